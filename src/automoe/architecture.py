@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
 from automoe.errors import InputError
+from automoe.yaml_file import read_mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,8 @@ class Architecture:
         """
         problems: list[str] = []
         _check_keys("architecture", plain, Architecture, problems)
+        if not isinstance(plain, dict):
+            raise InputError("this is not an architecture", problems)
         stacks: dict[str, tuple[Any, ...]] = {}
         for stack, kind in (("encoder", EncoderLayer), ("decoder", DecoderLayer)):
             layers = plain.get(stack, [])
@@ -130,15 +133,7 @@ def load_architecture(path: str | Path) -> Architecture:
     Raises:
         InputError: the file is missing, is not YAML, or does not describe an architecture.
     """
-    path = Path(path)
-    try:
-        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read", [error.strerror or str(error)]) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not YAML", [str(error)]) from error
-    if not isinstance(plain, dict):
-        raise InputError(f"{path}: is not an architecture", ["expected keys and values"])
+    plain = read_mapping(path)
     try:
         if "encoder-embed-dim-subtransformer" in plain:
             return _from_hat(plain)
@@ -180,7 +175,8 @@ def _problems(a: Architecture) -> list[str]:
     for name in ("encoder_width", "decoder_width"):
         positive(name, getattr(a, name))
     qkv_good = positive("qkv_dim", a.qkv_dim)
-    for stack, layers in (("encoder", a.encoder), ("decoder", a.decoder)):
+    stacks: dict[str, tuple[EncoderLayer | DecoderLayer, ...]] = {"encoder": a.encoder, "decoder": a.decoder}
+    for stack, layers in stacks.items():
         if not layers:
             found.append(f"{stack}: expected at least one layer")
         for index, layer in enumerate(layers):
@@ -189,9 +185,10 @@ def _problems(a: Architecture) -> list[str]:
             if isinstance(layer, DecoderLayer):
                 heads["cross_attention_heads"] = layer.cross_attention_heads
                 attended = layer.encoder_layers_attended
-                if positive(f"{where}.encoder_layers_attended", attended) and attended > len(a.encoder):
+                depth = len(a.encoder)
+                if positive(f"{where}.encoder_layers_attended", attended) and attended > depth:
                     found.append(
-                        f"{where}.encoder_layers_attended: {attended}, but the encoder has {len(a.encoder)} layers"
+                        f"{where}.encoder_layers_attended: {attended}, but the encoder has {depth} layers"
                     )
             for name, count in heads.items():
                 if positive(f"{where}.{name}", count) and qkv_good and a.qkv_dim % count:
@@ -219,53 +216,68 @@ def _check_keys(where: str, plain: Any, kind: type, problems: list[str]) -> None
 
 
 def _from_hat(plain: dict[str, Any]) -> Architecture:
-    """HAT's keys: per-layer lists may be longer than the layer count; -1 attends to one layer."""
+    """HAT's keys: per-layer lists may be longer than the layer count; -1 attends to one layer.
+
+    AutoMoE adds a count of experts per layer, and one FFN size per expert.
+    """
     problems: list[str] = []
+
+    def is_number(value: Any) -> TypeGuard[int]:
+        # A YAML `true` must not pass for 1.
+        return isinstance(value, int) and not isinstance(value, bool)
 
     def number(key: str) -> int:
         value = plain.get(key)
-        if not isinstance(value, int):
+        if not is_number(value) or value < 0:
             problems.append(f"{key}: expected a number, got {value!r}")
             return 0
         return value
 
-    def column(key: str, length: int, default: Any = None) -> list[Any]:
+    def column(key: str, length: int, default: int | None = None) -> list[Any]:
+        """The entries of the layers in use: numbers, or for experts lists of numbers."""
         values = plain.get(key, None if default is None else [default] * length)
         if not isinstance(values, list) or len(values) < length:
             problems.append(f"{key}: expected a list of at least {length} values, got {values!r}")
             return [1] * length
         return values[:length]
 
-    layers = {stack: number(f"{stack}-layer-num-subtransformer") for stack in ("encoder", "decoder")}
+    def numbers(key: str, length: int, default: int | None = None) -> list[int]:
+        values = column(key, length, default)
+        if not all(map(is_number, values)):
+            problems.append(f"{key}: expected numbers, got {values!r}")
+            return [1] * length
+        return values
 
-    def experts(stack: str) -> list[tuple[int, ...]]:
-        """AutoMoE adds a count per layer, and its FFN entries may be lists, one size an expert."""
-        sizes = column(f"{stack}-ffn-embed-dim-all-subtransformer", layers[stack])
-        counts = column(f"{stack}-n-experts-all-subtransformer", layers[stack], default=1)
-        key = f"{stack}-each-expert-ffn-embed-dim-all-subtransformer"
-        per_expert = column(key, layers[stack]) if key in plain else sizes
+    def experts(stack: str, length: int) -> list[tuple[int, ...]]:
+        counts_key = f"{stack}-n-experts-all-subtransformer"
+        sizes_key = f"{stack}-ffn-embed-dim-all-subtransformer"
+        each_key = f"{stack}-each-expert-ffn-embed-dim-all-subtransformer"
+        counts = numbers(counts_key, length, default=1)
         result = []
-        for index, (size, count) in enumerate(zip(per_expert, counts, strict=True)):
-            if isinstance(size, list):
-                if f"{stack}-n-experts-all-subtransformer" in plain and len(size) < count:
-                    problems.append(f"{stack} layer {index}: {count} experts, but {len(size)} FFN sizes")
-                known = f"{stack}-n-experts-all-subtransformer" in plain
-                result.append(tuple(size[:count] if known else size))
-            else:
-                result.append((size,) * count)
+        for index, size in enumerate(column(each_key if each_key in plain else sizes_key, length)):
+            if not isinstance(size, list):
+                result.append((size,) * counts[index])
+                continue
+            count = counts[index] if counts_key in plain else len(size)
+            if len(size) < count:
+                problems.append(f"{stack} layer {index}: {count} experts, but {len(size)} FFN sizes")
+            result.append(tuple(size[:count]))
         return result
 
-    enc_heads = column("encoder-self-attention-heads-all-subtransformer", layers["encoder"])
-    dec_heads = column("decoder-self-attention-heads-all-subtransformer", layers["decoder"])
-    cross_heads = column("decoder-ende-attention-heads-all-subtransformer", layers["decoder"])
-    attended = column("decoder-arbitrary-ende-attn-all-subtransformer", layers["decoder"], default=-1)
-    enc_experts, dec_experts = experts("encoder"), experts("decoder")
-    widths = {stack: number(f"{stack}-embed-dim-subtransformer") for stack in ("encoder", "decoder")}
+    enc_depth = number("encoder-layer-num-subtransformer")
+    dec_depth = number("decoder-layer-num-subtransformer")
+    enc_width = number("encoder-embed-dim-subtransformer")
+    dec_width = number("decoder-embed-dim-subtransformer")
+    enc_heads = numbers("encoder-self-attention-heads-all-subtransformer", enc_depth)
+    dec_heads = numbers("decoder-self-attention-heads-all-subtransformer", dec_depth)
+    cross_heads = numbers("decoder-ende-attention-heads-all-subtransformer", dec_depth)
+    attended = numbers("decoder-arbitrary-ende-attn-all-subtransformer", dec_depth, default=-1)
+    enc_experts, dec_experts = experts("encoder", enc_depth), experts("decoder", dec_depth)
     if problems:
         raise InputError("is not a HAT architecture", problems)
     return Architecture(
-        encoder_width=widths["encoder"],
-        decoder_width=widths["decoder"],
+        encoder_width=enc_width,
+        decoder_width=dec_width,
         qkv_dim=512,
         encoder=tuple(EncoderLayer(h, e) for h, e in zip(enc_heads, enc_experts, strict=True)),
         decoder=tuple(
