@@ -1,0 +1,224 @@
+"""Batched beam search over a Transformer's key-value cache.
+
+Shapes: B sentences still searched, S source tokens, K beams, V vocabulary, L the longest translation
+allowed, C candidates each beam may hand on (2K, or V when the vocabulary is smaller).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from automoe.errors import InputError
+from automoe.model.transformer import Encoded, Transformer
+from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID
+
+
+@dataclass(frozen=True, slots=True)
+class BeamSettings:
+    """How a translation is searched. Lengths are in tokens and count the end-of-sentence token.
+
+    Args:
+        beam_size: hypotheses kept a step; 1 is greedy search.
+        length_penalty: the exponent of the length a hypothesis's log probability is divided by.
+        max_length_ratio, max_length_extra: a translation has at most
+            `ratio * source tokens + extra` tokens; the last one allowed is always end-of-sentence.
+        min_length: no hypothesis is shorter. 2, the default, rules out the empty translation.
+        n_best: hypotheses returned for each sentence, at most `beam_size`.
+
+    Raises:
+        InputError: listing every value that makes no sense.
+    """
+
+    beam_size: int = 5
+    length_penalty: float = 0.6
+    max_length_ratio: float = 1.5
+    max_length_extra: int = 20
+    min_length: int = 2
+    n_best: int = 1
+
+    def __post_init__(self) -> None:
+        rules = (
+            (self.beam_size >= 1, f"beam_size: at least 1, not {self.beam_size}"),
+            (self.length_penalty >= 0, f"length_penalty: at least 0, not {self.length_penalty}"),
+            (self.max_length_ratio >= 0, f"max_length_ratio: at least 0, not {self.max_length_ratio}"),
+            (self.max_length_extra >= 0, f"max_length_extra: at least 0, not {self.max_length_extra}"),
+            (self.min_length >= 1, f"min_length: at least 1, not {self.min_length}"),
+            (
+                1 <= self.n_best <= self.beam_size,
+                f"n_best: from 1 to beam_size {self.beam_size}, not {self.n_best}",
+            ),
+        )
+        problems = [problem for good, problem in rules if not good]
+        if problems:
+            raise InputError("these beam settings are impossible", problems)
+
+    @staticmethod
+    def exactly(steps: int, beam_size: int = 5) -> BeamSettings:
+        """The papers' latency protocol: exactly `steps` decoding steps whatever the model predicts."""
+        return BeamSettings(beam_size, max_length_ratio=0, max_length_extra=steps, min_length=steps)
+
+    def max_length(self, source_tokens: int) -> int:
+        """The most tokens a translation of `source_tokens` tokens may have, and so the most steps."""
+        longest = int(self.max_length_ratio * source_tokens + self.max_length_extra)
+        return max(longest, self.min_length)
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A finished translation.
+
+    Attributes:
+        tokens: without begin- and end-of-sentence.
+        score: what hypotheses are ranked by, `log_probability / (len(tokens) + 1) ** length_penalty`.
+        log_probability: natural logarithm, end-of-sentence included.
+    """
+
+    tokens: tuple[int, ...]
+    score: float
+    log_probability: float
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout and autograd off inside, the model's mode put back after."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+def beam_search(model: Transformer, source_BS: Tensor, settings: BeamSettings) -> list[list[Hypothesis]]:
+    """Translate a batch: for each sentence its `n_best` hypotheses, best first.
+
+    The search is the one of the papers' toolkit (fairseq). At each step every live hypothesis is
+    extended with every token but padding and begin-of-sentence, and the extensions are ranked by log
+    probability. Those among the best K that end the sentence are finished; the best K that do not
+    live on. A sentence is done when K of its hypotheses are finished, or at its last allowed step,
+    where only end-of-sentence may follow. It is left earlier when no live hypothesis can still enter
+    the `n_best`, which changes no result: log probabilities only fall, so a live one of log
+    probability p can reach at most `p / max_length ** length_penalty`.
+
+    Finished hypotheses are ranked by log probability over `length ** length_penalty`, where the length
+    counts end-of-sentence. This is not the penalty of GNMT (Wu et al., 2016), which divides by
+    `((5 + length) / 6) ** alpha` and punishes short hypotheses less at equal exponent.
+
+    The result is deterministic: equal scores go to the hypothesis that finished first, equal
+    extensions to the beam of lower index. Sentences do not influence each other: the result does
+    not depend on the batch, up to rounding.
+
+    Args:
+        model: any mode; searched without dropout or autograd, its mode is kept.
+        source_BS: int64, each row ends with EOS and is padded on the right with PAD.
+    """
+    lengths = (source_BS != PAD_ID).sum(dim=1).tolist()
+    with evaluating(model):
+        return search_encoded(model, model.encode(source_BS), lengths, settings)
+
+
+def search_encoded(
+    model: Transformer, encoded: Encoded, source_lengths: Sequence[int], settings: BeamSettings
+) -> list[list[Hypothesis]]:
+    """`beam_search` after the encoder, for callers who time or cache the encoder apart.
+
+    Call it inside `evaluating(model)`. `source_lengths` are tokens of each sentence without padding.
+    """
+    K = settings.beam_size
+    limits = [settings.max_length(length) for length in source_lengths]
+    L = max(limits, default=0)
+    finished: list[list[Hypothesis]] = [[] for _ in limits]
+    sentences = list(range(len(limits)))  # batch row -> sentence; shrinks as sentences are done
+    state = model.start(encoded, K, L)
+    device = next(model.parameters()).device
+    tokens_BK = torch.full((len(limits), K), BOS_ID, device=device)
+    prefix_BKL = torch.full((len(limits), K, L), PAD_ID, device=device)
+    # All beams start equal: only the first may be extended, or every hypothesis would come K times.
+    scores_BK = torch.full((len(limits), K), -torch.inf, device=device)
+    scores_BK[:, 0] = 0
+
+    for length in range(1, L + 1):
+        logits_BKV = model.step(tokens_BK, state)
+        must_end = [limits[sentence] == length for sentence in sentences]
+        scores_BC, origin_BC, tokens_BC = _best_extensions(
+            logits_BKV, scores_BK, may_end=length >= settings.min_length, must_end=must_end
+        )
+        ends_BC = tokens_BC == EOS_ID
+
+        ending_BK = ends_BC[:, :K] & scores_BC[:, :K].isfinite()
+        for row, rank in ending_BK.nonzero().tolist():
+            kept = finished[sentences[row]]
+            if len(kept) < K:
+                log_probability = float(scores_BC[row, rank])
+                prefix = prefix_BKL[row, origin_BC[row, rank], : length - 1].tolist()
+                score = log_probability / length**settings.length_penalty
+                kept.append(Hypothesis(tuple(prefix), score, log_probability))
+
+        # The best K that go on, in order: a stable sort puts the ended extensions last.
+        going_BK = ends_BC.to(torch.uint8).sort(dim=1, stable=True).indices[:, :K]
+        scores_BK, origin_BK, tokens_BK = (x.gather(1, going_BK) for x in (scores_BC, origin_BC, tokens_BC))
+
+        best_live = scores_BK[:, 0].tolist()
+        remaining = [
+            row
+            for row, sentence in enumerate(sentences)
+            if not must_end[row]
+            and not _is_done(finished[sentence], best_live[row], limits[sentence], settings)
+        ]
+        if not remaining:
+            break
+        state.reorder(origin_BK)
+        prefix_BKL = prefix_BKL.gather(1, origin_BK[:, :, None].expand(-1, -1, L))
+        prefix_BKL[:, :, length - 1] = tokens_BK
+        if len(remaining) < len(sentences):
+            remaining_B = torch.tensor(remaining, device=device)
+            state.keep(remaining_B)
+            tokens_BK, scores_BK, prefix_BKL = (x[remaining_B] for x in (tokens_BK, scores_BK, prefix_BKL))
+            sentences = [sentences[row] for row in remaining]
+
+    return [sorted(kept, key=lambda h: -h.score)[: settings.n_best] for kept in finished]
+
+
+def _best_extensions(
+    logits_BKV: Tensor, scores_BK: Tensor, *, may_end: bool, must_end: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The best 2K extensions of each sentence, best first: log probability, beam extended, token added.
+
+    At most K of 2K end the sentence (one a beam), so K that go on are always among them.
+    """
+    B, K, V = logits_BKV.shape
+    C = min(2 * K, V)
+    normaliser_BK = logits_BKV.logsumexp(dim=2)  # before masking: masked tokens keep their probability
+    logits_BKV[:, :, [PAD_ID, BOS_ID]] = -torch.inf
+    if not may_end:
+        logits_BKV[:, :, EOS_ID] = -torch.inf
+    if any(must_end):
+        others_V = torch.arange(V, device=logits_BKV.device) != EOS_ID
+        must_end_B = torch.tensor(must_end, device=logits_BKV.device)
+        logits_BKV.masked_fill_(must_end_B[:, None, None] & others_V, -torch.inf)
+    # The best 2K of a sentence hold at most 2K of one beam: top-k a beam first, without building
+    # the log probabilities of the whole vocabulary.
+    best_BKC = logits_BKV.topk(C, dim=2)
+    log_probability_BKC = scores_BK[:, :, None] + (best_BKC.values - normaliser_BK[:, :, None])
+    ranked = log_probability_BKC.view(B, K * C).sort(dim=1, descending=True, stable=True)
+    chosen_BC = ranked.indices[:, : 2 * K]
+    tokens_BC = best_BKC.indices.view(B, K * C).gather(1, chosen_BC)
+    return ranked.values[:, : 2 * K], chosen_BC // C, tokens_BC
+
+
+def _is_done(
+    finished: Sequence[Hypothesis], best_live: float, max_length: int, settings: BeamSettings
+) -> bool:
+    """Enough hypotheses are finished, or no live one can still enter the `n_best`."""
+    if len(finished) >= settings.beam_size:
+        return True
+    if len(finished) < settings.n_best:
+        return False
+    worst_kept = sorted((h.score for h in finished), reverse=True)[settings.n_best - 1]
+    return worst_kept >= best_live / max_length**settings.length_penalty

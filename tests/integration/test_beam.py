@@ -1,0 +1,187 @@
+"""Batched, cached beam search against a slow obvious one, against enumeration, and its own rules."""
+
+import itertools
+import random
+
+import pytest
+import torch
+from torch import Tensor
+
+from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.errors import InputError
+from automoe.inference.beam import BeamSettings, Hypothesis, beam_search
+from automoe.model.transformer import ModelOptions, Transformer
+from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID
+
+FORBIDDEN = (PAD_ID, BOS_ID)
+
+
+def random_model(seed: int, vocabulary_size: int, norm: str = "post") -> Transformer:
+    """A small random mixture of experts; float64, so that no two hypotheses tie by rounding."""
+    rng = random.Random(seed)
+
+    def experts() -> tuple[tuple[int, ...], int]:
+        sizes = tuple(rng.choice((0, 8, 16)) for _ in range(rng.randint(1, 3)))
+        return sizes, rng.randint(1, len(sizes))
+
+    encoder_layers = rng.randint(1, 3)
+    architecture = Architecture(
+        encoder_width=rng.choice((8, 16)),
+        decoder_width=rng.choice((8, 16)),
+        qkv_dim=16,
+        encoder=tuple(EncoderLayer(rng.choice((1, 2)), *experts()) for _ in range(encoder_layers)),
+        decoder=tuple(
+            DecoderLayer(
+                rng.choice((1, 4)), 2, *experts(), encoder_layers_attended=rng.randint(1, encoder_layers)
+            )
+            for _ in range(rng.randint(1, 2))
+        ),
+    )
+    options = ModelOptions(norm=norm, encoder_dropout=0.3, decoder_dropout=0.3)  # type: ignore[arg-type]
+    model = Transformer(architecture, vocabulary_size, options)
+    model.initialise(seed)
+    return model.double()
+
+
+def random_batch(seed: int, vocabulary_size: int, lengths: list[int]) -> Tensor:
+    rng = random.Random(seed)
+    rows = [[rng.randrange(3, vocabulary_size) for _ in range(n - 1)] + [EOS_ID] for n in lengths]
+    return torch.tensor([row + [PAD_ID] * (max(lengths) - len(row)) for row in rows])
+
+
+def log_probabilities(model: Transformer, source: list[int], prefix: tuple[int, ...]) -> list[float]:
+    output = model(torch.tensor([source]), torch.tensor([[BOS_ID, *prefix]]))
+    return model.logits(output.hidden_BTD[0, -1]).log_softmax(dim=-1).tolist()
+
+
+@torch.no_grad()
+def slow_beam_search(model: Transformer, source: list[int], settings: BeamSettings) -> list[Hypothesis]:
+    """One sentence, no cache: the whole prefix again for each hypothesis at each step."""
+    model.eval()
+    limit = max(settings.min_length, int(settings.max_length_ratio * len(source) + settings.max_length_extra))
+    live: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
+    finished: list[Hypothesis] = []
+    for length in range(1, limit + 1):
+        extensions = []
+        for log_probability, prefix in live:
+            for token, value in enumerate(log_probabilities(model, source, prefix)):
+                if (
+                    token in FORBIDDEN
+                    or (token == EOS_ID and length < settings.min_length)
+                    or (token != EOS_ID and length == limit)
+                ):
+                    continue
+                extensions.append((log_probability + value, prefix, token))
+        extensions.sort(key=lambda x: -x[0])
+        for log_probability, prefix, token in extensions[: settings.beam_size]:
+            if token == EOS_ID and len(finished) < settings.beam_size:
+                score = log_probability / length**settings.length_penalty
+                finished.append(Hypothesis(prefix, score, log_probability))
+        if len(finished) == settings.beam_size:
+            break
+        live = [(p, (*prefix, token)) for p, prefix, token in extensions if token != EOS_ID]
+        live = live[: settings.beam_size]
+    return sorted(finished, key=lambda h: -h.score)[: settings.n_best]
+
+
+def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
+    assert [h.tokens for h in found] == [h.tokens for h in expected]
+    for one, other in zip(found, expected, strict=True):
+        assert one.score == pytest.approx(other.score, abs=1e-4)
+        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        BeamSettings(beam_size=1, max_length_ratio=1, max_length_extra=4),
+        BeamSettings(beam_size=3, max_length_ratio=1.5, max_length_extra=2, n_best=3),
+        BeamSettings(beam_size=5, length_penalty=0, max_length_ratio=0, max_length_extra=9, n_best=2),
+        BeamSettings(beam_size=5, length_penalty=1.2, max_length_ratio=2, max_length_extra=0, min_length=1),
+        BeamSettings(beam_size=4, max_length_ratio=1, max_length_extra=3, min_length=5, n_best=4),
+        BeamSettings.exactly(6, beam_size=2),
+    ],
+)
+def test_equals_the_slow_search(settings: BeamSettings, norm: str) -> None:
+    for seed in range(4):
+        model = random_model(seed, 14, norm)
+        source_BS = random_batch(seed, 14, lengths=[5, 2, 7, 1])
+        found = beam_search(model, source_BS, settings)
+        for row, hypotheses in zip(source_BS.tolist(), found, strict=True):
+            assert_same(hypotheses, slow_beam_search(model, [t for t in row if t != PAD_ID], settings))
+
+
+def test_an_unlimited_beam_finds_what_enumeration_finds() -> None:
+    vocabulary_size, limit = 6, 4
+    words = [t for t in range(vocabulary_size) if t not in (*FORBIDDEN, EOS_ID)]
+    everything = [p for n in range(limit) for p in itertools.product(words, repeat=n)]
+    settings = BeamSettings(
+        beam_size=len(everything),
+        max_length_ratio=0,
+        max_length_extra=limit,
+        min_length=1,
+        n_best=len(everything),
+    )
+    model = random_model(3, vocabulary_size).eval()
+    source_BS = random_batch(3, vocabulary_size, [4])
+
+    expected = []
+    with torch.no_grad():
+        for prefix in everything:
+            log_probability = sum(
+                log_probabilities(model, source_BS[0].tolist(), prefix[:n])[token]
+                for n, token in enumerate((*prefix, EOS_ID))
+            )
+            score = log_probability / (len(prefix) + 1) ** 0.6
+            expected.append(Hypothesis(prefix, score, log_probability))
+    expected.sort(key=lambda h: -h.score)
+
+    (found,) = beam_search(model, source_BS, settings)
+    assert_same(found, expected)
+
+
+def test_exactly_takes_that_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(1, 14)
+    steps = []
+    step = model.step
+    monkeypatch.setattr(
+        model, "step", lambda tokens, state: steps.append(tokens.shape) or step(tokens, state)
+    )
+    found = beam_search(model, random_batch(1, 14, [4, 6]), BeamSettings.exactly(11, beam_size=5))
+    assert steps == [(2, 5)] * 11
+    assert [len(hypotheses[0].tokens) for hypotheses in found] == [10, 10]
+
+
+def test_finished_sentences_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = random_model(1, 14)
+    rows = []
+    step = model.step
+    monkeypatch.setattr(model, "step", lambda tokens, state: rows.append(len(tokens)) or step(tokens, state))
+    # The limit is the source length, and the first sentences are short.
+    settings = BeamSettings(2, max_length_ratio=1, max_length_extra=0, min_length=2, length_penalty=0)
+    beam_search(model, random_batch(1, 14, [2, 3, 9]), settings)
+    assert rows[:3] == [3, 3, 2]
+    assert all(count <= 1 for count in rows[3:])
+
+
+def test_padding_and_begin_of_sentence_are_never_generated() -> None:
+    model = random_model(2, 8)
+    with torch.no_grad():  # make both the most probable tokens by far
+        model.embedding[[PAD_ID, BOS_ID]] *= 50
+    for hypotheses in beam_search(model, random_batch(2, 8, [3, 5, 4]), BeamSettings(3, n_best=3)):
+        assert all(token not in FORBIDDEN for h in hypotheses for token in h.tokens)
+
+
+def test_the_model_keeps_its_mode_and_dropout_is_off() -> None:
+    model = random_model(4, 14).train()
+    source_BS = random_batch(4, 14, [4, 4])
+    first, second = (beam_search(model, source_BS, BeamSettings(3)) for _ in range(2))
+    assert first == second
+    assert model.training
+
+
+def test_impossible_settings_are_refused_all_at_once() -> None:
+    with pytest.raises(InputError) as refused:
+        BeamSettings(beam_size=0, length_penalty=-1, min_length=0)
+    assert len(refused.value.problems) == 4  # n_best 1 is also more than a beam of 0
