@@ -1,0 +1,110 @@
+"""Router, dispatch and experts of one feed-forward sub-layer; experts may differ in size.
+
+Shapes: N tokens (padding already left out), D width, E experts, K = top_k.
+
+Routing is Switch's (Fedus et al., 2022) for k = 1 and its plain extension for k > 1: a softmax over
+all experts, the k most probable ones, each output scaled by its probability (not renormalised, so
+that the router learns for every k and means the same for every k that shares its weights).
+No token is ever dropped: there is no capacity limit.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Routing(NamedTuple):
+    """What one mixture layer did with one batch; padding does not count.
+
+    Attributes:
+        layer: e.g. `encoder.0`.
+        load_balance_loss: scalar, `E * sum_e f_e * P_e`: 1 when balanced, E when one expert gets all.
+        tokens_per_expert_E: int64, how many assignments each expert got; they sum to N * K.
+        experts_NK: int64, the experts each token was sent to, most probable first.
+    """
+
+    layer: str
+    load_balance_loss: Tensor
+    tokens_per_expert_E: Tensor
+    experts_NK: Tensor
+
+
+class Expert(nn.Module):
+    """A feed-forward network with ReLU, `down(relu(up(x)))`; size 0 is the identity, without parameters."""
+
+    def __init__(self, width: int, size: int) -> None:
+        super().__init__()
+        self.size = size
+        if size:
+            self.up = nn.Linear(width, size)
+            self.down = nn.Linear(size, width)
+
+    def forward(self, tokens_ND: Tensor) -> Tensor:
+        """(N, D) to (N, D)."""
+        if not self.size:
+            return tokens_ND
+        out: Tensor = self.down(F.relu(self.up(tokens_ND)))
+        return out
+
+
+class MixtureOfExperts(nn.Module):
+    """The feed-forward sub-layer: one expert is a dense FFN, several have a router.
+
+    Args:
+        width: D. `sizes`: the FFN size of each expert. `top_k`: experts a token.
+        name: the layer's name in its `Routing`.
+    """
+
+    def __init__(self, width: int, sizes: tuple[int, ...], top_k: int, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.top_k = top_k
+        self.experts = nn.ModuleList(Expert(width, size) for size in sizes)
+        self.router = nn.Linear(width, len(sizes), bias=False) if len(sizes) > 1 else None
+
+    def route(self, tokens_ND: Tensor) -> tuple[Tensor, Tensor, Routing]:
+        """Choose experts: gates (N, K), expert indices (N, K), and the statistics.
+
+        Computed in float32 whatever the model's precision, as Switch advises: the choice is a
+        comparison of near values.
+        """
+        assert self.router is not None
+        logits_NE = F.linear(tokens_ND.float(), self.router.weight.float())
+        probabilities_NE = logits_NE.softmax(dim=1)
+        gates_NK, experts_NK = probabilities_NE.topk(self.top_k, dim=1)
+        count_E = torch.bincount(experts_NK.flatten(), minlength=len(self.experts))
+        share_E = count_E / max(1, experts_NK.numel())
+        balance = len(self.experts) * (share_E * probabilities_NE.mean(dim=0)).sum()
+        return gates_NK, experts_NK, Routing(self.name, balance, count_E, experts_NK)
+
+    def forward(self, tokens_ND: Tensor) -> tuple[Tensor, Routing | None]:
+        """The mixture of (N, D) tokens, (N, D), N at least 1; None instead of routing for one expert."""
+        if self.router is None:
+            return self.experts[0](tokens_ND), None
+        gates_NK, experts_NK, routing = self.route(tokens_ND)
+        # Sort the N * K assignments by expert: each expert then works on one contiguous block.
+        order_A = experts_NK.flatten().argsort(stable=True)
+        rows_A = order_A // self.top_k
+        blocks = tokens_ND[rows_A].split(routing.tokens_per_expert_E.tolist())
+        # An expert without tokens is not called, so that it gets no gradient instead of a zero one.
+        outputs = [expert(block) for expert, block in zip(self.experts, blocks, strict=True) if len(block)]
+        mixed_AD = torch.cat(outputs) * gates_NK.flatten()[order_A, None].to(tokens_ND.dtype)
+        mixed_AD = mixed_AD.to(tokens_ND.dtype)
+        return torch.zeros_like(tokens_ND).index_add(0, rows_A, mixed_AD), routing
+
+
+def reference_mixture(mixture: MixtureOfExperts, tokens_ND: Tensor) -> Tensor:
+    """The definition, slow and obvious: token by token, expert by expert. The oracle of the fast path."""
+    if mixture.router is None:
+        out: Tensor = mixture.experts[0](tokens_ND)
+        return out
+    rows = []
+    for token_D in tokens_ND:
+        probability_E = torch.softmax(mixture.router.weight @ token_D, dim=0)
+        best = sorted(range(len(mixture.experts)), key=lambda e: -probability_E[e].item())[: mixture.top_k]
+        rows.append(torch.stack([probability_E[e] * mixture.experts[e](token_D) for e in best]).sum(0))
+    return torch.stack(rows)

@@ -1,0 +1,124 @@
+"""Weight sharing: every parameter of a sub-network is the leading block of the supernet's parameter.
+
+The leading block of a tensor is its front rows and front columns, as many as the smaller parameter of
+the same name has. This one rule shares layers, heads, widths, experts and routers alike.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from automoe.architecture import Architecture
+from automoe.model.transformer import ModelOptions, Transformer
+
+
+def leading_block(large: Tensor, shape: torch.Size) -> Tensor:
+    """The view of `large` whose every dimension is cut to `shape`.
+
+    Raises:
+        ValueError: `shape` does not fit into `large`.
+    """
+    if len(shape) != large.dim() or any(s > n for s, n in zip(shape, large.shape, strict=True)):
+        raise ValueError(f"a block of shape {tuple(shape)} does not fit into {tuple(large.shape)}")
+    return large[tuple(slice(size) for size in shape)]
+
+
+class Supernet:
+    """The largest network of a space; it owns every weight, its sub-networks are views.
+
+    A single model is a supernet with one member.
+
+    Args:
+        largest: an architecture that contains every other one as leading blocks.
+        vocabulary_size: V. `norm`: as in `ModelOptions`. `seed`: of the first weights.
+        dropout: at the width of `dropout_reference` (default: `largest`); a narrower stack gets
+            proportionally less (HAT, Wang et al., 2020).
+    """
+
+    def __init__(
+        self,
+        largest: Architecture,
+        vocabulary_size: int,
+        *,
+        norm: Literal["pre", "post"] = "post",
+        dropout: float = 0.0,
+        dropout_reference: Architecture | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._norm: Literal["pre", "post"] = norm
+        self._dropout = dropout
+        self._reference = dropout_reference or largest
+        self.network = Transformer(largest, vocabulary_size, self._options(largest))
+        self.network.initialise(seed)
+
+    def subnetwork(self, architecture: Architecture) -> Transformer:
+        """A Transformer whose parameters ARE the leading blocks: same storage, nothing copied.
+
+        Its gradients arrive in the `grad` of the supernet's parameters, added to what is there; a
+        parameter the sub-network does not have, and an expert that got no token, keep `grad` None.
+
+        Raises:
+            ValueError: the architecture does not fit into the supernet.
+        """
+        if architecture == self.network.architecture:
+            return self.network
+        small = self._empty(architecture)
+        blocks = self._blocks(small)
+        small.load_state_dict(blocks, assign=True)
+        large = dict(self.network.named_parameters())
+        for name, parameter in small.named_parameters():
+            parameter.register_post_accumulate_grad_hook(_hand_over(large[name]))
+        return small.train(self.network.training)
+
+    def extract(self, architecture: Architecture) -> Transformer:
+        """A Transformer of its own with copies of the leading blocks.
+
+        Raises:
+            ValueError: the architecture does not fit into the supernet.
+        """
+        small = self._empty(architecture)
+        small.load_state_dict(
+            {name: block.clone() for name, block in self._blocks(small).items()}, assign=True
+        )
+        return small.train(self.network.training)
+
+    def _options(self, architecture: Architecture) -> ModelOptions:
+        return ModelOptions(
+            self._norm,
+            self._dropout * architecture.encoder_width / self._reference.encoder_width,
+            self._dropout * architecture.decoder_width / self._reference.decoder_width,
+        )
+
+    def _empty(self, architecture: Architecture) -> Transformer:
+        with torch.device("meta"):
+            return Transformer(architecture, self.network.vocabulary_size, self._options(architecture))
+
+    def _blocks(self, small: Transformer) -> dict[str, Tensor]:
+        large = dict(self.network.named_parameters())
+        missing = [name for name, _ in small.named_parameters() if name not in large]
+        if missing:
+            raise ValueError(f"the supernet has no {', '.join(missing[:5])}")
+        return {
+            name: leading_block(large[name].detach(), parameter.shape)
+            for name, parameter in small.named_parameters()
+        }
+
+
+class _hand_over:  # noqa: N801  # used as a function with one bound argument
+    """The hook that moves a sub-network parameter's gradient into the supernet's."""
+
+    def __init__(self, large: nn.Parameter) -> None:
+        self.large = large
+
+    def __call__(self, small: Tensor) -> None:
+        assert small.grad is not None
+        if self.large.grad is None:
+            if small.shape == self.large.shape:
+                self.large.grad, small.grad = small.grad, None
+                return
+            self.large.grad = torch.zeros_like(self.large)
+        leading_block(self.large.grad, small.shape).add_(small.grad)
+        small.grad = None
