@@ -6,6 +6,7 @@ allowed, C candidates each beam may hand on (2K, or V when the vocabulary is sma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ def search_encoded(
             if len(kept) < K:
                 log_probability = float(scores_BC[row, rank])
                 prefix = prefix_BKL[row, origin_BC[row, rank], : length - 1].tolist()
-                score = log_probability / length**settings.length_penalty
+                score = _score(log_probability, length, settings)
                 kept.append(Hypothesis(tuple(prefix), score, log_probability))
 
         # The best K that go on, in order: a stable sort puts the ended extensions last.
@@ -212,6 +213,10 @@ def _best_extensions(
     return ranked.values[:, : 2 * K], chosen_BC // C, tokens_BC
 
 
+def _score(log_probability: float, length: int, settings: BeamSettings) -> float:
+    return log_probability / math.pow(length, settings.length_penalty)
+
+
 def _is_done(
     finished: Sequence[Hypothesis], best_live: float, max_length: int, settings: BeamSettings
 ) -> bool:
@@ -221,4 +226,4 @@ def _is_done(
     if len(finished) < settings.n_best:
         return False
     worst_kept = sorted((h.score for h in finished), reverse=True)[settings.n_best - 1]
-    return worst_kept >= best_live / max_length**settings.length_penalty
+    return worst_kept >= _score(best_live, max_length, settings)

@@ -1,0 +1,223 @@
+"""The papers' latency protocol: how long one sentence takes on this machine.
+
+Shapes: B sentences, S source tokens.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from automoe.architecture import Architecture
+from automoe.errors import InputError
+from automoe.inference.beam import BeamSettings, evaluating, search_encoded
+from automoe.model.transformer import Transformer
+from automoe.vocabulary import EOS_ID, SPECIAL_TOKENS
+
+FEWEST_RUNS = 10
+DROPPED_SHARE = 0.1  # of the runs, at each end
+WARM_UP_RUNS = 2  # not counted: first runs allocate memory and pick kernels
+# Above either, a figure says more about the machine's other work than about the model.
+MOST_STOLEN_SHARE = 0.05
+MOST_RELATIVE_SPREAD = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """The time of one batch by the protocol of `measure_latency`.
+
+    Attributes:
+        latency_ms: truncated mean, `encoder_ms + decoder_ms`.
+        encoder_ms, decoder_ms: means over the same runs.
+        spread_ms: interquartile range of the runs that were not dropped.
+        stolen_share: of the time this process wanted to compute, the share in which other processes
+            (or other virtual machines) had the processor; None where the system does not tell.
+        runs: measured, the dropped ones included. `threads`: torch's.
+        noisy: the figure should not be believed: much time was stolen, or the runs differ much.
+    """
+
+    latency_ms: float
+    encoder_ms: float
+    decoder_ms: float
+    spread_ms: float
+    stolen_share: float | None
+    runs: int
+    threads: int
+    noisy: bool
+
+
+def measure_latency(
+    subject: Transformer | Architecture,
+    *,
+    source_length: int = 30,
+    target_length: int = 30,
+    beam_size: int = 5,
+    runs: int = 300,
+    threads: int | None = None,
+    batch: int = 1,
+    vocabulary_size: int = 32768,
+    seed: int = 0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Latency:
+    """Measure by the protocol of HAT and AutoMoE.
+
+    A sentence of random token ids, another one each run, so that routing is as varied as in real text;
+    encoded, then exactly `target_length` steps of beam search; evaluation mode, no autograd. The
+    lowest and the highest 10 % of the runs are dropped and the rest averaged. The papers use 300 runs
+    for a figure to report and 100 during a search.
+
+    Args:
+        subject: a model (measured where it is), or an architecture, which gets random weights.
+        source_length, target_length: in tokens, end-of-sentence counted.
+        threads: torch's while measuring, put back after; None leaves them as they are.
+        batch: sentences translated together.
+        vocabulary_size: for an architecture; a model has its own.
+        seed: of the sentences, and of an architecture's weights.
+        clock: seconds.
+
+    Raises:
+        InputError: fewer than 10 runs, or another value that makes no sense; all are listed.
+    """
+    if isinstance(subject, Transformer):
+        vocabulary_size = subject.vocabulary_size
+    minima = {
+        "source_length": (source_length, 1),
+        "target_length": (target_length, 1),
+        "beam_size": (beam_size, 1),
+        "runs": (runs, FEWEST_RUNS),
+        "threads": (1 if threads is None else threads, 1),
+        "batch": (batch, 1),
+        "vocabulary_size": (vocabulary_size, len(SPECIAL_TOKENS) + 1),
+    }
+    problems = [
+        f"{name}: at least {least}, not {value}" for name, (value, least) in minima.items() if value < least
+    ]
+    if problems:
+        raise InputError("this latency cannot be measured", problems)
+
+    model = subject if isinstance(subject, Transformer) else _random_model(subject, vocabulary_size, seed)
+    device = next(model.parameters()).device
+    settings = BeamSettings.exactly(target_length, beam_size)
+    generator = torch.Generator().manual_seed(seed)
+    encoder_ms: list[float] = []
+    decoder_ms: list[float] = []
+    with _threads(threads), evaluating(model):
+        before = _ProcessorTimes.read()
+        for run in range(WARM_UP_RUNS + runs):
+            source_BS = _random_source(batch, source_length, vocabulary_size, generator).to(device)
+            started = _now(clock, device)
+            encoded = model.encode(source_BS)
+            encoded_at = _now(clock, device)
+            search_encoded(model, encoded, [source_length] * batch, settings)
+            ended = _now(clock, device)
+            if run >= WARM_UP_RUNS:
+                encoder_ms.append(1000 * (encoded_at - started))
+                decoder_ms.append(1000 * (ended - encoded_at))
+        after = _ProcessorTimes.read()
+        used_threads = torch.get_num_threads()
+    return summarise(encoder_ms, decoder_ms, _stolen_share(before, after), used_threads)
+
+
+def summarise(
+    encoder_ms: Sequence[float], decoder_ms: Sequence[float], stolen_share: float | None, threads: int
+) -> Latency:
+    """The `Latency` of single runs, given as the encoder's and the decoder's time of each."""
+    pairs = sorted(zip(encoder_ms, decoder_ms, strict=True), key=sum)
+    dropped = int(len(pairs) * DROPPED_SHARE)
+    kept = pairs[dropped : len(pairs) - dropped]
+    mean_encoder_ms, mean_decoder_ms = (statistics.fmean(part) for part in zip(*kept, strict=True))
+    latency_ms = mean_encoder_ms + mean_decoder_ms
+    lower, _, upper = statistics.quantiles(map(sum, kept), n=4, method="inclusive")
+    spread_ms = upper - lower
+    noisy = spread_ms > MOST_RELATIVE_SPREAD * latency_ms or (stolen_share or 0.0) > MOST_STOLEN_SHARE
+    return Latency(
+        latency_ms=latency_ms,
+        encoder_ms=mean_encoder_ms,
+        decoder_ms=mean_decoder_ms,
+        spread_ms=spread_ms,
+        stolen_share=stolen_share,
+        runs=len(pairs),
+        threads=threads,
+        noisy=noisy,
+    )
+
+
+def _random_model(architecture: Architecture, vocabulary_size: int, seed: int) -> Transformer:
+    # Layers draw their first weights from the global generator, which is the caller's.
+    with torch.random.fork_rng(devices=[]):
+        model = Transformer(architecture, vocabulary_size)
+    model.initialise(seed)
+    return model
+
+
+def _random_source(batch: int, length: int, vocabulary_size: int, generator: torch.Generator) -> Tensor:
+    source_BS = torch.randint(len(SPECIAL_TOKENS), vocabulary_size, (batch, length), generator=generator)
+    source_BS[:, -1] = EOS_ID
+    return source_BS
+
+
+def _now(clock: Callable[[], float], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return clock()
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    usual = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
+
+
+@dataclass(frozen=True, slots=True)
+class _ProcessorTimes:
+    """Linux's counters: of each of this process's threads, and of the machine as a whole.
+
+    Attributes:
+        thread_ns: thread id -> nanoseconds it ran, nanoseconds it could have run but had to wait.
+        machine_ticks, stolen_ticks: processor time in all, and taken by the hypervisor.
+    """
+
+    thread_ns: dict[str, tuple[int, int]]
+    machine_ticks: int
+    stolen_ticks: int
+
+    @staticmethod
+    def read(proc: Path = Path("/proc")) -> _ProcessorTimes | None:
+        """None where the system does not have these files."""
+        try:
+            threads = {}
+            for path in proc.glob("self/task/*/schedstat"):
+                ran, waited, _ = map(int, path.read_text().split())
+                threads[path.parent.name] = (ran, waited)
+            # cpu user nice system idle iowait irq softirq steal ...; guest times are part of user.
+            ticks = [int(field) for field in (proc / "stat").read_text().split("\n")[0].split()[1:9]]
+            return _ProcessorTimes(threads, sum(ticks), ticks[7]) if threads else None
+        except (OSError, ValueError, IndexError):
+            return None
+
+
+def _stolen_share(before: _ProcessorTimes | None, after: _ProcessorTimes | None) -> float | None:
+    """Waiting over running and waiting, of this process's threads, plus the hypervisor's share."""
+    if before is None or after is None:
+        return None
+    grown = [
+        (ran - before.thread_ns.get(thread, (0, 0))[0], waited - before.thread_ns.get(thread, (0, 0))[1])
+        for thread, (ran, waited) in after.thread_ns.items()
+    ]
+    ran_ns, waited_ns = (sum(part) for part in zip(*grown, strict=True))
+    ticks = after.machine_ticks - before.machine_ticks
+    by_hypervisor = (after.stolen_ticks - before.stolen_ticks) / ticks if ticks else 0.0
+    by_processes = waited_ns / (ran_ns + waited_ns) if ran_ns + waited_ns else 0.0
+    return min(1.0, by_processes + by_hypervisor)

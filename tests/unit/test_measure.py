@@ -1,0 +1,155 @@
+"""The latency protocol: what it runs and how it sums up. Times come from an injected clock."""
+
+import statistics
+from pathlib import Path
+
+import pytest
+import torch
+
+from automoe.architecture import dense
+from automoe.cost.measure import _ProcessorTimes, _stolen_share, measure_latency, summarise
+from automoe.errors import InputError
+from automoe.model.transformer import Transformer
+from automoe.vocabulary import EOS_ID
+
+SMALL = dense(16, 32, 2, 1, 1)
+
+
+class Recorded:
+    """A model whose calls are written down."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.model = Transformer(SMALL, 50)
+        self.model.initialise(0)
+        self.sources: list[torch.Tensor] = []
+        self.step_shapes: list[tuple[int, ...]] = []
+        self.modes: set[tuple[bool, bool]] = set()
+        self.threads: set[int] = set()
+        encode, step = self.model.encode, self.model.step
+
+        def recording_encode(source_BS):  # type: ignore[no-untyped-def]
+            self.sources.append(source_BS)
+            self.modes.add((self.model.training, torch.is_inference_mode_enabled()))
+            self.threads.add(torch.get_num_threads())
+            return encode(source_BS)
+
+        def recording_step(tokens_BK, state):  # type: ignore[no-untyped-def]
+            self.step_shapes.append(tuple(tokens_BK.shape))
+            return step(tokens_BK, state)
+
+        monkeypatch.setattr(self.model, "encode", recording_encode)
+        monkeypatch.setattr(self.model, "step", recording_step)
+
+
+def test_every_run_is_another_random_sentence_and_exactly_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded(monkeypatch)
+    latency = measure_latency(recorded.model, source_length=7, target_length=9, beam_size=3, runs=10, batch=2)
+    all_runs = len(recorded.sources)
+    assert latency.runs == 10 <= all_runs  # a few more to warm up
+    assert recorded.step_shapes == [(2, 3)] * 9 * all_runs
+    assert all(source_BS.shape == (2, 7) for source_BS in recorded.sources)
+    assert all((source_BS[:, -1] == EOS_ID).all() for source_BS in recorded.sources)
+    assert len({tuple(source_BS.flatten().tolist()) for source_BS in recorded.sources}) == all_runs
+
+
+def test_the_seed_decides_the_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded(monkeypatch)
+    for seed in (1, 1, 2):
+        measure_latency(recorded.model, target_length=2, runs=10, seed=seed)
+    all_runs = len(recorded.sources) // 3
+    first, again, other = (recorded.sources[i * all_runs] for i in range(3))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_evaluation_mode_without_autograd_and_everything_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Recorded(monkeypatch)
+    recorded.model.train()
+    usual = torch.get_num_threads()
+    latency = measure_latency(recorded.model, target_length=2, runs=10, threads=usual + 1)
+    assert recorded.modes == {(False, True)}
+    assert recorded.threads == {usual + 1}
+    assert latency.threads == usual + 1
+    assert torch.get_num_threads() == usual
+    assert recorded.model.training
+
+
+def test_threads_are_put_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Transformer(SMALL, 50)
+    usual = torch.get_num_threads()
+
+    def fail(source_BS):  # type: ignore[no-untyped-def]
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(model, "encode", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        measure_latency(model, runs=10, threads=usual + 1)
+    assert torch.get_num_threads() == usual
+
+
+def test_times_are_taken_around_encoder_and_decoder() -> None:
+    # The clock is read before the encoder, between the two, and after the decoder: 2 s and 5 s.
+    readings = iter(value for run in range(1000) for value in (run * 10.0, run * 10.0 + 2, run * 10.0 + 7))
+    latency = measure_latency(
+        SMALL, vocabulary_size=20, target_length=1, runs=10, clock=lambda: next(readings)
+    )
+    assert (latency.encoder_ms, latency.decoder_ms, latency.latency_ms) == (2000, 5000, 7000)
+    assert latency.spread_ms == 0
+
+
+def test_an_architecture_leaves_the_global_generator_alone() -> None:
+    before = torch.get_rng_state()
+    measure_latency(SMALL, vocabulary_size=20, target_length=1, runs=10)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_truncated_mean_and_spread_by_hand() -> None:
+    # Ten runs: one falls away at each end, 1 and 1000; 2..9 remain.
+    totals = [1000.0, 1.0, *map(float, range(2, 10))]
+    latency = summarise([0.25 * t for t in totals], [0.75 * t for t in totals], None, 2)
+    assert latency.latency_ms == pytest.approx(5.5)  # the mean of 2..9
+    assert latency.encoder_ms == pytest.approx(0.25 * 5.5)
+    assert latency.decoder_ms == pytest.approx(0.75 * 5.5)
+    assert latency.spread_ms == pytest.approx(3.5)  # quartiles 3.75 and 7.25
+    assert latency.noisy  # 3.5 of 5.5 is no steady machine
+    assert latency.stolen_share is None
+
+
+def test_a_fifth_falls_away_whatever_the_number_of_runs() -> None:
+    latencies = [float(i) for i in range(300)]
+    latency = summarise(latencies, [0.0] * 300, 0.0, 1)
+    assert latency.latency_ms == pytest.approx(statistics.fmean(range(30, 270)))
+
+
+@pytest.mark.parametrize(("stolen_share", "noisy"), [(None, False), (0.01, False), (0.3, True)])
+def test_a_busy_machine_is_called_noisy(stolen_share: float | None, noisy: bool) -> None:
+    assert summarise([10.0] * 10, [20.0] * 10, stolen_share, 1).noisy is noisy
+
+
+def proc(folder: Path, threads: dict[str, tuple[int, int]], stat: str) -> Path:
+    for thread, (ran, waited) in threads.items():
+        task = folder / "self" / "task" / thread
+        task.mkdir(parents=True)
+        (task / "schedstat").write_text(f"{ran} {waited} 17\n")
+    (folder / "stat").write_text(stat + "\ncpu0 1 1 1\n")
+    return folder
+
+
+def test_stolen_share_counts_waiting_threads_and_the_hypervisor(tmp_path: Path) -> None:
+    before = proc(tmp_path / "before", {"7": (1000, 500)}, "cpu  100 0 50 800 10 0 0 40 0 0")
+    after = proc(tmp_path / "after", {"7": (1600, 600), "8": (200, 100)}, "cpu  160 0 60 820 10 0 0 50 0 0")
+    # Waited 100 + 100 of 600 + 200 run and 200 waited: 0.2; stolen 10 ticks of 100: 0.1.
+    share = _stolen_share(_ProcessorTimes.read(before), _ProcessorTimes.read(after))
+    assert share == pytest.approx(0.3)
+
+
+def test_stolen_share_is_unknown_without_the_system_files(tmp_path: Path) -> None:
+    assert _ProcessorTimes.read(tmp_path) is None
+    assert _stolen_share(None, None) is None
+
+
+def test_too_few_runs_and_all_other_problems_are_named() -> None:
+    with pytest.raises(InputError) as refused:
+        measure_latency(SMALL, runs=9, threads=0, beam_size=0, source_length=0, vocabulary_size=4)
+    names = [problem.split(":")[0] for problem in refused.value.problems]
+    assert names == ["source_length", "beam_size", "runs", "threads", "vocabulary_size"]
