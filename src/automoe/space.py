@@ -1,0 +1,364 @@
+"""`SearchSpace`: which architectures may be searched, as choices per dimension.
+
+All ways to make a member (sample, mutate, cross, the largest and the smallest) walk over the same genes
+in the same order and differ only in how they choose a value; so does the membership test. The genes are
+the paper's (AutoMoE, Table 2): widths and layer counts of both stacks, and for every layer its heads,
+number of experts, FFN sizes, experts a token is sent to, and encoder layers attended.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.errors import InputError
+from automoe.yaml_file import read_mapping
+
+Choose = Callable[[Sequence[int], Sequence[int]], int]
+"""Choose a gene's value: from all it may have, given those the parents have, if any."""
+
+LayerT = TypeVar("LayerT", EncoderLayer, DecoderLayer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpace:
+    """The choices of the encoder. Every tuple holds the values one gene may take.
+
+    Args:
+        widths: of the model.
+        layer_counts: numbers of layers.
+        self_attention_heads: heads of a layer.
+        ffn_sizes: of an expert; 0 is an identity expert.
+        max_experts: a layer has 1 to this many experts.
+        top_k: experts a token is sent to. In a layer with fewer experts it means all of them.
+    """
+
+    widths: tuple[int, ...]
+    layer_counts: tuple[int, ...]
+    self_attention_heads: tuple[int, ...]
+    ffn_sizes: tuple[int, ...]
+    max_experts: int = 1
+    top_k: tuple[int, ...] = (1,)
+
+    def top_k_choices(self, experts: int) -> tuple[int, ...]:
+        """The distinct values `top_k` may take in a layer with this many experts."""
+        return tuple(sorted({min(k, experts) for k in self.top_k}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderSpace(EncoderSpace):
+    """The choices of the decoder: those of an encoder, and of the attention over the encoder.
+
+    Args:
+        cross_attention_heads: heads of a layer's attention over the encoder.
+        encoder_layers_attended: how many of the last encoder layers it sees. A choice counts only
+            where the encoder has that many layers.
+    """
+
+    cross_attention_heads: tuple[int, ...]
+    encoder_layers_attended: tuple[int, ...] = (1,)
+
+    def attended_choices(self, encoder_layers: int) -> tuple[int, ...]:
+        """The values `encoder_layers_attended` may take with an encoder of this depth."""
+        return tuple(n for n in self.encoder_layers_attended if n <= encoder_layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSpace:
+    """A set of architectures: every combination of the choices.
+
+    Args:
+        qkv_dim: of every attention; all head counts divide it.
+        encoder, decoder: the choices of the stacks.
+        experts: `standard` gives the experts of one layer one size, `fractional` gives each its own.
+        placement: `free` lets each layer draw its number of experts; `every` gives every layer
+            `max_experts`; `every_other` gives the second, fourth, ... layer `max_experts` and the others
+            one (as Switch does).
+
+    Raises:
+        InputError: listing every value that is wrong or can never be used.
+    """
+
+    qkv_dim: int
+    encoder: EncoderSpace
+    decoder: DecoderSpace
+    experts: Literal["standard", "fractional"] = "standard"
+    placement: Literal["free", "every", "every_other"] = "free"
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise InputError("this space is impossible", problems)
+
+    @staticmethod
+    def from_dict(plain: dict[str, Any]) -> SearchSpace:
+        """A space from plain keys and values, as in `recipes/spaces/`.
+
+        Raises:
+            InputError: unknown or missing keys, wrong types, impossible values; every one is listed.
+        """
+        problems: list[str] = []
+        values = _known_values("", plain, SearchSpace, problems)
+        for stack, kind in (("encoder", EncoderSpace), ("decoder", DecoderSpace)):
+            if isinstance(values[stack], dict):
+                values[stack] = kind(**_known_values(f"{stack}.", values[stack], kind, problems))
+        try:
+            space = SearchSpace(**values)
+        except InputError as error:
+            problems += error.problems
+        if problems:
+            raise InputError("this is not a search space", problems)
+        return space
+
+    def sample(self, rng: random.Random) -> Architecture:
+        """A random member: each gene uniform over its choices (not each member equally likely)."""
+        return self._compose((), lambda choices, inherited: rng.choice(choices))
+
+    def mutate(self, parent: Architecture, probability: float, rng: random.Random) -> Architecture:
+        """A member like `parent`, with each gene redrawn (perhaps to the same value) with `probability`.
+
+        Genes the parent lacks (more layers, more experts) and values the space lacks are drawn as well.
+        """
+
+        def choose(choices: Sequence[int], inherited: Sequence[int]) -> int:
+            if inherited and rng.random() >= probability:
+                return inherited[0]
+            return rng.choice(choices)
+
+        return self._compose((parent,), choose)
+
+    def cross(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+        """A member that has each gene from `a` or from `b`, equally likely.
+
+        A layer or expert that only one parent has comes from that one. A value that is impossible beside
+        the genes chosen before it (more experts a token than experts) is drawn anew.
+        """
+        return self._compose((a, b), lambda choices, inherited: rng.choice(inherited or choices))
+
+    def size(self) -> int:
+        """The exact number of distinct architectures.
+
+        The order of a layer's experts counts, because sub-networks share weights by position. Layers
+        beyond the layer count are not part of an architecture and do not count.
+        """
+
+        def layer(stack: EncoderSpace, index: int) -> int:
+            """Choices for heads, experts and top-k of one layer."""
+            total = 0
+            for count in self._expert_counts(stack, index):
+                sizes = len(stack.ffn_sizes) ** (count if self.experts == "fractional" else 1)
+                total += sizes * len(stack.top_k_choices(count))
+            return total * len(stack.self_attention_heads)
+
+        total = 0
+        for encoder_depth in self.encoder.layer_counts:
+            encoders = math.prod(layer(self.encoder, index) for index in range(encoder_depth))
+            cross = len(self.decoder.cross_attention_heads) * len(
+                self.decoder.attended_choices(encoder_depth)
+            )
+            for decoder_depth in self.decoder.layer_counts:
+                total += encoders * math.prod(
+                    cross * layer(self.decoder, index) for index in range(decoder_depth)
+                )
+        return len(self.encoder.widths) * len(self.decoder.widths) * total
+
+    def __contains__(self, architecture: object) -> bool:
+        """Whether the architecture is a member."""
+        if not isinstance(architecture, Architecture):
+            return False
+        # Rebuilt from its own genes; a gene that is no choice is replaced, so that the result differs.
+        return self._compose((architecture,), lambda choices, own: (own or choices)[0]) == architecture
+
+    def largest(self) -> Architecture:
+        """The member with every gene at its maximum: any member is a leading block of it."""
+        return self._compose((), lambda choices, inherited: max(choices))
+
+    def smallest(self) -> Architecture:
+        """The member with every gene at its minimum: none is cheaper in any count."""
+        return self._compose((), lambda choices, inherited: min(choices))
+
+    def largest_dense(self) -> Architecture:
+        """The largest shape with one expert a layer; a member if dense layers are."""
+        return self.dense().largest()
+
+    def dense(self) -> SearchSpace:
+        """The same space with one expert a layer (HAT's)."""
+        return replace(
+            self,
+            encoder=replace(self.encoder, max_experts=1, top_k=(1,)),
+            decoder=replace(self.decoder, max_experts=1, top_k=(1,)),
+        )
+
+    def switch(self) -> Architecture:
+        """A Switch Transformer (Fedus et al., 2022) of the space's largest dense shape.
+
+        The second, fourth, ... layer of both stacks has as many experts as any layer of the space may
+        have, all of the largest dense FFN size; a token goes to one of them. Need not be a member.
+        """
+        experts = max(self.encoder.max_experts, self.decoder.max_experts)
+
+        def widen(layers: tuple[LayerT, ...]) -> tuple[LayerT, ...]:
+            return tuple(
+                replace(layer, experts=layer.experts * experts) if index % 2 else layer
+                for index, layer in enumerate(layers)
+            )
+
+        dense = self.largest_dense()
+        return replace(dense, encoder=widen(dense.encoder), decoder=widen(dense.decoder))
+
+    def _compose(self, parents: tuple[Architecture, ...], choose: Choose) -> Architecture:
+        """Walk over the genes; `choose` decides each. It sees the parents' values that are possible here."""
+
+        def gene(choices: Sequence[int], inherited: Iterator[int]) -> int:
+            return choose(choices, [value for value in inherited if value in choices])
+
+        def experts(
+            stack: EncoderSpace, index: int, layers: Sequence[EncoderLayer | DecoderLayer]
+        ) -> tuple[tuple[int, ...], int]:
+            count = gene(self._expert_counts(stack, index), (len(x.experts) for x in layers))
+            if self.experts == "standard":
+                sizes = (gene(stack.ffn_sizes, (x.experts[0] for x in layers)),) * count
+            else:
+                sizes = tuple(
+                    gene(stack.ffn_sizes, (x.experts[e] for x in layers if e < len(x.experts)))
+                    for e in range(count)
+                )
+            return sizes, gene(stack.top_k_choices(count), (x.top_k for x in layers))
+
+        encoder_depth = gene(self.encoder.layer_counts, (len(p.encoder) for p in parents))
+        decoder_depth = gene(self.decoder.layer_counts, (len(p.decoder) for p in parents))
+
+        def encoder_layer(index: int) -> EncoderLayer:
+            layers = [p.encoder[index] for p in parents if index < len(p.encoder)]
+            heads = gene(self.encoder.self_attention_heads, (x.self_attention_heads for x in layers))
+            return EncoderLayer(heads, *experts(self.encoder, index, layers))
+
+        def decoder_layer(index: int) -> DecoderLayer:
+            layers = [p.decoder[index] for p in parents if index < len(p.decoder)]
+            return DecoderLayer(
+                gene(self.decoder.self_attention_heads, (x.self_attention_heads for x in layers)),
+                gene(self.decoder.cross_attention_heads, (x.cross_attention_heads for x in layers)),
+                *experts(self.decoder, index, layers),
+                gene(
+                    self.decoder.attended_choices(encoder_depth), (x.encoder_layers_attended for x in layers)
+                ),
+            )
+
+        return Architecture(
+            encoder_width=gene(self.encoder.widths, (p.encoder_width for p in parents)),
+            decoder_width=gene(self.decoder.widths, (p.decoder_width for p in parents)),
+            qkv_dim=self.qkv_dim,
+            encoder=tuple(encoder_layer(index) for index in range(encoder_depth)),
+            decoder=tuple(decoder_layer(index) for index in range(decoder_depth)),
+        )
+
+    def _expert_counts(self, stack: EncoderSpace, index: int) -> Sequence[int]:
+        """How many experts the layer with this index may have."""
+        if self.placement == "free":
+            return range(1, stack.max_experts + 1)
+        return (stack.max_experts if self.placement == "every" or index % 2 else 1,)
+
+
+def load_space(path: str | Path) -> SearchSpace:
+    """Read a search space from YAML; `recipes/spaces/` has examples that explain every key.
+
+    Raises:
+        InputError: the file cannot be read or does not describe a space; every problem is listed.
+    """
+    plain = read_mapping(path)
+    try:
+        return SearchSpace.from_dict(plain)
+    except InputError as error:
+        raise InputError(f"{path}: {error.summary}", error.problems) from error
+
+
+def _known_values(where: str, plain: dict[str, Any], kind: type, problems: list[str]) -> dict[str, Any]:
+    """The values of the keys that `kind` knows, lists as tuples; a missing one is None, reported later."""
+    known = {field.name: field.default is MISSING for field in fields(kind)}
+    problems += [
+        f"{where}{key}: unknown key (known: {', '.join(known)})" for key in plain if key not in known
+    ]
+    values = {key: plain.get(key) for key, required in known.items() if required or key in plain}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    # bool is an int in Python; a YAML `true` must not pass for 1.
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _usable(choices: Any) -> list[int]:
+    """The choices that are numbers, so that what does not fit is found beside wrong values."""
+    return [value for value in choices if _is_whole(value, 1)] if isinstance(choices, tuple) else []
+
+
+def _problems(space: SearchSpace) -> Iterator[str]:
+    """Every wrong value, and everything that does not fit together."""
+    yield from _whole_problems("qkv_dim", space.qkv_dim)
+    for option, known in _OPTIONS.items():
+        if (value := getattr(space, option)) not in known:
+            yield f"{option}: expected one of {', '.join(known)}, got {value!r}"
+    for name, stack in (("encoder", space.encoder), ("decoder", space.decoder)):
+        if isinstance(stack, EncoderSpace):
+            yield from _stack_problems(name, stack, space.qkv_dim)
+        else:
+            yield f"{name}: missing" if stack is None else f"{name}: expected keys and values, got {stack!r}"
+    if isinstance(space.encoder, EncoderSpace) and isinstance(space.decoder, DecoderSpace):
+        yield from _depth_problems(
+            _usable(space.decoder.encoder_layers_attended), _usable(space.encoder.layer_counts)
+        )
+
+
+_OPTIONS = {"experts": ("standard", "fractional"), "placement": ("free", "every", "every_other")}
+
+
+def _stack_problems(name: str, stack: EncoderSpace, qkv_dim: Any) -> Iterator[str]:
+    yield from _whole_problems(f"{name}.max_experts", stack.max_experts)
+    for field in fields(stack):
+        if field.name == "max_experts":
+            continue
+        choices = getattr(stack, field.name)
+        yield from _choice_problems(f"{name}.{field.name}", choices, 0 if field.name == "ffn_sizes" else 1)
+        if field.name.endswith("_heads") and _is_whole(qkv_dim, 1):
+            for heads in _usable(choices):
+                if qkv_dim % heads:
+                    yield f"{name}.{field.name}: {heads} does not divide qkv_dim {qkv_dim}"
+    for k in _usable(stack.top_k):
+        if _is_whole(stack.max_experts, 1) and k > stack.max_experts:
+            yield f"{name}.top_k: {k}, but a layer has at most {stack.max_experts} experts"
+
+
+def _depth_problems(attended: list[int], depths: list[int]) -> Iterator[str]:
+    if not attended or not depths:
+        return
+    name = "decoder.encoder_layers_attended"
+    if min(attended) > min(depths):
+        yield f"{name}: none of {attended} is possible with an encoder of {min(depths)} layers"
+    for n in attended:
+        if n > max(depths):
+            yield f"{name}: {n}, but the encoder has at most {max(depths)} layers"
+
+
+def _whole_problems(name: str, value: Any) -> Iterator[str]:
+    if value is None:
+        yield f"{name}: missing"
+    elif not _is_whole(value, 1):
+        yield f"{name}: expected a whole number of at least 1, got {value!r}"
+
+
+def _choice_problems(name: str, choices: Any, least: int) -> Iterator[str]:
+    if choices is None:
+        yield f"{name}: missing"
+    elif not isinstance(choices, tuple):
+        yield f"{name}: expected a list of choices, got {choices!r}"
+    elif not choices:
+        yield f"{name}: expected at least one choice"
+    elif wrong := [value for value in choices if not _is_whole(value, least)]:
+        yield from (f"{name}: expected whole numbers of at least {least}, got {value!r}" for value in wrong)
+    elif len(set(choices)) < len(choices):
+        yield f"{name}: a choice occurs twice in {list(choices)}"
