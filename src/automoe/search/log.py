@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from automoe.architecture import Architecture
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate
-from automoe.search.constraint import COSTS
+from automoe.search.constraint import COSTS, MEASURED
 
 _FIRST_BYTES = b'{"strategy":'
 _MOST_PROBLEMS = 20
@@ -90,7 +90,7 @@ class CandidateLog:
         return self._known.get(architecture, Candidate(architecture))
 
     def append(self, entry: Entry) -> None:
-        """Write `entry` to the disk and return when it is there; nothing if the log has it already.
+        """Write `entry` to the file before returning; nothing if the log has it already.
 
         Raises:
             OSError: the disk is full or gone.
@@ -103,7 +103,10 @@ class CandidateLog:
         with self.path.open("ab") as file:
             file.write(line.encode("utf-8"))
             file.flush()
-            os.fsync(file.fileno())
+            # A kill cannot lose what the system has. Waiting for the disk, against a loss of power, is
+            # for what took long: tight constraints make many candidates that were only counted.
+            if entry.candidate.score is not None or MEASURED & entry.candidate.costs.keys():
+                os.fsync(file.fileno())
         self._remember(entry)
 
     def _remember(self, entry: Entry) -> None:
