@@ -1,0 +1,5 @@
+"""`python -m automoe`, for torchrun."""
+
+from automoe.cli import main
+
+main()
