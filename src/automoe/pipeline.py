@@ -177,8 +177,12 @@ class Pipeline:
     def train(self, prepared: Prepared, system: str, architecture: Architecture) -> Stage:
         """Train one system from scratch; its `model/` folder is complete."""
         settings = self.recipe.training
-        inputs = [prepared.stage.fingerprint, architecture.to_dict(), self.recipe.plain("model", "training")]
-        inputs.append(self.space.largest().encoder_width)  # dropout's reference
+        inputs = [
+            prepared.stage.fingerprint,
+            architecture.to_dict(),
+            self.recipe.plain("model", "training"),
+            self.space.largest().to_dict(),  # dropout's reference
+        ]
 
         def work(folder: Path) -> None:
             network = self._network(architecture, prepared, settings.seed)
@@ -282,7 +286,9 @@ class Pipeline:
         designs |= {"dense": self.space.largest_dense(), "switch": self.space.switch()}
         if until == "search":
             return None
-        trained = {system: self.train(prepared, system, designs[system]) for system in recipe.systems}
+        trained: dict[str, Stage] = {
+            system: self.train(prepared, system, designs[system]) for system in recipe.systems
+        }
         if recipe.fine_tuning:
             winner = designs["automoe"]
             trained |= self.inherit(prepared, supernet, supernet_stage, winner, recipe.fine_tuning)
@@ -442,7 +448,7 @@ class Pipeline:
 
 def _digest(source: CorpusSource) -> dict[str, Any]:
     """What identifies a corpus: its description, and the content of its files."""
-    plain = {key: value for key, value in dataclasses.asdict(source).items()}
+    plain: dict[str, Any] = dataclasses.asdict(source)
     for key in ("path", "source_path", "target_path"):
         if plain.get(key):
             path = Path(plain[key])
