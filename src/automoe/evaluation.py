@@ -1,0 +1,149 @@
+"""What a trained model is worth on a test set: BLEU, chrF, and which experts its tokens used."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from sacrebleu.metrics.bleu import BLEU
+from sacrebleu.metrics.chrf import CHRF
+from sacremoses import MosesTokenizer  # type: ignore[import-untyped]
+
+from automoe.data.corpus import Pair
+from automoe.data.tokenizer import Tokenizer
+from automoe.inference.beam import BeamSettings, evaluating
+from automoe.inference.translator import Translator, batches_by_length, pad_right
+from automoe.model.transformer import Transformer
+from automoe.vocabulary import BOS_ID, EOS_ID
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Corpus scores from 0 to 100, each with the signature that says how it was computed.
+
+    Attributes:
+        bleu: sacreBLEU on detokenised text, case-sensitive, its own `13a` tokenizer.
+        chrf: chrF2.
+        tokenised_bleu: as the papers report it: Moses tokens, case-sensitive, compounds split at hyphens.
+    """
+
+    bleu: float
+    bleu_signature: str
+    chrf: float
+    chrf_signature: str
+    tokenised_bleu: float
+    tokenised_bleu_signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertUse:
+    """One mixture layer on a test set.
+
+    Attributes:
+        layer: e.g. `encoder.0`.
+        shares: the share of routed tokens each expert got, in the architecture's order; they sum to 1.
+    """
+
+    layer: str
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A model on a test set.
+
+    Attributes:
+        scores: of its translations. `translations`: one a pair, in order.
+        translation_seconds: wall-clock time of translating them all, tokenizer included.
+        expert_use: one entry per mixture layer, encoder first.
+    """
+
+    scores: Scores
+    translations: tuple[str, ...]
+    translation_seconds: float
+    expert_use: tuple[ExpertUse, ...]
+
+
+def evaluate_translations(
+    hypotheses: Sequence[str], references: Sequence[str], target_language: str
+) -> Scores:
+    """Score detokenised translations against one reference each.
+
+    Args:
+        target_language: a code such as `de`: the Moses tokenizer's rules for abbreviations and
+            apostrophes (those of English when it does not know the language).
+
+    Raises:
+        ValueError: there are not as many hypotheses as references, or none.
+    """
+    if len(hypotheses) != len(references) or not hypotheses:
+        raise ValueError(f"{len(hypotheses)} hypotheses for {len(references)} references")
+    bleu, chrf, tokenised = BLEU(), CHRF(), BLEU(tokenize="none", force=True)
+    moses = MosesTokenizer(lang=target_language)
+    return Scores(
+        bleu=bleu.corpus_score(hypotheses, [references]).score,
+        bleu_signature=str(bleu.get_signature()),
+        chrf=chrf.corpus_score(hypotheses, [references]).score,
+        chrf_signature=str(chrf.get_signature()),
+        tokenised_bleu=tokenised.corpus_score(
+            [_papers_tokens(moses, text) for text in hypotheses],
+            [[_papers_tokens(moses, text) for text in references]],
+        ).score,
+        tokenised_bleu_signature=f"{tokenised.get_signature()}|moses:{target_language}|compounds:split",
+    )
+
+
+def evaluate_model(
+    model: Transformer,
+    tokenizer: Tokenizer,
+    pairs: Sequence[Pair],
+    target_language: str,
+    settings: BeamSettings | None = None,
+    batch_tokens: int = 2000,
+) -> Evaluation:
+    """Translate the sources of a test set, score the translations, and count where tokens were routed.
+
+    Args:
+        settings: of the beam search; by default the papers' beam of 5 and length penalty of 0.6.
+        batch_tokens: source tokens a batch, padding counted.
+    """
+    translator = Translator(model, tokenizer, settings)
+    start = time.perf_counter()
+    translations = tuple(translator.translate((pair.source for pair in pairs), batch_tokens))
+    seconds = time.perf_counter() - start
+    scores = evaluate_translations(translations, [pair.target for pair in pairs], target_language)
+    return Evaluation(scores, translations, seconds, expert_use(model, tokenizer, pairs, batch_tokens))
+
+
+def expert_use(
+    model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair], batch_tokens: int = 2000
+) -> tuple[ExpertUse, ...]:
+    """The share of tokens each expert of each mixture layer gets on these pairs.
+
+    Encoder layers see the source, decoder layers the reference translation (teacher forcing). With
+    top-k routing a token counts once for each expert it is sent to; padding never counts.
+    """
+    sources = [[*tokens, EOS_ID] for tokens in tokenizer.encode([pair.source for pair in pairs])]
+    targets = [[BOS_ID, *tokens] for tokens in tokenizer.encode([pair.target for pair in pairs])]
+    lengths = [max(len(s), len(t)) for s, t in zip(sources, targets, strict=True)]
+    device = next(model.parameters()).device
+    counts: dict[str, torch.Tensor] = {}
+    with evaluating(model):
+        for indices in batches_by_length(lengths, batch_tokens):
+            source_BS, target_BT = (
+                pad_right([rows[index] for index in indices]).to(device) for rows in (sources, targets)
+            )
+            for routing in model(source_BS, target_BT).routing:
+                counts[routing.layer] = counts.get(routing.layer, 0) + routing.tokens_per_expert_E
+    return tuple(
+        ExpertUse(layer, tuple((count_E / count_E.sum()).tolist())) for layer, count_E in counts.items()
+    )
+
+
+def _papers_tokens(moses: MosesTokenizer, text: str) -> str:
+    """Moses tokens with hyphenated compounds split, as in the papers' compound-split BLEU."""
+    tokens: str = moses.tokenize(text, return_str=True, escape=False)
+    return re.sub(r"(\S)-(\S)", r"\1 ##AT##-##AT## \2", tokens)

@@ -1,0 +1,139 @@
+"""A trained model on disk: one folder, no pickle.
+
+    model.safetensors   every tensor of `Transformer.state_dict()` under its own name
+    config.json         {format, architecture, vocabulary_size, options, card}
+    tokenizer.json      the subword vocabulary
+
+`config.json` is what makes the folder a model: it is written last and removed first, so a write that
+is killed leaves the old model, the new one, or a folder that `load_model` refuses, never a mixture.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from automoe.architecture import Architecture
+from automoe.data.tokenizer import Tokenizer
+from automoe.errors import InputError
+from automoe.model.transformer import ModelOptions, Transformer
+
+WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+FORMAT = 1
+_KEYS = ("architecture", "vocabulary_size", "options")
+
+
+def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer, card: Mapping[str, Any]) -> None:
+    """Write the model folder; it is created, and other files in it are left alone.
+
+    Args:
+        card: what is known of the model (its measured figures, corpus, recipe), plain JSON values.
+
+    Raises:
+        InputError: the folder cannot be written, e.g. on a full disk; a model already there is unharmed.
+    """
+    folder = Path(folder)
+    config = {
+        "format": FORMAT,
+        "architecture": model.architecture.to_dict(),
+        "vocabulary_size": model.vocabulary_size,
+        "options": asdict(model.options),
+        "card": dict(card),
+    }
+    # Clones: a sub-network's tensors are views of its supernet's, which safetensors refuses.
+    weights = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    names = (WEIGHTS, TOKENIZER, CONFIG)
+    written = {name: folder / f".{name}.{os.getpid()}.partial" for name in names}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights, written[WEIGHTS])
+        tokenizer.save(written[TOKENIZER])
+        written[CONFIG].write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+        (folder / CONFIG).unlink(missing_ok=True)
+        for name in names:
+            written[name].replace(folder / name)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder}: the model cannot be written", [str(error)]) from error
+    finally:
+        for path in written.values():
+            path.unlink(missing_ok=True)
+
+
+def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
+    """Read a model folder: the model in evaluation mode, on the CPU, and its tokenizer.
+
+    Only safetensors are read; a pickle in the folder (`*.pt`, `*.bin`) is never touched.
+
+    Raises:
+        InputError: a file is missing or damaged, or weights, configuration and tokenizer do not belong
+            together; every tensor that does not fit is listed.
+    """
+    folder = Path(folder)
+    missing = [f"{name} is missing" for name in (CONFIG, WEIGHTS, TOKENIZER) if not (folder / name).is_file()]
+    if missing:
+        raise InputError(f"{folder}: is not a model folder", missing)
+    model = _empty_model(folder / CONFIG)
+    tokenizer = Tokenizer.load(folder / TOKENIZER)
+    if tokenizer.vocabulary_size != model.vocabulary_size:
+        raise InputError(
+            f"{folder}: the tokenizer is not this model's",
+            [f"it has {tokenizer.vocabulary_size} tokens, the model {model.vocabulary_size}"],
+        )
+    model.load_state_dict(_read_weights(folder / WEIGHTS, model), assign=True)
+    return model.eval(), tokenizer
+
+
+def _empty_model(path: Path) -> Transformer:
+    """The model `config.json` describes, without memory for its weights."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: is not JSON", [str(error)]) from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(f"{path}: is not a model configuration of format {FORMAT}")
+    missing = [f"{key}: missing" for key in _KEYS if key not in config]
+    if missing:
+        raise InputError(f"{path}: is not a model configuration", missing)
+    try:
+        architecture = Architecture.from_dict(config["architecture"])
+        options = ModelOptions(**config["options"])
+        with torch.device("meta"):
+            return Transformer(architecture, config["vocabulary_size"], options)
+    except InputError as error:
+        raise InputError(f"{path}: {error.summary}", error.problems) from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: is not a model configuration", [str(error)]) from error
+
+
+def _read_weights(path: Path, model: Transformer) -> dict[str, Tensor]:
+    """The tensors of the file, once names and shapes are known to be the model's."""
+    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+            problems = [f"{name}: missing" for name in expected if name not in found]
+            problems += [
+                f"{name}: not a tensor of this architecture" for name in found if name not in expected
+            ]
+            problems += [
+                f"{name}: shape {found[name]}, but the configuration says {shape}"
+                for name, shape in expected.items()
+                if name in found and found[name] != shape
+            ]
+            if problems:
+                raise InputError(f"{path}: the weights do not fit {CONFIG}", problems)
+            return {name: file.get_tensor(name) for name in expected}
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: is damaged or no safetensors file", [str(error)]) from error
