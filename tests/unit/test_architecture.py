@@ -1,0 +1,154 @@
+"""Architectures as values: what is refused, and that files come back as they were written."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from automoe.architecture import (
+    Architecture,
+    DecoderLayer,
+    EncoderLayer,
+    dense,
+    load_architecture,
+    save_architecture,
+)
+from automoe.errors import InputError
+
+HAT_FILES = sorted((Path(__file__).parents[1] / "data" / "hat").glob("*.yml"))
+
+MIXED = Architecture(
+    encoder_width=48,
+    decoder_width=32,
+    qkv_dim=32,
+    encoder=(EncoderLayer(4, (64, 0, 32), top_k=2), EncoderLayer(2, (16,))),
+    decoder=(DecoderLayer(2, 4, (32, 48), encoder_layers_attended=2),),
+)
+
+
+def test_equal_architectures_are_one_key() -> None:
+    assert len({MIXED, Architecture.from_dict(MIXED.to_dict()), dense(32, 64, 4, 1, 1)}) == 2
+
+
+def test_a_saved_architecture_loads_as_it_was(tmp_path: Path) -> None:
+    save_architecture(MIXED, tmp_path / "a.yaml")
+    assert load_architecture(tmp_path / "a.yaml") == MIXED
+
+
+def test_one_line_shows_every_layer() -> None:
+    assert str(MIXED) == "48/32 enc[4:64+0+32@2 2:16] dec[2/4x2:32+48]"
+
+
+def test_every_impossible_value_is_listed() -> None:
+    with pytest.raises(InputError) as caught:
+        Architecture(
+            encoder_width=0,
+            decoder_width=True,
+            qkv_dim=32,
+            encoder=(EncoderLayer(3, ()),),
+            decoder=(DecoderLayer(2, 5, (16, -1), top_k=3, encoder_layers_attended=2),),
+        )
+    text = "\n".join(caught.value.problems)
+    for field in (
+        "encoder_width",
+        "decoder_width",
+        "encoder[0].self_attention_heads",
+        "encoder[0].experts",
+        "decoder[0].cross_attention_heads",
+        "decoder[0].experts",
+        "decoder[0].top_k",
+        "decoder[0].encoder_layers_attended",
+    ):
+        assert field in text
+
+
+def test_unknown_and_missing_keys_are_listed() -> None:
+    plain = MIXED.to_dict()
+    del plain["qkv_dim"]
+    plain["depth"] = 3
+    plain["encoder"][1]["head"] = plain["encoder"][1].pop("self_attention_heads")
+    plain["decoder"] = "none"
+    with pytest.raises(InputError) as caught:
+        Architecture.from_dict(plain)
+    text = "\n".join(caught.value.problems)
+    for part in ("depth: unknown", "qkv_dim: missing", "[1].head: unknown", "decoder: expected a list"):
+        assert part in text
+
+
+@pytest.mark.parametrize("content", ["a: [1", "- 1\n- 2\n", "", b"\xff\xfe\x00".decode("latin-1")])
+def test_a_file_that_is_no_architecture_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(content, encoding="latin-1")
+    with pytest.raises(InputError, match=r"broken\.yaml"):
+        load_architecture(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"absent\.yaml"):
+        load_architecture(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("path", HAT_FILES, ids=lambda path: path.stem)
+def test_hat_files_load(path: Path) -> None:
+    plain = yaml.safe_load(path.read_text())
+    architecture = load_architecture(path)
+    assert architecture.encoder_width == plain["encoder-embed-dim-subtransformer"]
+    assert len(architecture.decoder) == plain["decoder-layer-num-subtransformer"]
+    sizes = plain["decoder-ffn-embed-dim-all-subtransformer"][: len(architecture.decoder)]
+    assert [list(layer.experts) for layer in architecture.decoder] == [[size] for size in sizes]
+    codes = plain["decoder-arbitrary-ende-attn-all-subtransformer"]
+    meaning = {-1: 1, 1: 2, 2: 3}
+    for layer, code in zip(architecture.decoder, codes, strict=False):
+        assert layer.encoder_layers_attended == meaning[code]
+
+
+def hat(**changes: object) -> dict[str, object]:
+    plain: dict[str, object] = {
+        "encoder-embed-dim-subtransformer": 512,
+        "decoder-embed-dim-subtransformer": 640,
+        "encoder-layer-num-subtransformer": 2,
+        "decoder-layer-num-subtransformer": 1,
+        "encoder-ffn-embed-dim-all-subtransformer": [1024, 2048, 3072],
+        "decoder-ffn-embed-dim-all-subtransformer": [3072, 3072],
+        "encoder-self-attention-heads-all-subtransformer": [4, 8, 8],
+        "decoder-self-attention-heads-all-subtransformer": [8, 4],
+        "decoder-ende-attention-heads-all-subtransformer": [4, 8],
+    }
+    return plain | {key.replace("_", "-"): value for key, value in changes.items()}
+
+
+def write(path: Path, plain: object) -> Path:
+    path.write_text(yaml.safe_dump(plain))
+    return path
+
+
+def test_automoe_files_have_experts(tmp_path: Path) -> None:
+    plain = hat(
+        encoder_n_experts_all_subtransformer=[2, 1, 1],
+        encoder_each_expert_ffn_embed_dim_all_subtransformer=[[3072, 1024, 1024], [2048], [1024]],
+        decoder_n_experts_all_subtransformer=[3, 1],
+    )
+    architecture = load_architecture(write(tmp_path / "a.yml", plain))
+    assert [layer.experts for layer in architecture.encoder] == [(3072, 1024), (2048,)]
+    assert [layer.experts for layer in architecture.decoder] == [(3072, 3072, 3072)]
+
+
+def test_every_problem_of_a_hat_file_is_listed(tmp_path: Path) -> None:
+    plain = hat(
+        decoder_embed_dim_subtransformer="wide",
+        encoder_self_attention_heads_all_subtransformer=[4],
+        decoder_ende_attention_heads_all_subtransformer=["four"],
+        encoder_n_experts_all_subtransformer=[3, 1],
+        encoder_each_expert_ffn_embed_dim_all_subtransformer=[[3072], [2048]],
+    )
+    with pytest.raises(InputError) as caught:
+        load_architecture(write(tmp_path / "a.yml", plain))
+    text = str(caught.value)
+    for part in (
+        "a.yml",
+        "decoder-embed-dim",
+        "encoder-self-attention-heads",
+        "decoder-ende-attention-heads",
+        "3 experts, but 1 FFN sizes",
+    ):
+        assert part in text
