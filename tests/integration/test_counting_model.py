@@ -1,0 +1,109 @@
+"""Counts of random architectures against models that were really built and run."""
+
+import random
+from dataclasses import replace
+from typing import Literal
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from automoe.architecture import Architecture
+from automoe.cost.counting import count, teacher_forced_work
+from automoe.model.transformer import ModelOptions, Transformer
+from automoe.space import DecoderSpace, EncoderSpace, SearchSpace
+
+V = 50
+SPACE = SearchSpace(
+    qkv_dim=16,
+    encoder=EncoderSpace(
+        widths=(12, 16, 24),
+        layer_counts=(1, 2, 3),
+        self_attention_heads=(2, 4),
+        ffn_sizes=(0, 8, 20, 32),
+        max_experts=4,
+        top_k=(1, 2),
+    ),
+    decoder=DecoderSpace(
+        widths=(12, 16, 24),
+        layer_counts=(1, 2, 3),
+        self_attention_heads=(2, 4),
+        cross_attention_heads=(2, 4),
+        encoder_layers_attended=(1, 2, 3),
+        ffn_sizes=(0, 8, 20, 32),
+        max_experts=4,
+        top_k=(1, 2),
+    ),
+    experts="fractional",
+)
+
+
+def sampled(seed: int) -> Architecture:
+    return SPACE.sample(random.Random(seed))
+
+
+@given(seed=st.integers(0, 2**32), norm=st.sampled_from(["pre", "post"]))
+@settings(max_examples=60)
+def test_total_parameters_are_those_of_the_model(seed: int, norm: Literal["pre", "post"]) -> None:
+    architecture = sampled(seed)
+    with torch.device("meta"):
+        model = Transformer(architecture, V, ModelOptions(norm=norm))
+    built = sum(parameter.numel() for parameter in model.parameters())
+    counts = count(architecture, vocabulary_size=V, norm=norm)
+    assert counts.total_parameters == built
+    assert counts.parameters == built - model.embedding.numel()
+
+
+@given(seed=st.integers(0, 2**32), source_length=st.integers(1, 9), target_length=st.integers(1, 9))
+@settings(max_examples=40)
+def test_flops_are_those_torch_counts(seed: int, source_length: int, target_length: int) -> None:
+    """Linear layers and attention products of a teacher-forced pass, under the routing that happened."""
+    architecture = sampled(seed)
+    model = Transformer(architecture, V)
+    model.initialise(seed)
+    source_BS = torch.randint(4, V, (1, source_length))
+    target_BT = torch.randint(4, V, (1, target_length))
+    # The plain implementation shows its two matrix products; the fused ones hide them from the counter.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        output = model(source_BS, target_BT)
+    shares = {
+        routing.layer: (routing.tokens_per_expert_E / routing.tokens_per_expert_E.sum()).tolist()
+        for routing in output.routing
+    }
+    work = teacher_forced_work(
+        architecture, source_length=source_length, target_length=target_length, routing_shares=shares
+    )
+    assert counter.get_total_flops() == pytest.approx(2 * (work.linear + work.attention), rel=1e-6)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=20)
+def test_decoding_flops_are_those_torch_counts(seed: int) -> None:
+    """Encoder, cached steps of every beam and output layer; dense, where routing plays no part."""
+    architecture = SPACE.dense().sample(random.Random(seed))
+    S, T, beam = 7, 5, 3
+    model = Transformer(architecture, V)
+    model.initialise(seed)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        state = model.start(model.encode(torch.randint(4, V, (1, S))), beam, T)
+        for _ in range(T):
+            model.step(torch.randint(4, V, (1, beam)), state)
+    total = count(
+        architecture, source_length=S, target_length=T, vocabulary_size=V, beam_size=beam
+    ).total_flops
+    a = architecture
+    norms = 2 * S * a.encoder_width * len(a.encoder) + 3 * beam * T * a.decoder_width * len(a.decoder)
+    scaling = S * a.encoder_width + beam * T * a.decoder_width
+    scaling += a.qkv_dim * (S * len(a.encoder) + 2 * beam * T * len(a.decoder))
+    assert counter.get_total_flops() == total - 2 * (norms + scaling)
+
+
+def test_memory_covers_the_weights_of_the_model() -> None:
+    architecture = replace(SPACE.largest(), qkv_dim=32)
+    model = Transformer(architecture, V)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    counts = count(architecture, vocabulary_size=V)
+    assert weights < counts.memory_bytes < 2 * weights
