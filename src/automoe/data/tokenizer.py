@@ -1,0 +1,196 @@
+"""The joint subword vocabulary: training it, and turning text into token ids and back."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from automoe.errors import InputError
+from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
+
+WORD_START = "▁"
+# The share of all characters a vocabulary must spell; the rarest beyond it become <unk>. Web corpora hold
+# thousands of stray characters, which would otherwise crowd out subwords.
+CHARACTER_COVERAGE = 0.99999
+# A literal "</s>" in a text must be spelled, not become EOS: no path through such a token may win.
+SPECIAL_TOKEN_SCORE = -1000.0
+
+
+class Tokenizer:
+    """Text to token ids and back, the same up to Unicode NFC and the width of white space.
+
+    A character the vocabulary lacks becomes `<unk>`. Text never becomes padding, BOS or EOS, not even
+    when it spells one of them.
+
+    Args:
+        inner: a Hugging Face tokenizer whose first four tokens are `SPECIAL_TOKENS`.
+    """
+
+    def __init__(self, inner: tokenizers.Tokenizer) -> None:
+        self._inner = inner
+        self._inner.encode_special_tokens = True
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of tokens, the special ones included."""
+        size: int = self._inner.get_vocab_size()
+        return size
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text, without BOS and EOS."""
+        encoded = self._inner.encode_batch(list(texts), add_special_tokens=False)
+        return [[max(token, UNK_ID) for token in text.ids] for text in encoded]
+
+    def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each list of ids; special tokens leave no trace."""
+        texts: list[str] = self._inner.decode_batch([list(ids) for ids in tokens], skip_special_tokens=True)
+        return texts
+
+    def save(self, path: str | Path) -> None:
+        """Write Hugging Face's `tokenizer.json`, complete or not at all.
+
+        Raises:
+            OSError: the disk is full or refuses.
+        """
+        path = Path(path)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(self._inner.to_str(pretty=True), encoding="utf-8")
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @staticmethod
+    def load(path: str | Path) -> Tokenizer:
+        """Read a `tokenizer.json`.
+
+        Raises:
+            InputError: the file is missing, damaged, not a tokenizer, or starts with other tokens.
+        """
+        path = Path(path)
+        try:
+            inner = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read", [error.strerror or str(error)]) from error
+        except Exception as error:  # the library raises plain Exception for whatever it cannot parse
+            raise InputError(f"{path}: is not a tokenizer", [str(error)]) from error
+        problems = [
+            f"token {index} is {inner.id_to_token(index)!r}, expected {special!r}"
+            for index, special in enumerate(SPECIAL_TOKENS)
+            if inner.id_to_token(index) != special
+        ]
+        if problems:
+            mend = "train a vocabulary with this program, then use its tokenizer.json"
+            raise InputError(f"{path}: is another program's tokenizer", [*problems, mend])
+        return Tokenizer(inner)
+
+
+def train_tokenizer(
+    texts: Iterable[str], vocabulary_size: int, kind: Literal["unigram", "bpe"] = "unigram"
+) -> Tokenizer:
+    """Train a subword vocabulary; the same texts in the same order give the same file.
+
+    Args:
+        texts: sentences of both languages.
+        vocabulary_size: number of tokens, the four special ones included.
+        kind: "unigram" (Kudo, 2018) or "bpe" (Sennrich et al., 2016).
+
+    Raises:
+        InputError: the texts do not have that many subwords, or need more tokens for their characters.
+    """
+    prepared = _normalised(texts)
+    alphabet = set().union(*prepared) - {" "} | {WORD_START}
+    smallest = len(SPECIAL_TOKENS) + len(alphabet)
+    if not any(prepared):
+        raise InputError("no vocabulary can be trained", ["the training text is empty"])
+    if vocabulary_size < smallest:
+        problem = f"the text has {len(alphabet)} different characters: ask for at least {smallest} tokens"
+        raise InputError(f"a vocabulary of {vocabulary_size} tokens is too small", [problem])
+    inner = (_train_unigram if kind == "unigram" else _train_bpe)(prepared, vocabulary_size)
+    if inner.get_vocab_size() < vocabulary_size:
+        problem = f"ask for at most {inner.get_vocab_size()} tokens, or give more text"
+        raise InputError(f"the text is too small for a vocabulary of {vocabulary_size} tokens", [problem])
+    inner.normalizer = _normalizer()
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_START)
+    inner.decoder = decoders.Metaspace(replacement=WORD_START)
+    inner.add_special_tokens(list(SPECIAL_TOKENS))
+    return Tokenizer(inner)
+
+
+def _normalizer() -> normalizers.Normalizer:
+    """NFC; control characters count as white space, and every run of it is one space."""
+    spaces = tokenizers.Regex(rf"[\s\p{{Cc}}{WORD_START}]+")
+    return normalizers.Sequence([normalizers.NFC(), normalizers.Replace(spaces, " "), normalizers.Strip()])
+
+
+def _normalised(texts: Iterable[str]) -> list[str]:
+    """Normalised texts without the rarest characters and without spelled-out special tokens."""
+    normalizer = _normalizer()
+    prepared = [normalizer.normalize_str(text) for text in texts]
+    counts: Counter[str] = Counter()
+    for text in prepared:
+        counts.update(text)
+    allowance = (1 - CHARACTER_COVERAGE) * counts.total()
+    rare: dict[int, str] = {}
+    for character, count in sorted(counts.items(), key=lambda item: (item[1], item[0])):
+        allowance -= count
+        if allowance < 0:
+            break
+        rare[ord(character)] = " "
+
+    def cleaned() -> Iterator[str]:
+        for text in prepared:
+            # A subword learned from a literal "</s>" would be the special token itself.
+            for special in SPECIAL_TOKENS:
+                text = text.replace(special, " ")
+            yield " ".join(text.translate(rare).split())
+
+    return list(cleaned())
+
+
+def _train_unigram(texts: list[str], vocabulary_size: int) -> tokenizers.Tokenizer:
+    """SentencePiece trains, because `tokenizers`' own unigram trainer gives another result each time."""
+    import sentencepiece
+
+    proto = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts),
+        model_writer=proto,
+        model_type="unigram",
+        vocab_size=vocabulary_size,
+        hard_vocab_limit=False,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        max_sentence_length=10_000_000,
+        num_threads=4,  # the sums, and so the last digits, depend on it: a constant, not the machine's
+        minloglevel=2,
+        **{
+            key: value
+            for name, index in (("pad", PAD_ID), ("bos", BOS_ID), ("eos", EOS_ID), ("unk", UNK_ID))
+            for key, value in ((f"{name}_id", index), (f"{name}_piece", SPECIAL_TOKENS[index]))
+        },
+    )
+    trained = sentencepiece.SentencePieceProcessor(model_proto=proto.getvalue())
+    specials = [(token, SPECIAL_TOKEN_SCORE) for token in SPECIAL_TOKENS]
+    pieces = [
+        (trained.id_to_piece(index), trained.get_score(index))
+        for index in range(len(SPECIAL_TOKENS), trained.vocab_size())
+    ]
+    return tokenizers.Tokenizer(models.Unigram([*specials, *pieces], unk_id=UNK_ID, byte_fallback=False))
+
+
+def _train_bpe(texts: list[str], vocabulary_size: int) -> tokenizers.Tokenizer:
+    inner = tokenizers.Tokenizer(models.BPE(unk_token=SPECIAL_TOKENS[UNK_ID]))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_START)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False
+    )
+    inner.train_from_iterator(texts, trainer)
+    return inner

@@ -1,0 +1,98 @@
+"""Bad input on the command line: one clear message, exit code 2, no traceback, nothing half-written."""
+
+from pathlib import Path
+
+import pytest
+
+from tiny_run import automoe, write_tiny_recipe
+
+
+def refused(folder: Path, *arguments: str | Path) -> str:
+    """Run a command that must be refused; its message."""
+    done = automoe(*arguments, cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_every_problem_of_a_recipe_is_listed_at_once(tmp_path):
+    recipe = write_tiny_recipe(tmp_path)
+    message = refused(
+        tmp_path, "run", recipe, "training.stesp=3", "supernet.steps=many", "data.max_tokens=0", "colour=red"
+    )
+    for part in ("training.stesp", "supernet.steps", "data.max_tokens", "colour", "unknown key"):
+        assert part in message
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("search.constraints={bleu: 3}", "bleu"),
+        ("search.constraints={flops: -1}", "flops"),
+        ("training.warmup_steps=100000", "warmup_steps"),
+        ("space=missing.yaml", "missing.yaml"),
+        ("data.train.path=missing.tsv", "missing.tsv"),
+        ("systems=[dense]", "automoe"),
+        ("nonsense", "key=value"),
+    ],
+)
+def test_a_bad_value_is_named(tmp_path, override, expected):
+    recipe = write_tiny_recipe(tmp_path)
+    assert expected in refused(tmp_path, "prepare", recipe, override) or expected in refused(
+        tmp_path, "run", recipe, override
+    )
+
+
+def test_a_missing_recipe_and_one_that_is_not_yaml(tmp_path):
+    assert "nowhere.yaml" in refused(tmp_path, "run", "nowhere.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    assert "broken.yaml" in refused(tmp_path, "run", "broken.yaml")
+
+
+def test_an_impossible_space_is_explained(tmp_path):
+    recipe = write_tiny_recipe(tmp_path)
+    (tmp_path / "space.yaml").write_text("qkv_dim: 30\nencoder: {widths: []}\n")
+    message = refused(tmp_path, "space", "space.yaml")
+    assert "space.yaml" in message
+    assert "widths" in message
+    assert "decoder" in message
+    assert "space.yaml" in refused(tmp_path, "run", recipe, f"space={tmp_path / 'space.yaml'}")
+
+
+def test_a_budget_nothing_satisfies_names_the_nearest_value(tmp_path):
+    recipe = write_tiny_recipe(tmp_path, steps=5)
+    settings = ("supernet.steps=5", "supernet.warmup_steps=1")
+    message = refused(tmp_path, "search", recipe, *settings, "search.constraints={parameters: 10}")
+    assert "parameters" in message
+    assert "10" in message
+
+
+def test_a_folder_of_another_recipe_is_refused(tmp_path):
+    recipe = write_tiny_recipe(tmp_path)
+    assert automoe("prepare", recipe, cwd=tmp_path).returncode == 0
+    (tmp_path / "runs" / "tiny").rename(tmp_path / "runs" / "other")
+    assert "belongs to" in refused(tmp_path, "prepare", recipe, "name=other")
+    (tmp_path / "runs" / "mine").mkdir()
+    (tmp_path / "runs" / "mine" / "photo.jpg").write_text("")
+    assert "not the folder of a run" in refused(tmp_path, "prepare", recipe, "name=mine")
+
+
+def test_three_sentences_are_too_few(tmp_path):
+    recipe = write_tiny_recipe(tmp_path)
+    (tmp_path / "train.tsv").write_text("1 2\t2 1\ta\n3 4\t4 3\tb\n5\t5\tc\n")
+    message = refused(tmp_path, "prepare", recipe, "data.vocabulary.size=4000")
+    assert "vocabulary" in message
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path):
+    recipe = write_tiny_recipe(tmp_path, steps=20)
+    assert automoe("supernet", recipe, cwd=tmp_path).returncode == 0
+    weights = tmp_path / "runs" / "tiny" / "supernet" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    assert "weights.safetensors" in refused(tmp_path, "search", recipe)
+
+
+def test_translate_refuses_what_is_no_model(tmp_path):
+    assert "missing" in refused(tmp_path, "translate", tmp_path)

@@ -1,0 +1,106 @@
+"""A real run of a tiny recipe: everything it must leave behind, and `kill -9` at random moments."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tiny_run import automoe, write_tiny_recipe
+
+SYSTEMS = ["automoe", "dense", "hat", "switch", "random", "automoe-inherited", "automoe-fine-tuned"]
+
+
+def numbers(run: Path) -> dict[str, Any]:
+    """Everything a run concludes, but for times."""
+    results = {}
+    for system in SYSTEMS:
+        result = json.loads((run / f"evaluate-{system}" / "result.json").read_text())
+        del result["translation_seconds"], result["training"]["seconds"]
+        result["translations"] = (run / f"evaluate-{system}" / "translations.txt").read_text()
+        results[system] = result
+    return results
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = write_tiny_recipe(folder)
+    start = time.monotonic()
+    done = automoe("run", recipe, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "| automoe" in done.stdout.lower() or "automoe" in done.stdout
+    return folder, time.monotonic() - start
+
+
+def test_a_run_leaves_table_pictures_model_and_candidates(finished):
+    folder, _ = finished
+    run = folder / "runs" / "tiny"
+    report = {path.name for path in (run / "report").iterdir()}
+    assert {"results.md", "results.csv", "loss_curves.png", "architecture.png"} <= report
+    assert {"front_latency_ms.png", "front_flops.png"} <= report
+    table = pd.read_csv(run / "report" / "results.csv")
+    assert set(table["system"]) == set(SYSTEMS)
+    candidates = pd.read_json(run / "search" / "candidates.jsonl", lines=True)
+    scored = candidates[candidates["score"].notna()]
+    assert set(scored["strategy"]) == {"automoe", "hat", "random"}
+    bound = json.loads((run / "search" / "constraints.json").read_text())["flops"]
+    assert (scored["flops"] <= bound).all()
+    best = scored[scored["strategy"] == "automoe"].nsmallest(1, "score").iloc[0]
+    chosen = json.loads((run / "search" / "chosen.json").read_text())["automoe"]
+    assert chosen["architecture"] == best["architecture"]
+    hat = scored[scored["strategy"] == "hat"]["architecture"]
+    assert all(len(layer["experts"]) == 1 for a in hat for layer in a["encoder"] + a["decoder"])
+
+
+def test_the_winner_translates_standard_input(finished):
+    folder, _ = finished
+    model = folder / "runs" / "tiny" / "train-automoe" / "model"
+    done = automoe("translate", model, cwd=folder, text="1 2 3\n\n4 5\n")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.split("\n")
+    assert len(lines) == 4
+    assert lines[0]
+    assert not lines[1]
+    assert not lines[3]
+
+
+def test_a_finished_run_is_skipped_and_a_changed_one_redone(finished):
+    folder, _ = finished
+    again = automoe("run", folder / "tiny.yaml", cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert "starts" not in again.stderr
+    changed = automoe("evaluate", folder / "tiny.yaml", "translation.beam_size=1", cwd=folder)
+    assert changed.returncode == 0, changed.stderr
+    assert "evaluate-dense: starts" in changed.stderr
+    assert "train-dense: done before" in changed.stderr
+    restored = automoe("run", folder / "tiny.yaml", cwd=folder)
+    assert restored.returncode == 0, restored.stderr
+
+
+def test_kill_9_at_random_moments_changes_no_number(finished, tmp_path):
+    """Compared with a run that was never killed; several kills, the last run finishes."""
+    folder, seconds = finished
+    recipe = write_tiny_recipe(tmp_path)
+    rng = random.Random(time.time_ns())
+    command = [sys.executable, "-m", "automoe", "run", str(recipe)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for _ in range(5):
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            process.wait(timeout=rng.uniform(0.15, 0.6) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    done = automoe("run", recipe, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert numbers(tmp_path / "runs" / "tiny") == numbers(folder / "runs" / "tiny")

@@ -1,0 +1,65 @@
+"""A whole run in seconds: reversing digit strings, on the toy space. Shared by several tests."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parent.parent
+TRAINING = (
+    "{{steps: {steps}, peak_rate: 3.0e-3, warmup_steps: 5, batch_tokens: 200, checkpoint_every: 10, "
+    "validate_every: 20, average_checkpoints: 2, device: cpu}}"
+)
+
+
+def write_tiny_recipe(folder: Path, name: str = "tiny", steps: int = 40) -> Path:
+    """Corpora and a recipe in `folder`; the recipe's path."""
+    rng = random.Random(5)
+    for split, lines in (("train", 600), ("valid", 60), ("test", 60)):
+        rows = []
+        for line in range(lines):
+            digits = [rng.choice("0123456789") for _ in range(rng.randint(2, 7))]
+            rows.append(f"{' '.join(digits)}\t{' '.join(reversed(digits))}\t{split}{line}\n")
+        (folder / f"{split}.tsv").write_text("".join(rows), encoding="utf-8")
+    recipe = folder / f"{name}.yaml"
+    recipe.write_text(
+        f"""
+name: {name}
+space: {REPOSITORY / "recipes" / "spaces" / "copy-toy.yaml"}
+data:
+  train: {{path: train.tsv}}
+  valid: {{path: valid.tsv}}
+  test: {{path: test.tsv}}
+  source_language: en
+  target_language: de
+  vocabulary: {{size: 24, kind: bpe}}
+model: {{norm: pre, dropout: 0.1}}
+supernet: {TRAINING.format(steps=steps)}
+search:
+  sentences: 40
+  constraints: {{flops: 90%}}
+  algorithm: {{iterations: 2, population: 6, parents: 3, mutations: 3, crossovers: 3}}
+training: {TRAINING.format(steps=steps)}
+fine_tuning: {TRAINING.format(steps=20)}
+systems: [automoe, dense, hat, switch, random]
+latency: {{source_length: 5, target_length: 5, beam_size: 2, threads: 1, search_runs: 10, runs: 10}}
+""",
+        encoding="utf-8",
+    )
+    return recipe
+
+
+def automoe(*arguments: str | Path, cwd: Path, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "automoe", *map(str, arguments)],
+        cwd=cwd,
+        input=text,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
