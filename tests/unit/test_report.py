@@ -120,7 +120,7 @@ class TestArchitectureDrawing:
         [
             dense(512, 2048, 8, 1, 1),
             Architecture(8, 8, 8, (EncoderLayer(8, (0,)),), (DecoderLayer(8, 8, (0, 0)),)),
-            Architecture(64, 64, 64, (EncoderLayer(8, (2048,) * 16),) * 2, (DecoderLayer(8, 8, (3072,) * 16),)),
+            Architecture(64, 64, 64, (EncoderLayer(8, (2048,) * 16),), (DecoderLayer(8, 8, (3072,) * 16),)),
         ],
         ids=["one layer", "only identity experts", "sixteen experts"],
     )  # fmt: skip
