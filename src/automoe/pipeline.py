@@ -80,10 +80,11 @@ class Pipeline:
     def prepare(self) -> Prepared:
         """Train the joint vocabulary on the training text and store the corpora as token ids."""
         data = self.recipe.data
-        inputs = [
-            self.recipe.plain("data"),
-            {s: _digest(getattr(data, s)) for s in ("train", "valid", "test")},
-        ]
+        splits = ("train", "valid", "test")
+        rest = {
+            name: value for name, value in self.recipe.plain("data")["data"].items() if name not in splits
+        }
+        inputs = [rest, {split: _digest(getattr(data, split)) for split in splits}]
 
         def work(folder: Path) -> None:
             report: dict[str, Any] = {}
@@ -304,13 +305,10 @@ class Pipeline:
                 folder,
                 results={name: read_json(stage.folder / "result.json") for name, stage in evaluated.items()},
                 latencies=read_json(latency.folder / "latency.json"),
-                candidates=self.run.path / "search" / "candidates.jsonl",
-                chosen=designs,
-                histories={
-                    name: path
-                    for name, stage in {"supernet": supernet_stage, **trained}.items()
-                    if (path := stage.folder / "history.jsonl").exists()
-                },
+                candidate_log=self.run.path / "search" / "candidates.jsonl",
+                trainings={"supernet": supernet_stage.folder}
+                | {system: trained[system].folder for system in recipe.systems},
+                score_label="validation loss" if recipe.search.rank_by == "loss" else "minus BLEU",
             )
 
         fingerprints = [stage.fingerprint for stage in (*evaluated.values(), latency)]

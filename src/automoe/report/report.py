@@ -1,0 +1,87 @@
+"""The report of a run: the table, and every picture, from the artefacts of its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from automoe.architecture import Architecture
+from automoe.report.architecture_drawing import draw
+from automoe.report.pictures import candidates as draw_candidates
+from automoe.report.pictures import loss_curves
+from automoe.report.tables import Result, to_csv, to_markdown
+from automoe.search.candidate import front
+from automoe.search.log import CandidateLog
+from automoe.training.history import read_history
+
+COUNTED = ("flops", "parameters", "active_parameters", "sparsity", "memory_bytes")
+
+
+def write_report(
+    folder: Path,
+    *,
+    results: Mapping[str, Mapping[str, Any]],
+    latencies: Mapping[str, Mapping[str, Any]],
+    candidate_log: Path,
+    trainings: Mapping[str, Path],
+    score_label: str,
+) -> None:
+    """Write `results.md`, `results.csv` and the pictures into `folder`.
+
+    Args:
+        results: by system, the evaluation stage's `result.json`.
+        latencies: by system, the fields of a `Latency`.
+        candidate_log: the search's `candidates.jsonl`.
+        trainings: by name, the folders with a training history.
+        score_label: what the search ranked by.
+    """
+    rows = [_row(system, result, latencies[system]) for system, result in results.items()]
+    reference = "dense" if "dense" in results else "automoe"
+    noisy = [system for system, latency in latencies.items() if latency["noisy"]]
+    notes = [
+        "Ratios are against the row `" + reference + "`. Parameters and FLOPs by the papers' accounting "
+        "(without embeddings and output layer; one sentence).",
+        f"BLEU: {results[reference]['scores']['bleu_signature']}",
+        f"chrF: {results[reference]['scores']['chrf_signature']}",
+        *([f"The machine was too busy to believe the latency of: {', '.join(noisy)}."] if noisy else []),
+    ]
+    text = to_markdown(rows, reference) + "\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+    (folder / "results.md").write_text(text, encoding="utf-8")
+    (folder / "results.csv").write_text(to_csv(rows, reference), encoding="utf-8")
+
+    histories = {name: read_history(path) for name, path in trainings.items()}
+    loss_curves({name: records for name, records in histories.items() if records}, folder / "loss_curves.png")
+    winner = results["automoe"]
+    draw(
+        Architecture.from_dict(winner["architecture"]),
+        folder / "architecture.png",
+        "The architecture found",
+        winner["routing_shares"] or None,
+    )
+    entries = CandidateLog(candidate_log).entries
+    known = {entry.candidate.architecture: entry.candidate for entry in entries}
+    chosen = known[Architecture.from_dict(winner["architecture"])]
+    others = {
+        system: known[architecture]
+        for system in ("hat", "random")
+        if system in results
+        and (architecture := Architecture.from_dict(results[system]["architecture"])) in known
+    }
+    scored = [entry.candidate for entry in entries if entry.feasible]
+    for cost in ("latency_ms", "flops"):
+        path = folder / f"front_{cost}.png"
+        draw_candidates(entries, cost, path, front(scored, cost), chosen, others, score_label)
+
+
+def _row(system: str, result: Mapping[str, Any], latency: Mapping[str, Any]) -> Result:
+    scores, counts = result["scores"], result["counts"]
+    return Result(
+        system=system,
+        bleu=scores["bleu"],
+        chrf=scores["chrf"],
+        tokenised_bleu=scores["tokenised_bleu"],
+        latency_ms=latency["latency_ms"],
+        train_minutes=result["training"]["seconds"] / 60,
+        **{name: counts[name] for name in COUNTED},
+    )
