@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import tokenizers
 import torch
-from automoe.data.tokenizer import Tokenizer
 from safetensors.torch import load_file, save_file
 from tokenizers import models, pre_tokenizers
 
 from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, beam_search
 from automoe.inference.model_folder import load_model, save_model

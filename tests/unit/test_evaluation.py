@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from automoe.data.corpus import Pair
 
 from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.data.corpus import Pair
 from automoe.evaluation import evaluate_model, evaluate_translations, expert_use
 from automoe.inference.beam import BeamSettings
 from automoe.inference.translator import Translator
