@@ -24,6 +24,7 @@ from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID
 SIDES = ("source", "target")
 # Sentences sorted together: enough that little is padded, few enough that an epoch is well mixed.
 BUCKETED = 8192
+ENCODED = 10_000  # pairs tokenised together: Python's lists of a whole corpus would take gigabytes
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,23 @@ class TokenisedCorpus:
         Raises:
             InputError: nothing is left.
         """
-        sides = {side: tokenizer.encode([getattr(pair, side) for pair in pairs]) for side in SIDES}
-        both = zip(sides["source"], sides["target"], strict=True)
-        kept = [index for index, (s, t) in enumerate(both) if max(len(s), len(t)) <= max_tokens]
-        if not kept:
+        tokens: dict[str, list[NDArray[np.int32]]] = {side: [] for side in SIDES}
+        lengths: dict[str, list[int]] = {side: [] for side in SIDES}
+        for start in range(0, len(pairs), ENCODED):
+            chunk = pairs[start : start + ENCODED]
+            encoded = {side: tokenizer.encode([getattr(pair, side) for pair in chunk]) for side in SIDES}
+            both = zip(encoded["source"], encoded["target"], strict=True)
+            kept = [index for index, (s, t) in enumerate(both) if max(len(s), len(t)) <= max_tokens]
+            for side, sentences in encoded.items():
+                lengths[side] += [len(sentences[index]) for index in kept]
+                flat = [token for index in kept for token in sentences[index]]
+                tokens[side].append(np.array(flat, dtype=np.int32))
+        if not lengths["source"]:
             raise InputError("no sentence pair is short enough", [f"raise max_tokens ({max_tokens})"])
-        tokens, offsets = {}, {}
-        for side, sentences in sides.items():
-            lengths = [len(sentences[index]) for index in kept]
-            offsets[side] = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-            tokens[side] = np.array([t for index in kept for t in sentences[index]], dtype=np.int32)
-        return TokenisedCorpus(tokens, offsets)
+        return TokenisedCorpus(
+            {side: np.concatenate(tokens[side]) for side in SIDES},
+            {side: np.cumsum([0, *lengths[side]], dtype=np.int64) for side in SIDES},
+        )
 
     def save(self, folder: Path) -> None:
         """Write four `.npy` files."""
@@ -71,14 +78,18 @@ class TokenisedCorpus:
             InputError: a file is missing or damaged.
         """
         try:
-            arrays = [
+            tokens, offsets = (
                 {side: np.load(folder / f"{side}.{kind}.npy", mmap_mode="r") for side in SIDES}
                 for kind in ("tokens", "offsets")
-            ]
+            )
+            if len(offsets["source"]) != len(offsets["target"]) or any(
+                len(tokens[side]) != offsets[side][-1] for side in SIDES
+            ):
+                raise ValueError("tokens and offsets do not belong together")
         except (OSError, ValueError) as error:
             mend = f"delete {folder.parent}, then it is made again"
             raise InputError(f"{folder}: is damaged", [str(error), mend]) from error
-        return TokenisedCorpus(*arrays)
+        return TokenisedCorpus(tokens, offsets)
 
     def __len__(self) -> int:
         return len(self.offsets["source"]) - 1
@@ -88,10 +99,6 @@ class TokenisedCorpus:
         start, end = self.offsets[side][index : index + 2]
         ids: list[int] = self.tokens[side][start:end].tolist()
         return ids
-
-    def lengths(self, side: str) -> NDArray[np.int64]:
-        """Tokens of every sentence, without BOS and EOS."""
-        return np.diff(self.offsets[side])
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,8 @@ class BatchStream:
     """Endless batches of a corpus; the order is a function of the seed and the epoch alone.
 
     Args:
-        batch_tokens: at most this many target tokens a batch, padding counted (a longer pair goes alone).
+        batch_tokens: at most this many target tokens a batch, and twice as many source tokens, padding
+            and EOS counted; a longer pair goes alone.
     """
 
     def __init__(self, corpus: TokenisedCorpus, batch_tokens: int, seed: int) -> None:
@@ -179,18 +187,26 @@ def make_batch(corpus: TokenisedCorpus, indices: Sequence[int]) -> Batch:
 
 
 def _cut(corpus: TokenisedCorpus, indices: Iterable[int], batch_tokens: int) -> list[list[int]]:
-    """Neighbours in length together, at most `batch_tokens` padded target tokens a batch."""
-    source, target = corpus.lengths("source"), corpus.lengths("target")
+    """Neighbours in length together, as many a batch as `batch_tokens` allows (see `BatchStream`)."""
+    chosen = np.fromiter(indices, dtype=np.int64)
+    lengths = [
+        corpus.offsets[side][chosen + 1] - corpus.offsets[side][chosen] + 1 for side in ("source", "target")
+    ]
+    # By the longer side, then the source: on the shipped corpus 5 % of both sides is padding at 900 tokens,
+    # against 10 % by target and source. The sort is stable, so pairs of equal lengths stay shuffled.
+    order = np.lexsort([lengths[0], np.maximum(*lengths)])
     batches: list[list[int]] = []
-    batch: list[int] = []
-    longest = 0
-    for index in sorted(indices, key=lambda i: (target[i], source[i])):
-        longest = max(longest, int(target[index]) + 1)
-        if batch and (len(batch) + 1) * longest > batch_tokens:
-            batches.append(batch)
-            batch, longest = [], int(target[index]) + 1
-        batch.append(index)
-    return [*batches, batch] if batch else batches
+    widest = [0, 0]
+    for index, *both in zip(*(values[order].tolist() for values in (chosen, *lengths)), strict=True):
+        grown = [max(pair) for pair in zip(widest, both, strict=True)]
+        rows = len(batches[-1]) + 1 if batches else 1
+        if batches and rows * grown[0] <= 2 * batch_tokens and rows * grown[1] <= batch_tokens:
+            batches[-1].append(index)
+            widest = grown
+        else:
+            batches.append([index])
+            widest = both
+    return batches
 
 
 def _pad(rows: Sequence[Sequence[int]]) -> Tensor:

@@ -8,7 +8,8 @@ import io
 import itertools
 import json
 import lzma
-import unicodedata
+import re
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +17,9 @@ from typing import Any, ClassVar
 from automoe.errors import InputError
 
 MOST_PROBLEMS = 10  # listed for one file; the rest are counted
+# Control characters, the separators a terminal or an editor takes for a new line, and halves of surrogate
+# pairs, which JSON can spell and UTF-8 cannot.
+CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,20 +36,22 @@ class CorpusSource:
     """Where pairs come from; exactly one of `path`, `source_path` + `target_path`, `dataset`.
 
     Args:
-        path: a `.tsv` (source, target, optional document; no header), `.jsonl` or `.parquet` file; TSV
-            and JSONL may be compressed (`.xz`, `.gz`).
-        source_column, target_column: keys of a JSONL or Parquet row.
+        path: a `.tsv`, `.jsonl` or `.parquet` file; TSV and JSONL may be compressed (`.xz`, `.gz`).
+        source_column, target_column: names or positions, from 0, of the columns. A TSV file has a first
+            line of names when these are names. By default 0 and 1 in a TSV file, whose third column, if
+            any, is the document; `source` and `target` elsewhere.
         source_path, target_path: two text files, one sentence a line.
         dataset, config, split: a corpus that the `datasets` library knows by name, downloaded on
-            first use, whose rows have a `translation` of `source_language` and `target_language`.
+            first use.
+        source_language, target_language: of a row that has a `translation`, as WMT's, the keys in it.
 
     Raises:
-        InputError: none, or several, of the three ways are given.
+        InputError: none, or several, of the three ways are given; half of a pair of fields is missing.
     """
 
     path: str | None = None
-    source_column: str = "source"
-    target_column: str = "target"
+    source_column: int | str | None = None
+    target_column: int | str | None = None
     source_path: str | None = None
     target_path: str | None = None
     dataset: str | None = None
@@ -62,11 +68,14 @@ class CorpusSource:
         problems = []
         if sum(given) != 1:
             problems.append("give exactly one of: path; source_path and target_path; dataset")
-        if (self.source_path is None) != (self.target_path is None):
-            problems.append("source_path and target_path go together")
-        if self.dataset is not None:
-            names = ("split", "source_language", "target_language")
-            problems += [f"{name}: missing, a dataset needs it" for name in names if not getattr(self, name)]
+        for kind in ("path", "column", "language"):
+            names = f"source_{kind}", f"target_{kind}"
+            if (getattr(self, names[0]) is None) != (getattr(self, names[1]) is None):
+                problems.append(f"{names[0]} and {names[1]} go together")
+        if isinstance(self.source_column, str) != isinstance(self.target_column, str):
+            problems.append("source_column and target_column: expected two names or two positions")
+        if self.dataset is not None and self.split is None:
+            problems.append("split: missing, a dataset needs it")
         if problems:
             raise InputError("this corpus cannot be found", problems)
 
@@ -79,6 +88,15 @@ class Limits:
     max_length_ratio: float = 9.0
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name}: expected at least 1, got {getattr(self, name)}"
+            for name in ("max_characters", "max_length_ratio")
+            if getattr(self, name) < 1
+        ]
+        if problems:
+            raise InputError("these limits leave nothing", problems)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,21 +134,15 @@ def load_pairs(source: CorpusSource, limits: Limits | None = None) -> tuple[list
         elif max(lengths) + 10 > limits.max_length_ratio * (min(lengths) + 10):
             counts["unequal"] += 1
         else:
-            counts["cleaned"] += any(_is_control(c) for c in raw.source + raw.target)
+            counts["cleaned"] += bool(CONTROL.search(raw.source) or CONTROL.search(raw.target))
             pairs.append(pair)
     if not pairs:
         raise InputError(f"{_name(source)}: no usable sentence pair", [f"dropped: {counts}"])
     return pairs, LoadReport(len(pairs), **counts)
 
 
-def _is_control(character: str) -> bool:
-    return unicodedata.category(character) == "Cc" and character not in "\t\n\r"
-
-
 def _clean(text: str) -> str:
-    if not text.isprintable():
-        text = "".join(" " if unicodedata.category(c) == "Cc" else c for c in text)
-    return " ".join(text.split())
+    return " ".join(CONTROL.sub(" ", text).split())
 
 
 def _name(source: CorpusSource) -> str:
@@ -147,7 +159,7 @@ def _raw_pairs(source: CorpusSource) -> Iterator[Pair]:
     suffixes = [suffix for suffix in path.suffixes if suffix not in (".xz", ".gz")]
     kind = suffixes[-1] if suffixes else ""
     if kind == ".tsv":
-        return _tsv(path)
+        return _tsv(path, source)
     if kind == ".jsonl":
         return _jsonl(path, source)
     if kind == ".parquet":
@@ -177,7 +189,7 @@ class _Problems:
     def raise_any(self) -> None:
         if self.count:
             more = [f"and {self.count - len(self.listed)} more"] if self.count > len(self.listed) else []
-            raise InputError(f"{self.path}: cannot be used", [*self.listed, *more])
+            raise InputError(f"{self.path}: mend or remove these lines", [*self.listed, *more])
 
 
 def _lines(path: Path, problems: _Problems) -> Iterator[tuple[int, str]]:
@@ -186,41 +198,73 @@ def _lines(path: Path, problems: _Problems) -> Iterator[tuple[int, str]]:
         with _open(path) as file:
             for number, raw in enumerate(file, start=1):
                 try:
-                    yield number, raw.decode("utf-8").rstrip("\n")
+                    yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 except UnicodeDecodeError as error:
                     problems.add(f"line {number}: invalid UTF-8 at byte {error.start + 1}")
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InputError(f"{path}: cannot be read", [reason]) from error
 
 
-def _tsv(path: Path) -> Iterator[Pair]:
+def _tsv(path: Path, source: CorpusSource) -> Iterator[Pair]:
     problems = _Problems(path)
-    for number, line in _lines(path, problems):
+    lines = _lines(path, problems)
+    positions: list[int] = [0, 1]
+    if isinstance(source.source_column, str):
+        _, header = next(lines, (1, ""))
+        names = header.split("\t")
+        wanted = [source.source_column, source.target_column]
+        missing = [
+            f"line 1: no column {name!r} (columns: {header!r})" for name in wanted if name not in names
+        ]
+        if missing:
+            raise InputError(f"{path}: columns are missing", missing)
+        positions = [names.index(str(name)) for name in wanted]
+        documents = names.index("document") if "document" in names else None
+    else:
+        if source.source_column is not None:
+            positions = [int(source.source_column), int(source.target_column or 0)]
+        documents = 2 if positions == [0, 1] else None
+    width = 0
+    for number, line in lines:
         columns = line.split("\t")
-        if len(columns) in (2, 3):
-            yield Pair(*columns)
-        elif line.strip():
-            problems.add(f"line {number}: {len(columns)} columns, expected source, target[, document]")
-        else:
+        if not line.strip():
             yield Pair("", "")
+            continue
+        width = width or len(columns)
+        if len(columns) != width or len(columns) <= max(positions):
+            expected = max(width, max(positions) + 1)
+            problems.add(f"line {number}: {len(columns)} columns, expected {expected}")
+            continue
+        document = columns[documents] if documents is not None and documents < width else ""
+        yield Pair(columns[positions[0]], columns[positions[1]], document)
     problems.raise_any()
 
 
 def _row_pair(row: Any, source: CorpusSource) -> Pair | str:
-    """The pair of a JSONL or Parquet row, or what is wrong with it."""
-    names = (source.source_column, source.target_column)
+    """The pair of a named row, or what is wrong with it; a missing text (null) is an empty one."""
     if not isinstance(row, dict):
-        return f"expected an object with {' and '.join(names)}"
-    wrong = [name for name in names if not isinstance(row.get(name), str)]
+        return "expected an object with named columns"
+    document = str(row.get("document") or "")
+    wanted = source.source_column, source.target_column
+    if wanted == (None, None):
+        wanted = "source", "target"
+        if source.source_language is not None and isinstance(row.get("translation"), dict):
+            row, wanted = row["translation"], (source.source_language, source.target_language)
+    names = list(row)
+    keys = [names[column] if isinstance(column, int) and column < len(names) else column for column in wanted]
+    wrong = [str(key) for key in keys if not isinstance(row.get(key, 0), str | None)]
     if wrong:
-        return f"no text under {', '.join(wrong)} (columns: {', '.join(map(str, row))})"
-    return Pair(row[names[0]], row[names[1]], str(row.get("document", "")))
+        return f"no text under {', '.join(wrong)} (columns: {', '.join(map(str, names))})"
+    return Pair(row[keys[0]] or "", row[keys[1]] or "", document)
 
 
 def _jsonl(path: Path, source: CorpusSource) -> Iterator[Pair]:
     problems = _Problems(path)
     for number, line in _lines(path, problems):
+        if not line.strip():
+            yield Pair("", "")
+            continue
         try:
             pair = _row_pair(json.loads(line), source)
         except ValueError as error:
@@ -264,13 +308,15 @@ def _parallel(source_path: Path, target_path: Path) -> Iterator[Pair]:
 
 
 def _named(source: CorpusSource) -> Iterator[Pair]:
-    from datasets import load_dataset
+    import datasets  # takes seconds, so only where it is needed
 
     name = f"{source.dataset}/{source.config}"
     try:
-        rows = load_dataset(source.dataset, source.config, split=source.split)
-    except (OSError, ValueError, RuntimeError) as error:
+        rows = datasets.load_dataset(source.dataset, source.config, split=source.split)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"{name}: the corpus cannot be loaded by name", [str(error)]) from error
-    for row in rows:
-        translation = row["translation"]
-        yield Pair(translation[source.source_language], translation[source.target_language])
+    for number, row in enumerate(rows, start=1):
+        pair = _row_pair(row, source)
+        if isinstance(pair, str):
+            raise InputError(f"{name}: has no such texts", [f"row {number}: {pair}"])
+        yield pair

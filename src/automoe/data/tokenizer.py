@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
@@ -145,14 +146,9 @@ def _normalised(texts: Iterable[str]) -> list[str]:
             break
         rare[ord(character)] = " "
 
-    def cleaned() -> Iterator[str]:
-        for text in prepared:
-            # A subword learned from a literal "</s>" would be the special token itself.
-            for special in SPECIAL_TOKENS:
-                text = text.replace(special, " ")
-            yield " ".join(text.translate(rare).split())
-
-    return list(cleaned())
+    # A subword learned from a literal "</s>" would be the special token itself.
+    specials = re.compile("|".join(map(re.escape, SPECIAL_TOKENS)))
+    return [" ".join(specials.sub(" ", text).translate(rare).split()) for text in prepared]
 
 
 def _train_unigram(texts: list[str], vocabulary_size: int) -> tokenizers.Tokenizer:
@@ -171,11 +167,14 @@ def _train_unigram(texts: list[str], vocabulary_size: int) -> tokenizers.Tokeniz
         max_sentence_length=10_000_000,
         num_threads=4,  # the sums, and so the last digits, depend on it: a constant, not the machine's
         minloglevel=2,
-        **{
-            key: value
-            for name, index in (("pad", PAD_ID), ("bos", BOS_ID), ("eos", EOS_ID), ("unk", UNK_ID))
-            for key, value in ((f"{name}_id", index), (f"{name}_piece", SPECIAL_TOKENS[index]))
-        },
+        pad_id=PAD_ID,
+        bos_id=BOS_ID,
+        eos_id=EOS_ID,
+        unk_id=UNK_ID,
+        pad_piece=SPECIAL_TOKENS[PAD_ID],
+        bos_piece=SPECIAL_TOKENS[BOS_ID],
+        eos_piece=SPECIAL_TOKENS[EOS_ID],
+        unk_piece=SPECIAL_TOKENS[UNK_ID],
     )
     trained = sentencepiece.SentencePieceProcessor(model_proto=proto.getvalue())
     specials = [(token, SPECIAL_TOKEN_SCORE) for token in SPECIAL_TOKENS]
