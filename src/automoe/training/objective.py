@@ -1,0 +1,172 @@
+"""What training minimises: label-smoothed cross-entropy plus the experts' load-balance loss.
+
+Shapes: B sentences, T target tokens, N target tokens that are not padding, n tokens of a chunk,
+D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from automoe.data.batching import Batch
+from automoe.model.transformer import Transformer
+from automoe.vocabulary import PAD_ID
+
+# Most logits held at once: 64 MiB of float32. A vocabulary of 4,000 fits 4,000 tokens into one chunk.
+CHUNK_LOGITS = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """The objective of one batch, as sums over its target tokens.
+
+    Attributes:
+        loss: scalar to call `backward` on (once) after dividing it by the tokens of the whole step:
+            label-smoothed cross-entropy summed over tokens + tokens * balance_coefficient * balance.
+        nll_sum: negative log-likelihood in nats, without smoothing, summed over tokens; detached.
+        tokens: target tokens without padding.
+        balance: Switch load-balance loss, mean over the mixture layers (0 without any); detached.
+    """
+
+    loss: Tensor
+    nll_sum: Tensor
+    tokens: int
+    balance: Tensor
+
+
+def objective(
+    model: Transformer, batch: Batch, *, label_smoothing: float = 0.1, balance_coefficient: float = 0.0
+) -> Objective:
+    """The training objective of `model` on `batch` (on the model's device).
+
+    Dividing `loss` by the tokens of all micro-batches and ranks makes the sum of the gradients the
+    gradient of one mean, however the tokens are spread over them.
+    """
+    output = model(batch.source_BS, batch.target_in_BT)
+    hidden_ND, target_N = _without_padding(output.hidden_BTD, batch.target_out_BT)
+    loss, nll_sum = linear_cross_entropy(hidden_ND, model.output_weight_VD, target_N, label_smoothing)
+    tokens = target_N.shape[0]
+    balance = loss.new_zeros(())
+    if output.routing:
+        balance = torch.stack([layer.load_balance_loss for layer in output.routing]).mean()
+        loss = loss + (balance_coefficient * tokens) * balance
+    return Objective(loss, nll_sum, tokens, balance.detach())
+
+
+def linear_cross_entropy(
+    hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, label_smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Output layer and label-smoothed cross-entropy together, without ever holding all the logits.
+
+    Equals `F.cross_entropy(hidden_ND @ weight_VD.T, target_N, label_smoothing=..., reduction="sum")`. The
+    gradients are computed in the forward pass, chunk by chunk, so `backward` may be called once. Under
+    autocast the products run in its type, softmax and accumulation in float32.
+
+    Returns:
+        (loss, nll): the summed loss, and the summed negative log-likelihood, which has no gradient.
+    """
+    loss, nll_sum = _LinearCrossEntropy.apply(hidden_ND, weight_VD, target_N, label_smoothing)  # type: ignore[no-untyped-call]
+    return loss, nll_sum
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, label_smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        device = hidden_ND.device.type
+        product_type = hidden_ND.dtype
+        if torch.is_autocast_enabled(device):
+            product_type = torch.get_autocast_dtype(device)
+        sum_type = torch.promote_types(product_type, torch.float32)
+        vocabulary = weight_VD.shape[0]
+        loss, nll_sum = hidden_ND.new_zeros(2, dtype=sum_type).unbind()
+        grad_ND = torch.empty_like(hidden_ND)
+        grad_VD = torch.zeros_like(weight_VD, dtype=sum_type)
+        with torch.autocast(device, enabled=False):
+            product_weight_VD = weight_VD.to(product_type)
+            rows = max(1, CHUNK_LOGITS // vocabulary)
+            for start in range(0, hidden_ND.shape[0], rows):
+                hidden_nD = hidden_ND[start : start + rows].to(product_type)
+                target_n1 = target_N[start : start + rows, None]
+                logits_nV = (hidden_nD @ product_weight_VD.T).to(sum_type)
+                log_sum_n1 = logits_nV.logsumexp(dim=1, keepdim=True)
+                nll = (log_sum_n1 - logits_nV.gather(1, target_n1)).sum()
+                uniform = (log_sum_n1 - logits_nV.mean(dim=1, keepdim=True)).sum()
+                nll_sum += nll
+                loss += (1 - label_smoothing) * nll + label_smoothing * uniform
+                # d loss / d logits = softmax - smoothed one-hot, in the place of the logits.
+                grad_nV = logits_nV.sub_(log_sum_n1).exp_().sub_(label_smoothing / vocabulary)
+                grad_nV.scatter_add_(1, target_n1, grad_nV.new_full(target_n1.shape, label_smoothing - 1))
+                grad_nV = grad_nV.to(product_type)
+                grad_ND[start : start + rows] = grad_nV @ product_weight_VD
+                if product_type == sum_type:
+                    grad_VD.addmm_(grad_nV.T, hidden_nD)
+                else:
+                    grad_VD += grad_nV.T @ hidden_nD
+        ctx.gradients = grad_ND, grad_VD.to(weight_VD.dtype)
+        ctx.mark_non_differentiable(nll_sum)
+        return loss, nll_sum
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        # In place and handed over: a copy would be a second gradient of the whole embedding.
+        grad_ND, grad_VD = ctx.gradients
+        del ctx.gradients
+        return grad_ND.mul_(grad_loss), grad_VD.mul_(grad_loss), None, None
+
+
+def validation_nll(model: Transformer, batches: Iterable[Batch]) -> tuple[float, int]:
+    """Negative log-likelihood in nats summed over target tokens, and their number (`validation_loss`)."""
+    was_training = model.training
+    model.eval()
+    nll_sum, tokens = 0.0, 0
+    try:
+        with torch.no_grad():
+            for batch in batches:
+                batch = to_device(batch, model.embedding.device)
+                output = model(batch.source_BS, batch.target_in_BT)
+                hidden_ND, target_N = _without_padding(output.hidden_BTD, batch.target_out_BT)
+                rows = max(1, CHUNK_LOGITS // model.vocabulary_size)
+                for hidden_nD, target_n in zip(hidden_ND.split(rows), target_N.split(rows), strict=True):
+                    logits_nV = model.logits(hidden_nD).float()
+                    nll_sum += float(F.cross_entropy(logits_nV, target_n, reduction="sum"))
+                tokens += target_N.shape[0]
+    finally:
+        model.train(was_training)
+    return nll_sum, tokens
+
+
+def validation_loss(model: Transformer, batches: Iterable[Batch]) -> float:
+    """Mean negative log-likelihood a target token, in nats; no smoothing, no dropout, no gradient.
+
+    The model's training mode is restored. Raises ZeroDivisionError without a single token.
+    """
+    nll_sum, tokens = validation_nll(model, batches)
+    return nll_sum / tokens
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The same batch with its tensors on `device`."""
+    tensors: dict[str, Any] = {
+        field.name: value.to(device, non_blocking=True)
+        for field in dataclasses.fields(batch)
+        if isinstance(value := getattr(batch, field.name), Tensor)
+    }
+    return dataclasses.replace(batch, **tensors)
+
+
+def _without_padding(hidden_BTD: Tensor, target_BT: Tensor) -> tuple[Tensor, Tensor]:
+    hidden_XD, target_X = hidden_BTD.flatten(0, 1), target_BT.flatten()
+    kept_N = (target_X != PAD_ID).nonzero().flatten()
+    if kept_N.shape == target_X.shape:
+        return hidden_XD, target_X
+    return hidden_XD.index_select(0, kept_N), target_X[kept_N]
