@@ -192,8 +192,8 @@ def _cut(corpus: TokenisedCorpus, indices: Iterable[int], batch_tokens: int) -> 
     lengths = [
         corpus.offsets[side][chosen + 1] - corpus.offsets[side][chosen] + 1 for side in ("source", "target")
     ]
-    # By the longer side, then the source: on the shipped corpus 5 % of both sides is padding at 900 tokens,
-    # against 10 % by target and source. The sort is stable, so pairs of equal lengths stay shuffled.
+    # By the longer side, then the source: in batches of 900 tokens of the shipped corpus 6 % of both sides is
+    # padding, by target and source 13 %. The sort is stable, so pairs of equal lengths stay shuffled.
     order = np.lexsort([lengths[0], np.maximum(*lengths)])
     batches: list[list[int]] = []
     widest = [0, 0]
