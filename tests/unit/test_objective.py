@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reversal import LARGE, SMALL, VOCABULARY, ReversalStream
 from torch.nn import functional as F
 
 from automoe.model.sharing import Supernet
 from automoe.training import objective as room
 from automoe.training.objective import linear_cross_entropy, objective, validation_loss
 from automoe.vocabulary import PAD_ID
+from reversal import LARGE, SMALL, VOCABULARY, ReversalStream
 
 
 def _inputs(tokens, width, vocabulary):

@@ -1,0 +1,69 @@
+"""Two processes under torchrun are one process with twice the accumulation."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from automoe.model.sharing import Supernet
+from automoe.training.history import read_history
+from automoe.training.loop import TrainingSettings, TrainResult, train
+from reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
+
+STEPS = 12
+
+
+def run(folder: Path, accumulation: int, steps: int = STEPS) -> TrainResult:
+    """Train a supernet with mixtures; batches are so small that some experts get tokens on one rank only."""
+    stream = ReversalStream(4)
+    return train(
+        Supernet(LARGE, VOCABULARY, norm="pre", seed=3),
+        draw,
+        ReversalStream(1, sentences=1, longest=3),
+        TrainingSettings(
+            steps=steps,
+            peak_rate=1e-3,
+            warmup_steps=4,
+            accumulation=accumulation,
+            checkpoint_every=5,
+            validate_every=4,
+            average_checkpoints=2,
+            device="cpu",
+        ),
+        folder,
+        validation_batches=[next(stream) for _ in range(3)],
+        validation_networks={"largest": LARGE, "smallest": SMALL},
+    )
+
+
+def test_two_processes_equal_one_with_twice_the_accumulation(tmp_path):
+    single = run(tmp_path / "single", accumulation=2)
+    source = Path(__file__)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*torchrun, str(source), str(tmp_path / "double")],
+        env=os.environ | {"PYTHONPATH": str(source.parents[1]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    histories = [read_history(tmp_path / name) for name in ("single", "double")]
+    assert [len(history) for history in histories] == [STEPS, STEPS]
+    for one, two in zip(*histories, strict=True):
+        for figure in one.keys() - {"tokens_per_second"}:
+            assert two[figure] == pytest.approx(one[figure], rel=1e-5), (figure, one["step"])
+    expected = load_file(single.weights)
+    for name, value in load_file(tmp_path / "double" / "weights.safetensors").items():
+        # The gradient of a bias of keys is rounding noise, which Adam scales up.
+        if not name.endswith("k.bias"):
+            torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run(Path(sys.argv[1]), accumulation=1)

@@ -1,0 +1,275 @@
+"""The training loop against a plain loop, against itself interrupted, and on bad days."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from automoe.errors import InputError
+from automoe.model.sharing import Supernet
+from automoe.training.history import read_history
+from automoe.training.loop import TrainingDiverged, TrainingSettings, train
+from automoe.training.objective import validation_loss
+from automoe.training.schedule import learning_rate
+from automoe.vocabulary import PAD_ID
+from reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
+
+SETTINGS = TrainingSettings(
+    steps=20,
+    peak_rate=3e-3,
+    warmup_steps=5,
+    checkpoint_every=5,
+    validate_every=7,
+    average_checkpoints=1,
+    device="cpu",
+)
+
+
+def settings(**changes):
+    return TrainingSettings(**(vars(SETTINGS) | changes))
+
+
+def supernet(dropout=0.0):
+    return Supernet(LARGE, VOCABULARY, norm="pre", dropout=dropout, seed=3)
+
+
+def copies(network):
+    return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+
+
+def test_equals_a_plain_loop(tmp_path):
+    chosen = settings(accumulation=2, clip_norm=0.5, balance_coefficient=0.1)
+    net = supernet()
+    result = train(net, lambda rng: LARGE, ReversalStream(1), chosen, tmp_path)
+
+    model = supernet().network
+    adam = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, foreach=False)
+    stream = ReversalStream(1)
+    for step in range(1, chosen.steps + 1):
+        batches = [next(stream), next(stream)]
+        tokens = sum(batch.target_tokens for batch in batches)
+        loss = 0.0
+        for batch in batches:
+            output = model(batch.source_BS, batch.target_in_BT)
+            logits, target = model.logits(output.hidden_BTD).flatten(0, 1), batch.target_out_BT.flatten()
+            loss += F.cross_entropy(logits, target, label_smoothing=0.1, ignore_index=PAD_ID, reduction="sum")
+            balance = sum(layer.load_balance_loss for layer in output.routing) / len(output.routing)
+            loss += 0.1 * balance * batch.target_tokens
+        adam.zero_grad()
+        (loss / tokens).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        adam.param_groups[0]["lr"] = learning_rate(
+            step, steps=chosen.steps, warmup_steps=5, peak_rate=3e-3, final_rate_ratio=0.05
+        )
+        adam.step()
+        assert read_history(tmp_path)[step - 1]["loss"] == pytest.approx((loss / tokens).item(), rel=1e-4)
+    for name, value in load_file(result.weights).items():
+        # The gradient of a bias of keys is rounding noise, which Adam scales up.
+        if not name.endswith("k.bias"):
+            torch.testing.assert_close(value, model.state_dict()[name], rtol=1e-3, atol=1e-4, msg=name)
+        assert torch.equal(value, net.network.state_dict()[name])
+
+
+def test_learns_reports_and_validates(tmp_path):
+    stream = ReversalStream(9)
+    batches = [next(stream) for _ in range(3)]
+    heard = []
+    net = supernet()
+    result = train(
+        net,
+        draw,
+        ReversalStream(1),
+        settings(steps=40, final_rate_ratio=1.0),
+        tmp_path,
+        validation_batches=batches,
+        validation_networks={"largest": LARGE, "smallest": SMALL},
+        report=heard.append,
+    )
+    assert [progress.step for progress in heard] == list(range(1, 41))
+    assert heard[-1].seconds_left == 0
+    assert heard[-1].tokens_per_second > 0
+    history = read_history(tmp_path)
+    assert [r["step"] for r in history if "validation/smallest" in r] == [7, 14, 21, 28, 35, 40]
+    assert sum(r["loss"] for r in history[-5:]) < sum(r["loss"] for r in history[:5])
+    assert result.target_tokens == history[-1]["target_tokens"]
+    expected = {name: validation_loss(net.subnetwork(a), batches) for name, a in
+                (("largest", LARGE), ("smallest", SMALL))}  # fmt: skip
+    assert result.validation == pytest.approx(expected)
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    accumulator = events.EventAccumulator(str(tmp_path / "tensorboard"), {"scalars": 0})
+    accumulator.Reload()
+    assert [e.value for e in accumulator.Scalars("loss")] == pytest.approx([r["loss"] for r in history])
+
+
+def test_untouched_parameters_stay_as_they_were(tmp_path):
+    net = supernet()
+    before = copies(net.network)
+    train(net, lambda rng: SMALL, ReversalStream(1), SETTINGS, tmp_path)
+    inside = {name for name, _ in net.subnetwork(SMALL).named_parameters()}
+    after = copies(net.network)
+    for name, value in before.items():
+        if name not in inside:
+            assert torch.equal(value, after[name]), name
+    assert not torch.equal(before["embedding"][:, :16], after["embedding"][:, :16])
+    # SMALL is 24 wide in the encoder, its source embedding: what lies beyond never gets a gradient.
+    assert torch.equal(before["embedding"][:, 24:], after["embedding"][:, 24:])
+
+
+def test_result_is_the_mean_of_the_last_weights(tmp_path):
+    net = supernet()
+    seen = {}
+
+    def report(progress):
+        seen[progress.step] = copies(net.network)
+
+    result = train(net, draw, ReversalStream(1), settings(average_checkpoints=4), tmp_path, report=report)
+    for name, value in load_file(result.weights).items():
+        mean = torch.stack([seen[step][name] for step in (17, 18, 19, 20)]).mean(0)
+        torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-7)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {"weights.safetensors", "history.jsonl", "tensorboard"}
+
+
+def test_a_finished_training_is_not_repeated_and_not_mistaken(tmp_path):
+    first = train(supernet(), draw, ReversalStream(1), SETTINGS, tmp_path)
+    weights = load_file(first.weights)
+    net = supernet()
+    again = train(net, draw, ReversalStream(1), SETTINGS, tmp_path, report=lambda _: pytest.fail("trained"))
+    assert again == first
+    assert all(torch.equal(value, weights[name]) for name, value in copies(net.network).items())
+    with pytest.raises(InputError, match="belongs to another training"):
+        train(net, draw, ReversalStream(1), settings(steps=21), tmp_path)
+
+
+def test_caller_keeps_its_random_numbers(tmp_path):
+    net = supernet(dropout=0.1)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train(net, draw, ReversalStream(1), settings(steps=5), tmp_path)
+    assert torch.equal(torch.rand(3), expected)
+
+
+class InterruptError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 7, 10, 18, 20])
+def test_resumed_after_an_exception_equals_uninterrupted(tmp_path, step):
+    def interrupt(progress):
+        if progress.step == step:
+            raise InterruptError
+
+    chosen = settings(average_checkpoints=3, checkpoint_every=4)
+    whole = train(supernet(0.1), draw, ReversalStream(1), chosen, tmp_path / "whole")
+    with pytest.raises(InterruptError):
+        train(supernet(0.1), draw, ReversalStream(1), chosen, tmp_path / "cut", report=interrupt)
+    cut = train(supernet(0.1), draw, ReversalStream(1), chosen, tmp_path / "cut")
+    expected = load_file(whole.weights)
+    assert all(torch.equal(value, expected[name]) for name, value in load_file(cut.weights).items())
+    losses = [[r["loss"] for r in read_history(tmp_path / run)] for run in ("whole", "cut")]
+    assert losses[0] == losses[1]
+
+
+# Forks a training once everything is imported and kills it after a random time, until one is finished.
+KILLING = """
+import os, random, signal, sys, time
+from pathlib import Path
+import lightning.fabric.loggers.tensorboard, torch.utils.tensorboard
+from test_training_loop import ReversalStream, draw, settings, supernet, train
+rng, kills = random.Random(7), 0
+while True:
+    child = os.fork()
+    if not child:
+        train(supernet(0.1), draw, ReversalStream(1), settings(steps=90, average_checkpoints=9,
+              checkpoint_every=3), Path(sys.argv[1]))
+        os._exit(0)
+    time.sleep(rng.uniform(0.1, 0.6))
+    if kills < 6:
+        os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    if status == 0:
+        print(kills)
+        break
+    assert os.WTERMSIG(status) == signal.SIGKILL, status
+    kills += 1
+"""
+
+
+def test_killed_at_random_moments_equals_uninterrupted(tmp_path):
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLING, str(tmp_path / "killed")],
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 1
+    chosen = settings(steps=90, average_checkpoints=9, checkpoint_every=3)
+    whole = train(supernet(0.1), draw, ReversalStream(1), chosen, tmp_path / "whole")
+    killed = load_file(tmp_path / "killed" / "weights.safetensors")
+    assert all(torch.equal(value, killed[name]) for name, value in load_file(whole.weights).items())
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(tmp_path, poison):
+    net = supernet()
+
+    def report(progress):
+        if progress.step == 12:
+            with torch.no_grad():
+                net.network.embedding[5] = poison
+
+    with pytest.raises(TrainingDiverged, match="step 13") as caught:
+        train(net, lambda rng: LARGE, ReversalStream(1), SETTINGS, tmp_path, report=report)
+    good = tmp_path / "checkpoint-00000010.safetensors"
+    assert f"{good} is the last good checkpoint" in str(caught.value)
+    assert all(value.isfinite().all() for value in load_file(good).values())
+    assert isinstance(caught.value, InputError)
+
+
+def test_foreign_checkpoint_in_the_folder(tmp_path):
+    def stop(progress):
+        if progress.step == 6:
+            raise InterruptError
+
+    with pytest.raises(InterruptError):
+        train(supernet(), draw, ReversalStream(1), SETTINGS, tmp_path, report=stop)
+    with pytest.raises(InputError, match=r"checkpoint-00000005\.safetensors: belongs to another training"):
+        train(supernet(), draw, ReversalStream(1), settings(seed=2), tmp_path)
+
+
+def test_full_disk(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", tmp_path]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        with pytest.raises(InputError, match="No space left") as caught:
+            train(supernet(), draw, ReversalStream(1), settings(checkpoint_every=1), tmp_path)
+        assert "free some disk space" in str(caught.value)
+        assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*.tmp"))
+        for path in tmp_path.glob("*.safetensors"):
+            load_file(path)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_bfloat16_trains(tmp_path):
+    net = supernet()
+    train(net, draw, ReversalStream(1), settings(precision="bf16-mixed", steps=30), tmp_path)
+    losses = [record["loss"] for record in read_history(tmp_path)]
+    assert sum(losses[-5:]) < sum(losses[:5])
+    assert all(parameter.dtype == torch.float32 for parameter in net.network.parameters())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_without_a_gpu_is_bad_input(tmp_path):
+    with pytest.raises(InputError, match="this machine has none"):
+        train(supernet(), draw, ReversalStream(1), settings(device="cuda"), tmp_path)
