@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,8 @@ class BeamSettings:
     max_length_extra: int = 20
     min_length: int = 2
     n_best: int = 1
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # of a recipe
 
     def __post_init__(self) -> None:
         rules = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from automoe.architecture import Architecture
 from automoe.errors import InputError
@@ -55,6 +55,8 @@ class EvolutionSettings:
     mutations: int = 50
     mutation_probability: float = 0.3
     crossovers: int = 50
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # of a recipe
 
     def __post_init__(self) -> None:
         lowest = {"iterations": 0, "population": 1, "parents": 1, "mutations": 0, "crossovers": 0}

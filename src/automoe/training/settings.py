@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from automoe.errors import InputError
 
@@ -44,6 +44,8 @@ class TrainingSettings:
     seed: int = 1
     device: Literal["cpu", "cuda", "auto"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # of a recipe
 
     def __post_init__(self) -> None:
         at_least_one = (
