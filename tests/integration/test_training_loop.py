@@ -246,6 +246,16 @@ def test_foreign_checkpoint_in_the_folder(tmp_path):
         train(supernet(), draw, ReversalStream(1), settings(seed=2), tmp_path)
 
 
+def test_damaged_snapshot(tmp_path):
+    def damage(progress):
+        if progress.step == 20:
+            (tmp_path / "snapshot-00000018.safetensors").write_bytes(b"")
+
+    with pytest.raises(InputError, match=r"snapshot-00000018\.safetensors: is truncated"):
+        train(supernet(), draw, ReversalStream(1), settings(average_checkpoints=2), tmp_path, report=damage)
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
 def test_full_disk(tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", tmp_path]
     if subprocess.run(mount, capture_output=True, check=False).returncode:

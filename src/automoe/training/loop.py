@@ -187,7 +187,8 @@ class _Training:
                     if history is not None:
                         history.log(step, figures)
                         if step in snapshots:
-                            write_tensors(self._snapshot(step), weights(self.network), {})
+                            metadata = {"fingerprint": self.fingerprint}
+                            write_tensors(self._snapshot(step), weights(self.network), metadata)
                         if last or step % settings.checkpoint_every == 0:
                             history.flush()
                             state = {
@@ -284,6 +285,8 @@ class _Training:
         paths = [self._snapshot(step) for step in snapshots]
         # Snapshots are the first process's to write, and all processes' to read.
         self.fabric.barrier()
+        for path in paths:
+            read_metadata(path, self.fingerprint, f"delete {self.folder}, then this training starts again")
         average_weights(paths, self.network)
         metadata = {
             "fingerprint": self.fingerprint,

@@ -96,14 +96,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
             for start in range(0, hidden_ND.shape[0], rows):
                 hidden_nD = hidden_ND[start : start + rows].to(product_type)
                 target_n1 = target_N[start : start + rows, None]
-                logits_nV = (hidden_nD @ product_weight_VD.T).to(sum_type)
-                log_sum_n1 = logits_nV.logsumexp(dim=1, keepdim=True)
-                nll = (log_sum_n1 - logits_nV.gather(1, target_n1)).sum()
-                uniform = (log_sum_n1 - logits_nV.mean(dim=1, keepdim=True)).sum()
+                log_p_nV = F.log_softmax((hidden_nD @ product_weight_VD.T).to(sum_type), dim=1)
+                nll = -log_p_nV.gather(1, target_n1).sum()
                 nll_sum += nll
-                loss += (1 - label_smoothing) * nll + label_smoothing * uniform
-                # d loss / d logits = softmax - smoothed one-hot, in the place of the logits.
-                grad_nV = logits_nV.sub_(log_sum_n1).exp_().sub_(label_smoothing / vocabulary)
+                loss += (1 - label_smoothing) * nll - (label_smoothing / vocabulary) * log_p_nV.sum()
+                # d loss / d logits = softmax - smoothed one-hot, in the place of the log-probabilities.
+                grad_nV = log_p_nV.exp_().sub_(label_smoothing / vocabulary)
                 grad_nV.scatter_add_(1, target_n1, grad_nV.new_full(target_n1.shape, label_smoothing - 1))
                 grad_nV = grad_nV.to(product_type)
                 grad_ND[start : start + rows] = grad_nV @ product_weight_VD
