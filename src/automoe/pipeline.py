@@ -34,6 +34,7 @@ from automoe.recipe import LoadedRecipe
 from automoe.report.report import write_report
 from automoe.search.constraint import Constraint, parse_constraints
 from automoe.search.evolution import evolve, random_search
+from automoe.search.feasibility import check_feasible
 from automoe.search.log import CandidateLog
 from automoe.stages import RunFolder, Stage, is_first_process, read_json, write_json
 from automoe.training.loop import Progress, TrainingSettings, train
@@ -95,6 +96,8 @@ class Pipeline:
             tokenizer.save(folder / "tokenizer.json")
             valid_pairs, loaded = load_pairs(data.valid, data.limits)
             report["valid"] = dataclasses.asdict(loaded)
+            # The test set is read again much later; what is wrong with it should be known now.
+            report["test"] = dataclasses.asdict(load_pairs(data.test, data.limits)[1])
             for split, pairs in (("train", train_pairs), ("valid", valid_pairs)):
                 corpus = TokenisedCorpus.build(pairs, tokenizer, data.max_tokens)
                 corpus.save(folder / split)
@@ -108,6 +111,33 @@ class Pipeline:
             TokenisedCorpus.load(stage.folder / "train"),
             TokenisedCorpus.load(stage.folder / "valid"),
         )
+
+    def budget(self) -> tuple[Stage, tuple[Constraint, ...]]:
+        """Turn the recipe's constraints into numbers, and check that the spaces can keep them.
+
+        This comes before the supernet: an impossible budget should not cost a training.
+        """
+        recipe = self.recipe
+        inputs = [repr(self.space), recipe.plain("search", "latency", "model")]
+        spaces = [self.space, *([self.space.dense()] if "hat" in recipe.systems else [])]
+
+        def work(folder: Path) -> None:
+            costs, bounds = self._costs(), {}
+            for name, bound in recipe.search.constraints.items():
+                dense = self.space.largest_dense()
+                share = float(bound.rstrip("%")) / 100 if isinstance(bound, str) else None
+                bounds[name] = bound if share is None else share * costs[name](dense)
+            log = CandidateLog(folder / "candidates.jsonl")
+            for space in spaces:
+                rng = random.Random(recipe.search.seed)
+                check_feasible(space, parse_constraints(bounds), costs, rng, log)
+            write_json(folder / "constraints.json", bounds)
+
+        stage = self.run.stage("budget", inputs, work)
+        constraints = parse_constraints(read_json(stage.folder / "constraints.json"))
+        for constraint in constraints:
+            self.reporter.say(f"  {constraint}")
+        return stage, constraints
 
     def supernet(self, prepared: Prepared) -> tuple[Stage, Supernet]:
         """Train the supernet: a random member of the space each step."""
@@ -127,7 +157,12 @@ class Pipeline:
         return stage, network
 
     def search(
-        self, prepared: Prepared, supernet: Callable[[], tuple[Stage, Supernet]], supernet_stage: Stage
+        self,
+        prepared: Prepared,
+        supernet_stage: Stage,
+        network: Supernet,
+        budget: Stage,
+        constraints: Sequence[Constraint],
     ) -> dict[str, Architecture]:
         """Search under the constraints; every candidate goes to `candidates.jsonl`.
 
@@ -136,11 +171,10 @@ class Pipeline:
         """
         recipe = self.recipe
         wanted = [system for system in ("automoe", "hat", "random") if system in recipe.systems]
-        inputs = [supernet_stage.fingerprint, recipe.plain("search", "latency"), wanted]
+        inputs = [supernet_stage.fingerprint, budget.fingerprint, recipe.plain("search", "latency"), wanted]
 
         def work(folder: Path) -> None:
-            network = supernet()[1]
-            costs, constraints = self._costs(), self._constraints(folder)
+            costs = self._costs()
             score = self._score(network, prepared)
             log = CandidateLog(folder / "candidates.jsonl")
             chosen: dict[str, Any] = {}
@@ -194,8 +228,8 @@ class Pipeline:
     def inherit(
         self,
         prepared: Prepared,
-        supernet: Callable[[], tuple[Stage, Supernet]],
         supernet_stage: Stage,
+        supernet: Supernet,
         winner: Architecture,
         settings: TrainingSettings,
     ) -> dict[str, Stage]:
@@ -203,12 +237,12 @@ class Pipeline:
         inputs = [supernet_stage.fingerprint, winner.to_dict()]
 
         def save_inherited(folder: Path) -> None:
-            save_model(folder / "model", supernet()[1].extract(winner), prepared.tokenizer, {})
+            save_model(folder / "model", supernet.extract(winner), prepared.tokenizer, {})
             write_json(folder / "training.json", {"target_tokens": 0, "seconds": 0.0})
 
         def fine_tune(folder: Path) -> None:
             network = self._network(winner, prepared, settings.seed)
-            network.network.load_state_dict(supernet()[1].extract(winner).state_dict())
+            network.network.load_state_dict(supernet.extract(winner).state_dict())
             self._train_model("fine-tune", network, settings, prepared, folder)
 
         inherited = self.run.stage("train-automoe-inherited", inputs, save_inherited)
@@ -276,14 +310,11 @@ class Pipeline:
         prepared = self.prepare()
         if until == "prepare":
             return None
-        supernet_stage, network = self.supernet(prepared)
+        budget, constraints = self.budget()
+        supernet_stage, supernet = self.supernet(prepared)
         if until == "supernet":
             return None
-
-        def supernet() -> tuple[Stage, Supernet]:
-            return supernet_stage, network
-
-        designs = self.search(prepared, supernet, supernet_stage)
+        designs = self.search(prepared, supernet_stage, supernet, budget, constraints)
         designs |= {"dense": self.space.largest_dense(), "switch": self.space.switch()}
         if until == "search":
             return None
@@ -292,7 +323,7 @@ class Pipeline:
         }
         if recipe.fine_tuning:
             winner = designs["automoe"]
-            trained |= self.inherit(prepared, supernet, supernet_stage, winner, recipe.fine_tuning)
+            trained |= self.inherit(prepared, supernet_stage, supernet, winner, recipe.fine_tuning)
         if until == "train":
             return None
         evaluated = {system: self.evaluate(system, stage) for system, stage in trained.items()}
@@ -400,25 +431,6 @@ class Pipeline:
         runs = self.recipe.latency.search_runs
         costs["latency_ms"] = lambda architecture: self._measure(architecture, runs).latency_ms
         return costs
-
-    def _constraints(self, folder: Path) -> tuple[Constraint, ...]:
-        """The recipe's bounds; shares become numbers once, and a resumed search keeps those numbers."""
-        path = folder / "constraints.json"
-        if not path.exists():
-            dense, costs = self.space.largest_dense(), self._costs()
-            bounds = {}
-            for name, bound in self.recipe.search.constraints.items():
-                if isinstance(bound, str):
-                    parse_constraints({name: 1.0})  # an unknown cost is refused before it is computed
-                    bounds[name] = float(bound.rstrip("%")) / 100 * costs[name](dense)
-                else:
-                    bounds[name] = bound
-            parse_constraints(bounds)
-            write_json(path, bounds)
-        constraints = parse_constraints(read_json(path))
-        for constraint in constraints:
-            self.reporter.say(f"search under {constraint}")
-        return constraints
 
     def _count(self, architecture: Architecture) -> Counts:
         protocol = self.recipe.latency

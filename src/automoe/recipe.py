@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from automoe.data.corpus import CorpusSource, Limits
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings
+from automoe.search.constraint import parse_constraints
 from automoe.search.evolution import EvolutionSettings
 from automoe.space import SearchSpace, load_space
 from automoe.training.loop import TrainingSettings
@@ -139,6 +140,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
     if repeated or "automoe" not in recipe.systems:
         problem = "systems: expected automoe, and each system at most once"
         raise InputError(f"{path}: is not a usable recipe", [problem])
+    try:
+        parse_constraints({k: 1.0 if isinstance(v, str) else v for k, v in recipe.search.constraints.items()})
+    except InputError as error:
+        raise InputError(f"{path}: search.{error.summary}", error.problems) from error
     return LoadedRecipe(recipe, load_space(recipe.space))
 
 

@@ -51,7 +51,7 @@ def test_a_run_leaves_table_pictures_model_and_candidates(finished):
     candidates = pd.read_json(run / "search" / "candidates.jsonl", lines=True)
     scored = candidates[candidates["score"].notna()]
     assert set(scored["strategy"]) == {"automoe", "hat", "random"}
-    bound = json.loads((run / "search" / "constraints.json").read_text())["flops"]
+    bound = json.loads((run / "budget" / "constraints.json").read_text())["flops"]
     assert (scored["flops"] <= bound).all()
     best = scored[scored["strategy"] == "automoe"].nsmallest(1, "score").iloc[0]
     chosen = json.loads((run / "search" / "chosen.json").read_text())["automoe"]
