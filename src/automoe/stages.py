@@ -83,7 +83,8 @@ class RunFolder:
             write_json(mark, {"fingerprint": stage.fingerprint, "finished": False})
         wait_for_all()
         if all_processes or is_first_process():
-            work(stage.folder)
+            with disk_errors(stage.folder):
+                work(stage.folder)
         wait_for_all()
         if is_first_process():
             write_json(mark, {"fingerprint": stage.fingerprint, "finished": True})

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from automoe.training.history import read_history
 from tiny_run import automoe, write_tiny_recipe
 
 SYSTEMS = ["automoe", "dense", "hat", "switch", "random", "automoe-inherited", "automoe-fine-tuned"]
@@ -83,6 +84,55 @@ def test_a_finished_run_is_skipped_and_a_changed_one_redone(finished):
     assert "train-dense: done before" in changed.stderr
     restored = automoe("run", folder / "tiny.yaml", cwd=folder)
     assert restored.returncode == 0, restored.stderr
+
+
+def test_ranking_by_bleu(finished, tmp_path):
+    recipe = write_tiny_recipe(tmp_path)
+    done = automoe("search", recipe, "search.rank_by=bleu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    scores = pd.read_json(tmp_path / "runs" / "tiny" / "search" / "candidates.jsonl", lines=True)["score"]
+    assert scores.notna().any()
+    assert scores.dropna().between(-100, 0).all()
+
+
+def test_two_processes_run_a_recipe_as_one_with_twice_the_accumulation(tmp_path):
+    recipe = write_tiny_recipe(tmp_path, steps=12)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    double = subprocess.run(
+        [*torchrun, "-m", "automoe", "run", str(recipe)],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert double.returncode == 0, double.stderr
+    assert double.stdout.count("| system |") == 1
+    single = automoe("supernet", recipe, "name=single", "supernet.accumulation=2", cwd=tmp_path)
+    assert single.returncode == 0, single.stderr
+    one, two = (read_history(tmp_path / "runs" / name / "supernet") for name in ("single", "tiny"))
+    assert len(one) == len(two) == 12
+    for expected, found in zip(one, two, strict=True):
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_is_one_message_and_the_run_continues_after_it(finished, tmp_path):
+    recipe = write_tiny_recipe(tmp_path)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(runs)], check=True)
+    try:
+        full = automoe("run", recipe, cwd=tmp_path)
+        assert full.returncode == 2, full.stderr
+        assert "Traceback" not in full.stderr
+        assert "cannot be written" in full.stderr
+        subprocess.run(["mount", "-o", "remount,size=100m", str(runs)], check=True)
+        done = automoe("run", recipe, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert numbers(runs / "tiny") == numbers(finished[0] / "runs" / "tiny")
+    finally:
+        subprocess.run(["umount", str(runs)], check=True)
 
 
 def test_kill_9_at_random_moments_changes_no_number(finished, tmp_path):
