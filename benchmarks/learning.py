@@ -3,8 +3,8 @@
     python benchmarks/learning.py [--seconds 90] [--threads 2]
 
 Trains the largest dense member of the demo's space for equal wall-clock times, by the clock and not by steps,
-with the demo's other settings, and prints greedy BLEU on the first 500 validation sentences and the validation
-loss in nats a character (comparable across vocabularies).
+with the demo's other settings, and prints greedy BLEU on the first 500 validation sentences and the
+validation loss in nats a character (comparable across vocabularies).
 """
 
 from __future__ import annotations
