@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from automoe.architecture import Architecture, save_architecture
-from automoe.cost.counting import Counts, count
-from automoe.cost.measure import measure_latency
 from automoe.data.batching import BatchStream, TokenisedCorpus, fixed_batches
 from automoe.data.corpus import CorpusSource, Pair, load_pairs
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.evaluation import evaluate_model
 from automoe.inference.model_folder import load_model, save_model
 from automoe.model.sharing import Supernet
-from automoe.model.transformer import Transformer
+from automoe.pricing import candidate_costs, count_costs, measure
 from automoe.progress import Reporter
 from automoe.recipe import LoadedRecipe
 from automoe.report.report import write_report
@@ -37,7 +35,7 @@ from automoe.search.evolution import evolve, random_search
 from automoe.search.feasibility import check_feasible
 from automoe.search.log import CandidateLog
 from automoe.stages import RunFolder, Stage, is_first_process, read_json, write_json
-from automoe.training.loop import Progress, TrainingSettings, train
+from automoe.training.loop import Progress, TrainingSettings, TrainResult, train
 from automoe.training.objective import validation_loss
 
 StageName = Literal["prepare", "supernet", "search", "train", "evaluate", "report"]
@@ -122,7 +120,7 @@ class Pipeline:
         spaces = [self.space, *([self.space.dense()] if "hat" in recipe.systems else [])]
 
         def work(folder: Path) -> None:
-            costs, bounds = self._costs(), {}
+            costs, bounds = candidate_costs(recipe), {}
             for name, bound in recipe.search.constraints.items():
                 dense = self.space.largest_dense()
                 share = float(bound.rstrip("%")) / 100 if isinstance(bound, str) else None
@@ -174,7 +172,7 @@ class Pipeline:
         inputs = [supernet_stage.fingerprint, budget.fingerprint, recipe.plain("search", "latency"), wanted]
 
         def work(folder: Path) -> None:
-            costs = self._costs()
+            costs = candidate_costs(recipe)
             score = self._score(network, prepared)
             log = CandidateLog(folder / "candidates.jsonl")
             chosen: dict[str, Any] = {}
@@ -265,7 +263,7 @@ class Pipeline:
             self.reporter.say(f"evaluate {system}: translating {len(pairs)} sentences")
             language = recipe.data.target_language
             evaluation = evaluate_model(model, tokenizer, pairs, language, recipe.translation, BEAM_TOKENS)
-            counts = self._count(model.architecture)
+            counts = count_costs(recipe, model.architecture)
             shares = {use.layer: use.shares for use in evaluation.expert_use}
             (folder / "translations.txt").write_text(
                 "\n".join([*evaluation.translations, ""]), encoding="utf-8"
@@ -295,7 +293,7 @@ class Pipeline:
             for name, stage in trained.items():
                 self.reporter.say(f"latency of {name}: {self.recipe.latency.runs} runs")
                 model = load_model(stage.folder / "model")[0]
-                measured[name] = dataclasses.asdict(self._measure(model, self.recipe.latency.runs))
+                measured[name] = dataclasses.asdict(measure(self.recipe, model, self.recipe.latency.runs))
             write_json(folder / "latency.json", measured)
 
         return self.run.stage("latency", inputs, work)
@@ -366,7 +364,7 @@ class Pipeline:
         prepared: Prepared,
         folder: Path,
         watched: Mapping[str, Architecture],
-    ) -> Any:
+    ) -> TrainResult:
         bar = self.reporter.bar(title)
 
         def report(progress: Progress) -> None:
@@ -420,40 +418,6 @@ class Pipeline:
         indices = range(min(search.sentences, len(prepared.valid)))
         batches = fixed_batches(prepared.valid, 4 * self.recipe.supernet.batch_tokens, indices)
         return lambda architecture: validation_loss(network.subnetwork(architecture), batches)
-
-    def _costs(self) -> dict[str, Callable[[Architecture], float]]:
-        names = ("flops", "parameters", "active_parameters", "memory_bytes")
-
-        def counted(name: str) -> Callable[[Architecture], float]:
-            return lambda architecture: float(getattr(self._count(architecture), name))
-
-        costs = {name: counted(name) for name in names}
-        runs = self.recipe.latency.search_runs
-        costs["latency_ms"] = lambda architecture: self._measure(architecture, runs).latency_ms
-        return costs
-
-    def _count(self, architecture: Architecture) -> Counts:
-        protocol = self.recipe.latency
-        return count(
-            architecture,
-            source_length=protocol.source_length,
-            target_length=protocol.target_length,
-            vocabulary_size=self.recipe.data.vocabulary.size,
-            beam_size=protocol.beam_size,
-            norm=self.recipe.model.norm,
-        )
-
-    def _measure(self, subject: Architecture | Transformer, runs: int) -> Any:
-        protocol = self.recipe.latency
-        return measure_latency(
-            subject,
-            source_length=protocol.source_length,
-            target_length=protocol.target_length,
-            beam_size=protocol.beam_size,
-            threads=protocol.threads,
-            runs=runs,
-            vocabulary_size=self.recipe.data.vocabulary.size,
-        )
 
 
 def _digest(source: CorpusSource) -> dict[str, Any]:
