@@ -179,6 +179,41 @@ def latency(
         print("the machine was too busy: do not believe this figure", file=sys.stderr)
 
 
+predictor_app = typer.Typer(no_args_is_help=True)
+app.add_typer(predictor_app, name="predictor", help="Latency predictors learned from tables of measurements.")
+
+
+@predictor_app.callback()
+def _predictor() -> None:
+    """Keeps `fit` a command of its own: typer would merge a single one into its group."""
+
+
+@predictor_app.command("fit")
+def predictor_fit(
+    table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="HAT's columns, one row a model.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the JSON.")] = None,
+    qkv_dim: Annotated[int, typer.Option(min=1, help="Of the measured models; HAT's is 512.")] = 512,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Fit the first 80 % of a table of measured latencies; judge the fit on the last 10 %."""
+    from automoe.cost.predictor import fit_predictor
+
+    predictor = fit_predictor(table, qkv_dim=qkv_dim)
+    if output is not None:
+        predictor.save(output)
+    values = {
+        **predictor.provenance.model_dump(),
+        **predictor.quality.model_dump(),
+        "feature_ranges": predictor.feature_ranges,
+        "predictor": None if output is None else str(output),
+    }
+    if as_json:
+        print(json.dumps(values))
+    else:
+        for name, value in values.items():
+            print(f"{name:30} {value}")
+
+
 def main() -> None:
     """Run the command; bad input is one message and exit code 2."""
     try:
