@@ -26,7 +26,7 @@ from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.evaluation import evaluate_model
 from automoe.inference.model_folder import load_model, save_model
 from automoe.model.sharing import Supernet
-from automoe.pricing import candidate_costs, count_costs, measure
+from automoe.pricing import candidate_costs, count_costs, measure_together
 from automoe.progress import Reporter
 from automoe.recipe import LoadedRecipe
 from automoe.report.report import write_report
@@ -285,16 +285,17 @@ class Pipeline:
         return self.run.stage(f"evaluate-{system}", inputs, work)
 
     def latency(self, trained: Mapping[str, Stage]) -> Stage:
-        """Measure every trained system in one session, so that the ratios can be believed."""
+        """Measure every trained system side by side, so that the ratios can be believed."""
         inputs = [{name: stage.fingerprint for name, stage in trained.items()}, self.recipe.plain("latency")]
 
         def work(folder: Path) -> None:
-            measured = {}
-            for name, stage in trained.items():
-                self.reporter.say(f"latency of {name}: {self.recipe.latency.runs} runs")
-                model = load_model(stage.folder / "model")[0]
-                measured[name] = dataclasses.asdict(measure(self.recipe, model, self.recipe.latency.runs))
-            write_json(folder / "latency.json", measured)
+            models = {name: load_model(stage.folder / "model")[0] for name, stage in trained.items()}
+            self.reporter.say(f"latency: {len(models)} systems, {self.recipe.latency.runs} runs each")
+            measured = measure_together(self.recipe, models)
+            write_json(
+                folder / "latency.json",
+                {name: dataclasses.asdict(latency) for name, latency in measured.items()},
+            )
 
         return self.run.stage("latency", inputs, work)
 

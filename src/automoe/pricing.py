@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 
 from automoe.architecture import Architecture
 from automoe.cost.counting import Counts, count
 from automoe.cost.measure import Latency, measure_latency
 from automoe.model.transformer import Transformer
 from automoe.recipe import Recipe
+
+RUNS_A_ROUND = 30
 
 
 def count_costs(recipe: Recipe, architecture: Architecture) -> Counts:
@@ -35,6 +38,36 @@ def measure(recipe: Recipe, subject: Architecture | Transformer, runs: int) -> L
         threads=protocol.threads,
         runs=runs,
         vocabulary_size=recipe.data.vocabulary.size,
+    )
+
+
+def measure_together(recipe: Recipe, models: Mapping[str, Transformer]) -> dict[str, Latency]:
+    """The latency of several models in rounds, every model once a round.
+
+    A machine's speed drifts over minutes; models measured one after another would differ by the drift. The
+    `runs` of the recipe are spread over rounds; figures are means over the rounds, and a model's figure is
+    noisy when most of its rounds were.
+    """
+    rounds = max(1, recipe.latency.runs // RUNS_A_ROUND)
+    runs = recipe.latency.runs // rounds
+    measured: dict[str, list[Latency]] = {name: [] for name in models}
+    for _ in range(rounds):
+        for name, model in models.items():
+            measured[name].append(measure(recipe, model, runs))
+    return {name: _mean(latencies) for name, latencies in measured.items()}
+
+
+def _mean(latencies: Sequence[Latency]) -> Latency:
+    known = [x.stolen_share for x in latencies if x.stolen_share is not None]
+    return Latency(
+        latency_ms=fmean(x.latency_ms for x in latencies),
+        encoder_ms=fmean(x.encoder_ms for x in latencies),
+        decoder_ms=fmean(x.decoder_ms for x in latencies),
+        spread_ms=fmean(x.spread_ms for x in latencies),
+        stolen_share=fmean(known) if known else None,
+        runs=sum(x.runs for x in latencies),
+        threads=latencies[0].threads,
+        noisy=2 * sum(x.noisy for x in latencies) > len(latencies),
     )
 
 
