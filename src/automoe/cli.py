@@ -8,11 +8,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from automoe.errors import InputError
+
+if TYPE_CHECKING:
+    from automoe.pipeline import StageName
 
 app = typer.Typer(
     name="automoe",
@@ -30,7 +33,7 @@ Overrides = Annotated[
 RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is made.")]
 
 
-def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until: str) -> None:
+def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until: StageName) -> None:
     from automoe.pipeline import Pipeline
     from automoe.progress import Reporter
     from automoe.recipe import load_recipe
@@ -38,7 +41,7 @@ def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until
 
     loaded = load_recipe(recipe, overrides or [])
     join_processes()
-    outcome = Pipeline(loaded, runs_folder, Reporter()).execute(until)  # type: ignore[arg-type]
+    outcome = Pipeline(loaded, runs_folder, Reporter()).execute(until)
     if outcome and is_first_process():
         print((outcome.report / "results.md").read_text(encoding="utf-8"))
         print(f"Pictures and table: {outcome.report}")
@@ -46,7 +49,7 @@ def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until
         print(f"Translate with it:  echo 'Click OK.' | automoe translate {outcome.model}")
 
 
-def _stage_command(name: str, until: str, text: str) -> None:
+def _stage_command(name: str, until: StageName, text: str) -> None:
     def command(
         recipe: RecipePath, overrides: Overrides = None, runs_folder: RunsFolder = Path("runs")
     ) -> None:
