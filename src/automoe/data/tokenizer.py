@@ -54,6 +54,11 @@ class Tokenizer:
         texts: list[str] = self._inner.decode_batch([list(ids) for ids in tokens], skip_special_tokens=True)
         return texts
 
+    def pieces(self, tokens: Sequence[int]) -> list[str]:
+        """Each token as the vocabulary spells it: `▁` begins a word."""
+        pieces: list[str] = [self._inner.id_to_token(token) for token in tokens]
+        return pieces
+
     def save(self, path: str | Path) -> None:
         """Write Hugging Face's `tokenizer.json`, complete or not at all.
 

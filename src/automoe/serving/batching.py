@@ -1,0 +1,115 @@
+"""Dynamic batching: one thread translates whatever is waiting, so that load makes batches larger."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from automoe.serving.limits import Limits
+from automoe.serving.translation import Sentence, Translated
+
+
+class QueueFullError(Exception):
+    """More sentences are waiting than the server is willing to hold; the client may try again."""
+
+
+class Batcher:
+    """A queue of sentences and the one thread that works it off; used from one event loop.
+
+    Sentences are begun in the order they came. A batch is the oldest waiting sentence and those after
+    it with the same search settings, as far as the limits of a batch allow.
+
+    Args:
+        work: translates a batch; called in the thread, never twice at once. What it raises is raised
+            by `submit` for every sentence of that batch.
+        limits: `waiting_sentences`, `batch_*` and `gather_seconds` of them.
+        on_batch: told the size of each batch when it begins.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Sentence]], Sequence[Translated]],
+        limits: Limits,
+        on_batch: Callable[[int], None],
+    ) -> None:
+        self._work = work
+        self._limits = limits
+        self._on_batch = on_batch
+        self._waiting: dict[asyncio.Future[Translated], Sentence] = {}  # oldest first
+        self._arrived = asyncio.Event()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="translation")
+
+    @property
+    def waiting(self) -> int:
+        """Sentences not yet begun."""
+        return len(self._waiting)
+
+    async def submit(self, sentences: Sequence[Sentence]) -> list[Translated]:
+        """Queue sentences and wait for their translations, in their order.
+
+        When the caller is cancelled, those that have not begun leave the queue.
+
+        Raises:
+            QueueFullError: not all of them fit; none is queued.
+        """
+        if len(self._waiting) + len(sentences) > self._limits.waiting_sentences:
+            raise QueueFullError
+        loop = asyncio.get_running_loop()
+        futures: list[asyncio.Future[Translated]] = [loop.create_future() for _ in sentences]
+        self._waiting.update(zip(futures, sentences, strict=True))
+        self._arrived.set()
+        try:
+            return list(await asyncio.gather(*futures))
+        finally:
+            for future in futures:
+                self._waiting.pop(future, None)
+                future.cancel()
+
+    async def run(self) -> None:
+        """Work until cancelled; a batch that has begun is finished by the thread all the same."""
+        loop = asyncio.get_running_loop()
+        previous = 0
+        try:
+            while True:
+                await self._arrived.wait()
+                if previous > 1 and len(self._waiting) < previous:
+                    # The clients just answered are about to ask again; without this pause the first of
+                    # them would be translated alone and the others kept waiting.
+                    await asyncio.sleep(self._limits.gather_seconds)
+                batch = self._take()
+                previous = len(batch)
+                if not batch:
+                    self._arrived.clear()
+                    continue
+                self._on_batch(len(batch))
+                try:
+                    results = await loop.run_in_executor(self._thread, self._work, list(batch.values()))
+                except Exception as error:  # handed to whoever waits for this batch; the server goes on
+                    for future in batch:
+                        if not future.done():
+                            future.set_exception(error)
+                else:
+                    for future, result in zip(batch, results, strict=True):
+                        if not future.done():
+                            future.set_result(result)
+        finally:
+            self._thread.shutdown(wait=False)
+
+    def _take(self) -> dict[asyncio.Future[Translated], Sentence]:
+        """The next batch, taken out of the queue; empty when nothing waits."""
+        batch: dict[asyncio.Future[Translated], Sentence] = {}
+        longest = 0
+        settings = None
+        for future, sentence in self._waiting.items():
+            if settings not in (None, sentence.settings):
+                continue
+            longest = max(longest, len(sentence.tokens))
+            size = len(batch) + 1
+            if batch and (size > self._limits.batch_sentences or size * longest > self._limits.batch_tokens):
+                break
+            batch[future] = sentence
+            settings = sentence.settings
+        for future in batch:
+            del self._waiting[future]
+        return batch

@@ -1,0 +1,70 @@
+"""A model folder behind a socket."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import socket
+from pathlib import Path
+
+import torch
+import uvicorn
+
+from automoe.errors import InputError
+from automoe.inference.beam import BeamSettings
+from automoe.inference.engine import Backend, Precision, make_engine
+from automoe.inference.model_folder import load_model
+from automoe.serving.app import create_app
+from automoe.serving.limits import Limits
+
+BACKLOG = 2048  # connections the system holds before the server accepts them
+
+
+def serve(
+    folder: Path,
+    host: str,
+    port: int,
+    settings: BeamSettings,
+    backend: Backend = "torch",
+    precision: Precision = "float32",
+    threads: int | None = None,
+    limits: Limits | None = None,
+) -> None:
+    """Serve a model until interrupted or terminated; what has been asked by then is still answered.
+
+    Args:
+        folder: the model folder; nothing else of the disk is served.
+        host, port: where to listen; port 0 takes a free one. The address is printed when it listens.
+        settings: of the beam search, where a request says nothing else.
+        backend, precision: of the engine that translates; experts are explained by the reference.
+        threads: of whatever computes; None is torch's number.
+        limits: on requests, queue and batches.
+
+    Raises:
+        InputError: the folder is no model, there is no such engine, or the address cannot be listened on.
+    """
+    limits = limits or Limits()
+    model, tokenizer = load_model(folder)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    engine = make_engine(model, backend, precision, threads)
+    app = create_app(model, engine, tokenizer, settings, limits)
+    with _listen(host, port) as listening:
+        address = f"[{host}]" if ":" in host else host
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=math.ceil(limits.request_seconds),
+        )
+        print(f"Serving {folder} at http://{address}:{listening.getsockname()[1]}", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):  # Ctrl+C, raised again after the graceful shutdown
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"cannot listen on {host}, port {port}", [str(error)]) from error

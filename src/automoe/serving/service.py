@@ -1,0 +1,109 @@
+"""Texts in, translated texts out: lines, limits and the queue, without a word of HTTP."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from automoe.data.tokenizer import Tokenizer
+from automoe.errors import InputError
+from automoe.inference.beam import BeamSettings
+from automoe.serving.batching import Batcher
+from automoe.serving.limits import Limits
+from automoe.serving.translation import Sentence, Translated
+from automoe.vocabulary import EOS_ID
+
+_LINE_BREAK = re.compile(r"(\r\n|\r|\n)")
+
+
+class TooLargeError(Exception):
+    """A request asks for more than `Limits` allows; the message says which limit and how to keep it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TranslatedText:
+    """One text.
+
+    Attributes:
+        text: its translation, with the line breaks of the source; blank lines are empty.
+        lines: one entry per line that is not blank.
+    """
+
+    text: str
+    lines: tuple[Translated, ...]
+
+
+class Service:
+    """Translates texts through a batcher.
+
+    Args:
+        batcher: `run` by the caller.
+        tokenizer: the model's.
+        settings: of the beam search, where a request says nothing else.
+        limits: of one request.
+    """
+
+    def __init__(
+        self, batcher: Batcher, tokenizer: Tokenizer, settings: BeamSettings, limits: Limits
+    ) -> None:
+        self._batcher = batcher
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._limits = limits
+
+    async def translate(
+        self, texts: Sequence[str], beam_size: int | None = None, n_best: int = 1, explain: bool = False
+    ) -> list[TranslatedText]:
+        """Translate each text line by line and join the lines again.
+
+        Raises:
+            InputError: the beam or `n_best` is impossible, or several hypotheses are asked of a text of
+                several lines, where "second best" has no meaning.
+            TooLargeError: too many or too long texts.
+            QueueFullError: the server is busy.
+        """
+        settings = self._checked(texts, beam_size, n_best)
+        split = [_LINE_BREAK.split(text) for text in texts]  # lines at even indices, breaks at odd ones
+        lines = [line for parts in split for line in parts[::2]]
+        tokens = [(*ids, EOS_ID) for ids in self._tokenizer.encode(lines)]
+        sentences = [Sentence(ids, settings, explain) for ids in tokens if len(ids) > 1]
+        self._check_sentences(sentences)
+        translated = iter(await self._batcher.submit(sentences))
+        by_line = iter([next(translated) if len(ids) > 1 else None for ids in tokens])
+        return [_join(parts, [next(by_line) for _ in parts[::2]]) for parts in split]
+
+    def _checked(self, texts: Sequence[str], beam_size: int | None, n_best: int) -> BeamSettings:
+        """The search settings of a request whose size and settings are within the limits."""
+        limits = self._limits
+        if len(texts) > limits.texts:
+            raise TooLargeError(f"{len(texts)} texts: send at most {limits.texts} a request")
+        characters = sum(map(len, texts))
+        if characters > limits.characters:
+            raise TooLargeError(f"{characters} characters: send at most {limits.characters} a request")
+        # A server whose own beam is narrower than `n_best` widens it, as far as the limit allows.
+        beam_size = beam_size or max(self._settings.beam_size, n_best)
+        if beam_size > limits.beam_size:
+            raise InputError(f"a beam of {beam_size}: this server searches with at most {limits.beam_size}")
+        if n_best > 1:
+            several = [f"text {i}" for i, text in enumerate(texts) if _LINE_BREAK.search(text)]
+            if several:
+                raise InputError("n_best above 1 needs texts of one line, but these have several", several)
+        return replace(self._settings, beam_size=beam_size, n_best=n_best)
+
+    def _check_sentences(self, sentences: Sequence[Sentence]) -> None:
+        limits = self._limits
+        longest = max((len(sentence.tokens) for sentence in sentences), default=0)
+        if longest > limits.source_tokens:
+            raise TooLargeError(
+                f"a line of {longest} tokens: split lines at sentence ends, to at most {limits.source_tokens}"
+            )
+        if len(sentences) > limits.waiting_sentences:
+            raise TooLargeError(f"{len(sentences)} lines: send at most {limits.waiting_sentences} a request")
+
+
+def _join(parts: Sequence[str], lines: Sequence[Translated | None]) -> TranslatedText:
+    """The text of `parts` (lines and the breaks between them) with each line's translation in its place."""
+    joined = list(parts)
+    joined[::2] = ["" if line is None else line.hypotheses[0].text for line in lines]
+    return TranslatedText("".join(joined), tuple(line for line in lines if line is not None))
