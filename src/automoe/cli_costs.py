@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from automoe.backends import Backend, Precision
+
 app = typer.Typer()
 
 
@@ -46,6 +48,10 @@ def latency(
     subject: Annotated[
         Path, typer.Argument(metavar="ARCHITECTURE.yml|MODEL", help="A YAML or a model folder.")
     ],
+    backend: Annotated[Backend, typer.Option(help="torch is the reference, onnx the fast one.")] = "torch",
+    precision: Annotated[
+        Precision, typer.Option(help="torch: float32, float16; onnx: float32, int8.")
+    ] = "float32",
     threads: int = 2,
     beam: int = 5,
     source_length: int = 30,
@@ -61,6 +67,8 @@ def latency(
 
     measured = measure_latency(
         load_model(subject)[0] if subject.is_dir() else load_architecture(subject),
+        backend=backend,
+        precision=precision,
         source_length=source_length,
         target_length=target_length,
         beam_size=beam,

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
+from automoe.backends import Backend, Precision
 from automoe.errors import InputError
 
 app = typer.Typer()
+
+BackendOption = Annotated[
+    Backend, typer.Option(help="What computes: torch is the reference, onnx the fast one.")
+]
+PrecisionOption = Annotated[Precision, typer.Option(help="torch: float32, float16; onnx: float32, int8.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="By default torch's number.")]
 
 
 @app.command()
@@ -19,16 +27,38 @@ def translate(
     model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/train-automoe/model.")],
     beam_size: Annotated[int, typer.Option(help="1 is greedy.")] = 5,
     length_penalty: Annotated[float, typer.Option(help="Larger prefers longer translations.")] = 0.6,
+    min_length: Annotated[int, typer.Option(help="In tokens, end-of-sentence counted.")] = 2,
+    max_length_ratio: Annotated[float, typer.Option(help="At most this times the source's tokens,")] = 1.5,
+    max_length_extra: Annotated[int, typer.Option(help="and this many more.")] = 20,
+    n_best: Annotated[
+        int, typer.Option(help="More than 1: `line ||| translation ||| score`, best first.")
+    ] = 1,
+    backend: BackendOption = "onnx",
+    precision: PrecisionOption = "float32",
+    threads: ThreadsOption = None,
 ) -> None:
     """Translate standard input to standard output, line by line."""
     from automoe.inference.beam import BeamSettings
-    from automoe.inference.model_folder import load_model
+    from automoe.inference.engine import load_engine
     from automoe.inference.translator import Translator
+    from automoe.progress import counted
 
-    settings = BeamSettings(beam_size=beam_size, length_penalty=length_penalty)
-    translator = Translator(*load_model(model), settings)
-    for line in translator.translate(_lines_of_standard_input()):
-        print(line)
+    settings = BeamSettings(
+        beam_size=beam_size,
+        length_penalty=length_penalty,
+        min_length=min_length,
+        max_length_ratio=max_length_ratio,
+        max_length_extra=max_length_extra,
+        n_best=n_best,
+    )
+    translator = Translator(*load_engine(model, backend, precision, threads), settings)
+    found = translator.translate_n_best(_lines_of_standard_input())
+    for number, translations in enumerate(counted(found, "lines")):
+        for translation in translations:
+            if n_best == 1:
+                print(translation.text)
+            else:
+                print(f"{number} ||| {translation.text} ||| {translation.score:.4f}")
 
 
 def _lines_of_standard_input() -> Iterator[str]:
@@ -39,6 +69,27 @@ def _lines_of_standard_input() -> Iterator[str]:
             raise InputError(f"standard input, line {number}: is not UTF-8", [str(error)]) from error
 
 
+class ExportFormat(StrEnum):
+    """What a trained model can be exported to."""
+
+    huggingface = "huggingface"
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/train-automoe/model.")],
+    to: Annotated[ExportFormat, typer.Option("--to", help="The program that is to run it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder.")],
+) -> None:
+    """Export a trained model to another program, which then runs it without this one."""
+    match to:
+        case ExportFormat.huggingface:
+            from automoe.export.huggingface import export_huggingface
+
+            export_huggingface(model, output)
+    print(f"Exported to {output}")
+
+
 @app.command()
 def serve(
     model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/train-automoe/model.")],
@@ -46,11 +97,9 @@ def serve(
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
     beam_size: Annotated[int, typer.Option(help="Unless a request says otherwise; 1 is greedy.")] = 5,
     length_penalty: Annotated[float, typer.Option(help="Larger prefers longer translations.")] = 0.6,
-    backend: Annotated[Literal["torch", "onnx"], typer.Option(help="What translates.")] = "torch",
-    precision: Annotated[
-        Literal["float32", "float16", "int8"], typer.Option(help="Of the weights that translate.")
-    ] = "float32",
-    threads: Annotated[int | None, typer.Option(min=1, help="By default torch's number.")] = None,
+    backend: BackendOption = "onnx",
+    precision: PrecisionOption = "float32",
+    threads: ThreadsOption = None,
 ) -> None:
     """Serve translations over HTTP, with a page that shows which expert each token used."""
     try:

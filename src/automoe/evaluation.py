@@ -14,7 +14,8 @@ from sacremoses import MosesTokenizer  # type: ignore[import-untyped]
 
 from automoe.data.corpus import Pair
 from automoe.data.tokenizer import Tokenizer
-from automoe.inference.beam import BeamSettings, evaluating
+from automoe.inference.beam import BeamSettings
+from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator, batches_by_length, pad_right
 from automoe.model.transformer import Transformer
 from automoe.vocabulary import BOS_ID, EOS_ID
@@ -107,10 +108,11 @@ def evaluate_model(
     """Translate the sources of a test set, score the translations, and count where tokens were routed.
 
     Args:
+        model: put into evaluation mode.
         settings: of the beam search; by default the papers' beam of 5 and length penalty of 0.6.
         batch_tokens: source tokens a batch, padding counted.
     """
-    translator = Translator(model, tokenizer, settings)
+    translator = Translator(TorchEngine(model.eval()), tokenizer, settings)
     start = time.perf_counter()
     translations = tuple(translator.translate((pair.source for pair in pairs), batch_tokens))
     seconds = time.perf_counter() - start
@@ -131,7 +133,8 @@ def expert_use(
     lengths = [max(len(s), len(t)) for s, t in zip(sources, targets, strict=True)]
     device = next(model.parameters()).device
     counts: dict[str, torch.Tensor] = {}
-    with evaluating(model):
+    model.eval()
+    with torch.inference_mode():
         for indices in batches_by_length(lengths, batch_tokens):
             source_BS, target_BT = (
                 pad_right([rows[index] for index in indices]).to(device) for rows in (sources, targets)

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from automoe.stages import is_first_process
 
 SECONDS_BETWEEN_LINES = 15.0
+
+_Item = TypeVar("_Item")
+
+
+def counted(items: Iterable[_Item], unit: str) -> Iterator[_Item]:
+    """`items`, counted live on standard error when that is a terminal and the output goes elsewhere."""
+    if not sys.stderr.isatty() or sys.stdout.isatty():
+        yield from items
+        return
+    columns = TextColumn("{task.completed:,.0f} " + unit), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None)
+        for item in items:
+            yield item
+            progress.advance(task)
 
 
 class Reporter:

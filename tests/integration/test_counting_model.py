@@ -90,7 +90,7 @@ def test_decoding_flops_are_those_torch_counts(seed: int) -> None:
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         state = model.start(model.encode(torch.randint(4, V, (1, S))), beam, T)
         for _ in range(T):
-            model.step(torch.randint(4, V, (1, beam)), state)
+            model.logits(model.step(torch.randint(4, V, (1, beam)), state))
     total = count(
         architecture, source_length=S, target_length=T, vocabulary_size=V, beam_size=beam
     ).total_flops

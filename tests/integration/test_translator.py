@@ -18,6 +18,7 @@ from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, beam_search
 from automoe.inference.model_folder import load_model, save_model
+from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import WINDOW_LINES, Translator, batches_by_length
 from automoe.model.sharing import Supernet
 from automoe.model.transformer import ModelOptions, Transformer
@@ -60,18 +61,18 @@ def sentences(count: int) -> list[str]:
 
 def test_each_line_gets_the_translation_it_gets_alone(model: Transformer, tokenizer: Tokenizer) -> None:
     lines = sentences(40)
-    translator = Translator(model.double(), tokenizer, SETTINGS)
+    translator = Translator(TorchEngine(model.double().eval()), tokenizer, SETTINGS)
     together = list(translator.translate(lines, batch_tokens=25))
     assert len(set(together)) > 5  # a model that says always the same would prove nothing
     for line, translation in zip(lines, together, strict=True):
         source_BS = torch.tensor([[*tokenizer.encode([line])[0], EOS_ID]])
-        ((hypothesis,),) = beam_search(model, source_BS, SETTINGS)
+        ((hypothesis,),) = beam_search(TorchEngine(model.eval()), source_BS, SETTINGS)
         assert translation == tokenizer.decode([list(hypothesis.tokens)])[0]
 
 
 def test_as_many_lines_out_as_in_whatever_they_hold(model: Transformer, tokenizer: Tokenizer) -> None:
     lines = ["one two\n", "", "\n", "   \t ", "ünknöwn 漢字 \x00\x07", "three\r\n", "🙂" * 50, "seven"]
-    translator = Translator(model, tokenizer, SETTINGS)
+    translator = Translator(TorchEngine(model.eval()), tokenizer, SETTINGS)
     found = list(translator.translate(lines))
     assert len(found) == len(lines)
     assert [not text for text in found[1:4]] == [True] * 3
@@ -87,7 +88,7 @@ def test_a_stream_is_read_a_window_at_a_time(model: Transformer, tokenizer: Toke
         for read in itertools.count(1):  # noqa: B007
             yield "one"
 
-    found = Translator(model, tokenizer, SETTINGS).translate(endless(), batch_tokens=4000)
+    found = Translator(TorchEngine(model.eval()), tokenizer, SETTINGS).translate(endless(), batch_tokens=4000)
     first = next(found)
     assert read == WINDOW_LINES
     assert [first] * WINDOW_LINES == list(itertools.islice(found, WINDOW_LINES))
@@ -96,7 +97,7 @@ def test_a_stream_is_read_a_window_at_a_time(model: Transformer, tokenizer: Toke
 
 def test_lines_too_long_are_refused_by_number(model: Transformer, tokenizer: Tokenizer) -> None:
     lines = [""] * WINDOW_LINES + ["one", "one " * 10, "two", "one " * 100_000]
-    found = Translator(model, tokenizer, SETTINGS, max_source_tokens=10).translate(lines)
+    found = Translator(TorchEngine(model.eval()), tokenizer, SETTINGS, max_source_tokens=10).translate(lines)
     assert list(itertools.islice(found, WINDOW_LINES)) == [""] * WINDOW_LINES
     with pytest.raises(InputError) as refused:
         next(found)
@@ -131,8 +132,8 @@ def test_a_loaded_model_is_the_saved_one(model: Transformer, tokenizer: Tokenize
         assert torch.equal(loaded.state_dict()[name], tensor)
     assert json.loads((folder / "config.json").read_text())["card"] == {"bleu": 12.5}
     lines = sentences(10)
-    assert list(Translator(loaded, loaded_tokenizer, SETTINGS).translate(lines)) == list(
-        Translator(model, tokenizer, SETTINGS).translate(lines)
+    assert list(Translator(TorchEngine(loaded.eval()), loaded_tokenizer, SETTINGS).translate(lines)) == list(
+        Translator(TorchEngine(model.eval()), tokenizer, SETTINGS).translate(lines)
     )
 
 

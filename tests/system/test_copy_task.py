@@ -7,6 +7,7 @@ import torch
 
 from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.inference.beam import BeamSettings, beam_search
+from automoe.inference.torch_engine import TorchEngine
 from automoe.model.sharing import Supernet
 from automoe.training.loop import TrainingSettings, train
 from reversal import FIRST_DIGIT, VOCABULARY, ReversalStream, batch_of, digits
@@ -31,7 +32,7 @@ def test_reversal_is_learnt_to_a_bleu_above_95(tmp_path):
     rng = random.Random("test")
     sources = [digits(rng, LONGEST) for _ in range(100)]
     with torch.no_grad():
-        found = beam_search(net.network, batch_of(sources).source_BS, BeamSettings())
+        found = beam_search(TorchEngine(net.network.eval()), batch_of(sources).source_BS, BeamSettings())
 
     def text(tokens):
         return " ".join(str(token - FIRST_DIGIT) for token in tokens)

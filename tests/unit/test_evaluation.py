@@ -10,6 +10,7 @@ from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.data.corpus import Pair
 from automoe.evaluation import evaluate_model, evaluate_translations, expert_use
 from automoe.inference.beam import BeamSettings
+from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer
 from automoe.vocabulary import BOS_ID, EOS_ID
@@ -134,7 +135,7 @@ def test_expert_use_sums_batches_and_ignores_padding(model: Transformer) -> None
 def test_evaluating_a_model_translates_and_scores(model: Transformer) -> None:
     tokenizer, settings = Letters(), BeamSettings(beam_size=2, max_length_extra=5)
     evaluation = evaluate_model(model, tokenizer, PAIRS, "de", settings)  # type: ignore[arg-type]
-    translator = Translator(model, tokenizer, settings)  # type: ignore[arg-type]
+    translator = Translator(TorchEngine(model.eval()), tokenizer, settings)  # type: ignore[arg-type]
     assert list(evaluation.translations) == list(translator.translate(pair.source for pair in PAIRS))
     references = [pair.target for pair in PAIRS]
     assert evaluation.scores == evaluate_translations(evaluation.translations, references, "de")

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from automoe.architecture import Architecture
+from automoe.backends import Backend, Precision
 from automoe.errors import InputError
-from automoe.inference.beam import BeamSettings, evaluating, search_encoded
+from automoe.inference.beam import BeamSettings, search_encoded
+from automoe.inference.engine import Engine, make_engine
 from automoe.model.transformer import Transformer
 from automoe.vocabulary import EOS_ID, SPECIAL_TOKENS
 
@@ -54,8 +56,10 @@ class Latency:
 
 
 def measure_latency(
-    subject: Transformer | Architecture,
+    subject: Engine | Transformer | Architecture,
     *,
+    backend: Backend = "torch",
+    precision: Precision = "float32",
     source_length: int = 30,
     target_length: int = 30,
     beam_size: int = 5,
@@ -74,7 +78,9 @@ def measure_latency(
     for a figure to report and 100 during a search.
 
     Args:
-        subject: a model (measured where it is), or an architecture, which gets random weights.
+        subject: a model (measured where it is), or an architecture, which gets random weights; or an engine
+            that exists already, of which backend, precision and threads are its own.
+        backend, precision: of the engine that is made.
         source_length, target_length: in tokens, end-of-sentence counted.
         threads: torch's while measuring, put back after; None leaves them as they are.
         batch: sentences translated together.
@@ -83,9 +89,10 @@ def measure_latency(
         clock: seconds.
 
     Raises:
-        InputError: fewer than 10 runs, or another value that makes no sense; all are listed.
+        InputError: fewer than 10 runs, or another value that makes no sense; all are listed. Or there is
+            no such backend.
     """
-    if isinstance(subject, Transformer):
+    if not isinstance(subject, Architecture):
         vocabulary_size = subject.vocabulary_size
     minima = {
         "source_length": (source_length, 1),
@@ -102,20 +109,22 @@ def measure_latency(
     if problems:
         raise InputError("this latency cannot be measured", problems)
 
-    model = subject if isinstance(subject, Transformer) else _random_model(subject, vocabulary_size, seed)
-    device = next(model.parameters()).device
     settings = BeamSettings.exactly(target_length, beam_size)
     generator = torch.Generator().manual_seed(seed)
     encoder_ms: list[float] = []
     decoder_ms: list[float] = []
-    with _threads(threads), evaluating(model):
+    with _threads(threads), torch.inference_mode():
+        if isinstance(subject, Architecture):
+            subject = random_model(subject, vocabulary_size, seed)
+        engine = make_engine(subject, backend, precision) if isinstance(subject, Transformer) else subject
+        device = engine.device
         before = _ProcessorTimes.read()
         for run in range(WARM_UP_RUNS + runs):
             source_BS = _random_source(batch, source_length, vocabulary_size, generator).to(device)
             started = _now(clock, device)
-            encoded = model.encode(source_BS)
+            encoded = engine.encode(source_BS)
             encoded_at = _now(clock, device)
-            search_encoded(model, encoded, [source_length] * batch, settings)
+            search_encoded(engine, encoded, [source_length] * batch, settings)
             ended = _now(clock, device)
             if run >= WARM_UP_RUNS:
                 encoder_ms.append(1000 * (encoded_at - started))
@@ -149,10 +158,11 @@ def summarise(
     )
 
 
-def _random_model(architecture: Architecture, vocabulary_size: int, seed: int) -> Transformer:
-    # Layers draw their first weights from the global generator, which is the caller's.
-    with torch.random.fork_rng(devices=[]):
+def random_model(architecture: Architecture, vocabulary_size: int, seed: int) -> Transformer:
+    """A model of this architecture with fresh weights, post-norm; the global generator is left alone."""
+    with torch.device("meta"):
         model = Transformer(architecture, vocabulary_size)
+    model.to_empty(device="cpu")
     model.initialise(seed)
     return model
 

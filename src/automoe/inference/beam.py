@@ -1,23 +1,25 @@
-"""Batched beam search over a Transformer's key-value cache.
+"""Batched beam search, whatever engine computes the model.
 
-Shapes: B sentences still searched, S source tokens, K beams, V vocabulary, L the longest translation
-allowed, C candidates each beam may hand on (2K, or V when the vocabulary is smaller).
+Shapes: B sentences still in the batch, S source tokens, K beams, V vocabulary, L the longest translation
+allowed, C extensions each beam may hand on (enough for the best 2K that are allowed, at most V).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from automoe.errors import InputError
-from automoe.model.transformer import Encoded, Transformer
+from automoe.inference.engine import Engine, Extensions
 from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID
+
+# Finished sentences leave the batch once they are this share of it: leaving copies the caches.
+LEAVING_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +89,7 @@ class Hypothesis:
     log_probability: float
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout and autograd off inside, the model's mode put back after."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(was_training)
-
-
-def beam_search(model: Transformer, source_BS: Tensor, settings: BeamSettings) -> list[list[Hypothesis]]:
+def beam_search(engine: Engine, source_BS: Tensor, settings: BeamSettings) -> list[list[Hypothesis]]:
     """Translate a batch: for each sentence its `n_best` hypotheses, best first.
 
     The search is the one of the papers' toolkit (fairseq). At each step every live hypothesis is
@@ -119,28 +109,31 @@ def beam_search(model: Transformer, source_BS: Tensor, settings: BeamSettings) -
     not depend on the batch, up to rounding.
 
     Args:
-        model: any mode; searched without dropout or autograd, its mode is kept.
+        engine: searched without autograd.
         source_BS: int64, each row ends with EOS and is padded on the right with PAD.
     """
     lengths = (source_BS != PAD_ID).sum(dim=1).tolist()
-    with evaluating(model):
-        return search_encoded(model, model.encode(source_BS), lengths, settings)
+    with torch.inference_mode():
+        return search_encoded(engine, engine.encode(source_BS), lengths, settings)
 
 
 def search_encoded(
-    model: Transformer, encoded: Encoded, source_lengths: Sequence[int], settings: BeamSettings
+    engine: Engine, encoded: Any, source_lengths: Sequence[int], settings: BeamSettings
 ) -> list[list[Hypothesis]]:
     """`beam_search` after the encoder, for callers who time or cache the encoder apart.
 
-    Call it inside `evaluating(model)`. `source_lengths` are tokens of each sentence without padding.
+    Call it inside `torch.inference_mode()`. `encoded` is the engine's; `source_lengths` are tokens of each
+    sentence without padding.
     """
     K = settings.beam_size
+    # Of the best extensions of a beam, at most three are forbidden: padding, begin- and end-of-sentence.
+    C = min(2 * K + 3, engine.vocabulary_size)
     limits = [settings.max_length(length) for length in source_lengths]
     L = max(limits, default=0)
     finished: list[list[Hypothesis]] = [[] for _ in limits]
-    sentences = list(range(len(limits)))  # batch row -> sentence; shrinks as sentences are done
-    state = model.start(encoded, K, L)
-    device = next(model.parameters()).device
+    rows = {sentence: sentence for sentence in range(len(limits))}  # batch row -> sentence, of those not done
+    state = engine.start(encoded, K, L)
+    device = engine.device
     tokens_BK = torch.full((len(limits), K), BOS_ID, device=device)
     prefix_BKL = torch.full((len(limits), K, L), PAD_ID, device=device)
     # All beams start equal: only the first may be extended, or every hypothesis would come K times.
@@ -148,17 +141,16 @@ def search_encoded(
     scores_BK[:, 0] = 0
 
     for length in range(1, L + 1):
-        logits_BKV = model.step(tokens_BK, state)
-        must_end = [limits[sentence] == length for sentence in sentences]
+        extensions = engine.step(tokens_BK, state, C)
+        must_end = [row for row, sentence in rows.items() if limits[sentence] == length]
         scores_BC, origin_BC, tokens_BC = _best_extensions(
-            logits_BKV, scores_BK, may_end=length >= settings.min_length, must_end=must_end
+            extensions, scores_BK, may_end=length >= settings.min_length, must_end=must_end
         )
         ends_BC = tokens_BC == EOS_ID
 
         ending_BK = ends_BC[:, :K] & scores_BC[:, :K].isfinite()
         for row, rank in ending_BK.nonzero().tolist():
-            kept = finished[sentences[row]]
-            if len(kept) < K:
+            if row in rows and len(kept := finished[rows[row]]) < K:
                 log_probability = float(scores_BC[row, rank])
                 prefix = prefix_BKL[row, origin_BC[row, rank], : length - 1].tolist()
                 score = _score(log_probability, length, settings)
@@ -169,50 +161,47 @@ def search_encoded(
         scores_BK, origin_BK, tokens_BK = (x.gather(1, going_BK) for x in (scores_BC, origin_BC, tokens_BC))
 
         best_live = scores_BK[:, 0].tolist()
-        remaining = [
-            row
-            for row, sentence in enumerate(sentences)
-            if not must_end[row]
-            and not _is_done(finished[sentence], best_live[row], limits[sentence], settings)
-        ]
-        if not remaining:
+        for row, sentence in list(rows.items()):
+            if row in must_end or _is_done(finished[sentence], best_live[row], limits[sentence], settings):
+                del rows[row]
+        if not rows:
             break
         state.reorder(origin_BK)
         prefix_BKL = prefix_BKL.gather(1, origin_BK[:, :, None].expand(-1, -1, L))
         prefix_BKL[:, :, length - 1] = tokens_BK
-        if len(remaining) < len(sentences):
-            remaining_B = torch.tensor(remaining, device=device)
+        if len(rows) <= (1 - LEAVING_SHARE) * len(tokens_BK):
+            remaining_B = torch.tensor(list(rows), device=device)
             state.keep(remaining_B)
             tokens_BK, scores_BK, prefix_BKL = (x[remaining_B] for x in (tokens_BK, scores_BK, prefix_BKL))
-            sentences = [sentences[row] for row in remaining]
+            rows = dict(enumerate(rows.values()))
 
     return [sorted(kept, key=lambda h: -h.score)[: settings.n_best] for kept in finished]
 
 
 def _best_extensions(
-    logits_BKV: Tensor, scores_BK: Tensor, *, may_end: bool, must_end: Sequence[bool]
+    extensions: Extensions, scores_BK: Tensor, *, may_end: bool, must_end: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The best 2K extensions of each sentence, best first: log probability, beam extended, token added.
 
-    At most K of 2K end the sentence (one a beam), so K that go on are always among them.
+    At most K of 2K end the sentence (one a beam), so K that go on are always among them. Forbidden
+    tokens keep their share of the probability. In the rows `must_end` only end-of-sentence may follow.
     """
-    B, K, V = logits_BKV.shape
-    C = min(2 * K, V)
-    normaliser_BK = logits_BKV.logsumexp(dim=2)  # before masking: masked tokens keep their probability
-    logits_BKV[:, :, [PAD_ID, BOS_ID]] = -torch.inf
+    added_BKC, tokens_BKC = extensions.log_probability_BKC, extensions.tokens_BKC
+    B, K, C = added_BKC.shape
+    forbidden_BKC = (tokens_BKC == PAD_ID) | (tokens_BKC == BOS_ID)
     if not may_end:
-        logits_BKV[:, :, EOS_ID] = -torch.inf
-    if any(must_end):
-        others_V = torch.arange(V, device=logits_BKV.device) != EOS_ID
-        must_end_B = torch.tensor(must_end, device=logits_BKV.device)
-        logits_BKV.masked_fill_(must_end_B[:, None, None] & others_V, -torch.inf)
-    # The best 2K of a sentence hold at most 2K of one beam: top-k a beam first, without building
-    # the log probabilities of the whole vocabulary.
-    best_BKC = logits_BKV.topk(C, dim=2)
-    log_probability_BKC = scores_BK[:, :, None] + (best_BKC.values - normaliser_BK[:, :, None])
+        forbidden_BKC |= tokens_BKC == EOS_ID
+    added_BKC = added_BKC.masked_fill(forbidden_BKC, -torch.inf)
+    if must_end:
+        tokens_BKC = tokens_BKC.clone()
+        added_BKC[must_end] = -torch.inf
+        added_BKC[must_end, :, 0] = extensions.end_BK[must_end]
+        tokens_BKC[must_end, :, 0] = EOS_ID
+    # The best 2K of a sentence hold at most 2K of one beam.
+    log_probability_BKC = scores_BK[:, :, None] + added_BKC
     ranked = log_probability_BKC.view(B, K * C).sort(dim=1, descending=True, stable=True)
     chosen_BC = ranked.indices[:, : 2 * K]
-    tokens_BC = best_BKC.indices.view(B, K * C).gather(1, chosen_BC)
+    tokens_BC = tokens_BKC.view(B, K * C).gather(1, chosen_BC)
     return ranked.values[:, : 2 * K], chosen_BC // C, tokens_BC
 
 

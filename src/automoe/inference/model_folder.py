@@ -29,6 +29,8 @@ from automoe.model.transformer import ModelOptions, Transformer
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 FORMAT = 1
+# A pickle runs whatever code its author wrote when it is loaded; a folder that holds one is not to be trusted.
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _KEYS = ("architecture", "vocabulary_size", "options")
 
 
@@ -74,13 +76,15 @@ def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer, car
 def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
     """Read a model folder: the model in evaluation mode, on the CPU, and its tokenizer.
 
-    Only safetensors are read; a pickle in the folder (`*.pt`, `*.bin`) is never touched.
+    Only safetensors are read. A folder with a pickle in it, or with a link to a file outside it, is refused
+    unread.
 
     Raises:
-        InputError: a file is missing or damaged, or weights, configuration and tokenizer do not belong
-            together; every tensor that does not fit is listed.
+        InputError: a file is missing, damaged, or not to be trusted, or weights, configuration and tokenizer
+            do not belong together; every file and every tensor that does not fit is listed.
     """
     folder = Path(folder)
+    _refuse_untrusted(folder)
     missing = [f"{name} is missing" for name in (CONFIG, WEIGHTS, TOKENIZER) if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder}: is not a model folder", missing)
@@ -93,6 +97,29 @@ def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
         )
     model.load_state_dict(_read_weights(folder / WEIGHTS, model), assign=True)
     return model.eval(), tokenizer
+
+
+def read_card(folder: str | Path) -> dict[str, Any]:
+    """What `save_model` was told of the model in a folder that `load_model` accepts."""
+    card: dict[str, Any] = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")).get("card", {})
+    return card
+
+
+def _refuse_untrusted(folder: Path) -> None:
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    home = folder.resolve()
+    problems = [
+        f"{path.name} is a pickle: delete it, only {WEIGHTS} is needed"
+        for path in files
+        if path.suffix.lower() in PICKLES
+    ]
+    problems += [
+        f"{path.name} links to {path.resolve()}, outside the folder: put the file itself there"
+        for path in files
+        if path.is_symlink() and not path.resolve().is_relative_to(home)
+    ]
+    if problems:
+        raise InputError(f"{folder}: is not a model folder to be trusted", problems)
 
 
 def _empty_model(path: Path) -> Transformer:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from torch import Tensor
 from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, Hypothesis, beam_search
-from automoe.model.transformer import Transformer
+from automoe.inference.engine import Engine
 from automoe.vocabulary import EOS_ID, PAD_ID
 
 # Lines held at once. Large enough that sorting by length wastes little padding, small enough that
@@ -22,11 +23,18 @@ from automoe.vocabulary import EOS_ID, PAD_ID
 WINDOW_LINES = 1024
 
 
+class Translation(NamedTuple):
+    """A translated line. Attributes: text, without a line break; score, as in `Hypothesis`."""
+
+    text: str
+    score: float
+
+
 class Translator:
-    """A model, its tokenizer and search settings, ready to translate text.
+    """An engine, its tokenizer and search settings, ready to translate text.
 
     Args:
-        model: on the device it is to run on.
+        engine: the model, ready to run.
         tokenizer: the one the model was trained with.
         settings: of the beam search.
         max_source_tokens: a longer line is refused, end-of-sentence counted. Attention memory grows
@@ -35,18 +43,25 @@ class Translator:
 
     def __init__(
         self,
-        model: Transformer,
+        engine: Engine,
         tokenizer: Tokenizer,
         settings: BeamSettings | None = None,
         max_source_tokens: int = 1024,
     ) -> None:
-        self.model = model
+        self.engine = engine
         self.tokenizer = tokenizer
         self.settings = settings or BeamSettings()
         self.max_source_tokens = max_source_tokens
 
     def translate(self, lines: Iterable[str], batch_tokens: int = 2000) -> Iterator[str]:
-        """Translate each line; an empty or blank line gives an empty one.
+        """The best translation of each line, as in `translate_n_best`."""
+        for translations in self.translate_n_best(lines, batch_tokens):
+            yield translations[0].text
+
+    def translate_n_best(
+        self, lines: Iterable[str], batch_tokens: int = 2000
+    ) -> Iterator[tuple[Translation, ...]]:
+        """The `n_best` translations of each line, best first; an empty or blank line gives one empty one.
 
         Lines are read in windows of `WINDOW_LINES`, batched by length inside a window and yielded in
         their order, so memory does not grow with the stream. A line break at a line's end is ignored;
@@ -66,22 +81,20 @@ class Translator:
             sources = self._encode([line.rstrip("\r\n") for line in window], first_number)
             filled = [index for index, source in enumerate(sources) if len(source) > 1]
             found = self.search([sources[index] for index in filled], batch_tokens)
-            texts = self.tokenizer.decode([list(hypotheses[0].tokens) for hypotheses in found])
-            translations = [""] * len(window)
-            for index, text in zip(filled, texts, strict=True):
-                # One line in, one line out, whatever the tokenizer can spell.
-                translations[index] = text.replace("\r", " ").replace("\n", " ")
+            texts = iter(self.tokenizer.decode([list(h.tokens) for hypotheses in found for h in hypotheses]))
+            translations = [(Translation("", 0.0),)] * len(window)
+            for index, hypotheses in zip(filled, found, strict=True):
+                translations[index] = tuple(Translation(_one_line(next(texts)), h.score) for h in hypotheses)
             yield from translations
             first_number += len(window)
 
     def search(self, sources: Sequence[Sequence[int]], batch_tokens: int) -> list[list[Hypothesis]]:
         """The `n_best` hypotheses of token sequences that end with EOS, in the order given."""
         found: list[list[Hypothesis]] = [[] for _ in sources]
-        device = next(self.model.parameters()).device
         for indices in batches_by_length([len(source) for source in sources], batch_tokens):
-            source_BS = pad_right([sources[index] for index in indices]).to(device)
+            source_BS = pad_right([sources[index] for index in indices]).to(self.engine.device)
             for index, hypotheses in zip(
-                indices, beam_search(self.model, source_BS, self.settings), strict=True
+                indices, beam_search(self.engine, source_BS, self.settings), strict=True
             ):
                 found[index] = hypotheses
         return found
@@ -97,6 +110,11 @@ class Translator:
             limit = self.max_source_tokens
             raise InputError(f"lines of more than {limit} tokens: split them at sentence ends", problems)
         return sources
+
+
+def _one_line(text: str) -> str:
+    """One line in, one line out, whatever the tokenizer can spell."""
+    return text.replace("\r", " ").replace("\n", " ")
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -94,7 +94,7 @@ class DecoderState:
         self.cross = [(k[sentences_B], v[sentences_B], m[sentences_B]) for k, v, m in self.cross]
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
     """`norm(x + f(x))` or `x + f(norm(x))`, with dropout on f's output."""
 
     def __init__(self, width: int, norm: Literal["pre", "post"], dropout: float) -> None:
@@ -111,7 +111,7 @@ class _Residual(nn.Module):
         return x if self.pre else self.norm(x)
 
 
-class _FeedForward(nn.Module):
+class FeedForward(nn.Module):
     """The last sub-layer of every layer; tokens that are padding are neither routed nor computed."""
 
     def __init__(self, width: int, layer: EncoderLayer | DecoderLayer, name: str) -> None:
@@ -128,14 +128,16 @@ class _FeedForward(nn.Module):
         return out_XD.view_as(x_BSD), routing
 
 
-class _EncoderBlock(nn.Module):
+class EncoderBlock(nn.Module):
+    """Self-attention, then an FFN or a mixture of experts."""
+
     def __init__(self, a: Architecture, layer: EncoderLayer, name: str, options: ModelOptions) -> None:
         super().__init__()
         width = a.encoder_width
         self.attention = Attention(width, width, a.qkv_dim, layer.self_attention_heads)
-        self.ffn = _FeedForward(width, layer, name)
-        self.attention_residual = _Residual(width, options.norm, options.encoder_dropout)
-        self.ffn_residual = _Residual(width, options.norm, options.encoder_dropout)
+        self.ffn = FeedForward(width, layer, name)
+        self.attention_residual = Residual(width, options.norm, options.encoder_dropout)
+        self.ffn_residual = Residual(width, options.norm, options.encoder_dropout)
 
     def forward(
         self, x_BSD: Tensor, mask: Tensor | None, valid_N: Tensor | None
@@ -146,17 +148,19 @@ class _EncoderBlock(nn.Module):
         return self.ffn_residual.after(x_BSD, update_BSD), routing
 
 
-class _DecoderBlock(nn.Module):
+class DecoderBlock(nn.Module):
+    """Self-attention, cross-attention, then an FFN or a mixture of experts."""
+
     def __init__(self, a: Architecture, layer: DecoderLayer, name: str, options: ModelOptions) -> None:
         super().__init__()
         width = a.decoder_width
         self.encoder_layers_attended = layer.encoder_layers_attended
         self.attention = Attention(width, width, a.qkv_dim, layer.self_attention_heads)
         self.cross = Attention(width, a.encoder_width, a.qkv_dim, layer.cross_attention_heads)
-        self.ffn = _FeedForward(width, layer, name)
-        self.attention_residual = _Residual(width, options.norm, options.decoder_dropout)
-        self.cross_residual = _Residual(width, options.norm, options.decoder_dropout)
-        self.ffn_residual = _Residual(width, options.norm, options.decoder_dropout)
+        self.ffn = FeedForward(width, layer, name)
+        self.attention_residual = Residual(width, options.norm, options.decoder_dropout)
+        self.cross_residual = Residual(width, options.norm, options.decoder_dropout)
+        self.ffn_residual = Residual(width, options.norm, options.decoder_dropout)
 
     def forward(
         self, x_BTD: Tensor, encoded: Encoded, masked: bool, valid_N: Tensor | None
@@ -211,17 +215,17 @@ class Transformer(nn.Module):
         self.options = options = options or ModelOptions()
         self.embedding = nn.Parameter(torch.empty(vocabulary_size, max(a.encoder_width, a.decoder_width)))
         self.encoder = nn.ModuleList(
-            _EncoderBlock(a, layer, f"encoder.{index}", options) for index, layer in enumerate(a.encoder)
+            EncoderBlock(a, layer, f"encoder.{index}", options) for index, layer in enumerate(a.encoder)
         )
         self.decoder = nn.ModuleList(
-            _DecoderBlock(a, layer, f"decoder.{index}", options) for index, layer in enumerate(a.decoder)
+            DecoderBlock(a, layer, f"decoder.{index}", options) for index, layer in enumerate(a.decoder)
         )
         pre = options.norm == "pre"
         self.encoder_norm = nn.LayerNorm(a.encoder_width) if pre else nn.Identity()
         self.decoder_norm = nn.LayerNorm(a.decoder_width) if pre else nn.Identity()
 
     def initialise(self, seed: int) -> None:
-        """Fresh weights: Xavier uniform for matrices, N(0, 1/width) for the embedding."""
+        """Fresh weights: Xavier uniform for matrices, N(0, 1/width) for the embedding, no-op norms."""
         generator = torch.Generator(self.embedding.device).manual_seed(seed)
         nn.init.normal_(self.embedding, std=self.embedding.shape[1] ** -0.5, generator=generator)
         for module in self.modules():
@@ -229,6 +233,8 @@ class Transformer(nn.Module):
                 nn.init.xavier_uniform_(module.weight, generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
 
     def encode(self, source_BS: Tensor) -> Encoded:
         """Encode token ids (B, S), padded on the right with PAD_ID.
@@ -294,18 +300,22 @@ class Transformer(nn.Module):
         return DecoderState(caches, cross)
 
     def step(self, tokens_BK: Tensor, state: DecoderState) -> Tensor:
-        """Decode one position: the logits (B, K, V) that follow `tokens_BK`; advances the state."""
+        """Decode one position: the hidden states (B, K, D) behind `tokens_BK`; advances the state.
+
+        As in `forward`, the output layer is apart (`logits`).
+        """
         x_BKD = self._embed(
             tokens_BK.flatten()[:, None], state.length, self.architecture.decoder_width, 0.0
         ).view(*tokens_BK.shape, -1)
         for block, cache, cross in zip(self._decoder_blocks, state.self_caches, state.cross, strict=True):
             x_BKD = block.step(x_BKD, state.length, cache, cross)
         state.length += 1
-        return self.logits(self.decoder_norm(x_BKD))
+        hidden_BKD: Tensor = self.decoder_norm(x_BKD)
+        return hidden_BKD
 
     @property
-    def _decoder_blocks(self) -> Iterable[_DecoderBlock]:
-        return cast(Iterable[_DecoderBlock], self.decoder)
+    def _decoder_blocks(self) -> Iterable[DecoderBlock]:
+        return cast(Iterable[DecoderBlock], self.decoder)
 
     def _embed(self, tokens_BS: Tensor, start: int, width: int, dropout: float) -> Tensor:
         x_BSD = F.embedding(tokens_BS, self.embedding[:, :width]) * width**0.5

@@ -1,0 +1,152 @@
+"""The fast engine for CPUs: the graphs of `onnx_graph`, run by ONNX Runtime.
+
+Shapes: B sentences, S source tokens, K beams, P slots of the cache (K a position), H heads, E head size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnxruntime import OrtValue
+from torch import Tensor
+
+from automoe.architecture import Architecture
+from automoe.errors import InputError
+from automoe.inference.engine import Extensions
+from automoe.inference.onnx_graph import INVISIBLE, GraphPrecision, decoder_graph, encoder_graph
+from automoe.model.transformer import Transformer
+from automoe.vocabulary import PAD_ID
+
+_LARGEST_GRAPH_BYTES = 2**31 - 1  # protobuf's limit
+_CHOSEN = ["log_probabilities", "extensions", "end"]
+
+
+@dataclass(frozen=True)
+class OnnxEncoded:
+    """Attributes: cross, the decoder's inputs of these names; source_visible (B, 1, 1, S), 0 at tokens."""
+
+    cross: dict[str, OrtValue]
+    source_visible: Tensor
+
+
+class OnnxState:
+    """The caches of one batch; `OnnxEngine.step` advances it."""
+
+    def __init__(self, encoded: OnnxEncoded, caches: dict[str, OrtValue], beam_size: int) -> None:
+        self.position = 0
+        self.cross = encoded.cross
+        self.source_visible = encoded.source_visible
+        self.caches = caches  # self_keys_i, self_values_i: (B, H, P, E)
+        batch = encoded.source_visible.shape[0]
+        self.visible_BKP = torch.empty(batch, beam_size, 0)
+
+    def reorder(self, beams_BK: Tensor) -> None:
+        """As `State.reorder`: the cache stays, a hypothesis takes over what its parent could see."""
+        self.visible_BKP = self.visible_BKP.gather(
+            1, beams_BK[:, :, None].expand(-1, -1, self.visible_BKP.shape[2])
+        )
+
+    def keep(self, sentences_B: Tensor) -> None:
+        """As `State.keep`."""
+        indices = sentences_B.numpy()
+        self.caches = {name: _ort(value.numpy()[indices]) for name, value in self.caches.items()}
+        self.cross = {name: _ort(value.numpy()[indices]) for name, value in self.cross.items()}
+        self.source_visible = self.source_visible[sentences_B]
+        self.visible_BKP = self.visible_BKP[sentences_B]
+
+
+class OnnxEngine:
+    """An `Engine` of two sessions. Use `OnnxEngine.of`.
+
+    In int8, inputs of a product are rounded as a whole, so a sentence's result depends, slightly, on the
+    other sentences of its batch.
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(
+        self,
+        encoder: ort.InferenceSession,
+        decoder: ort.InferenceSession,
+        architecture: Architecture,
+        vocabulary_size: int,
+    ) -> None:
+        self.architecture = architecture
+        self.vocabulary_size = vocabulary_size
+        self._encoder = encoder
+        self._decoder = decoder
+        self._cross = [output.name for output in encoder.get_outputs()]
+        names = [output.name for output in decoder.get_outputs() if output.name not in _CHOSEN]
+        self._outputs = [*_CHOSEN, *names]
+        self._caches = [name.removeprefix("new_") for name in names]
+
+    @staticmethod
+    def of(model: Transformer, precision: GraphPrecision, threads: int) -> OnnxEngine:
+        """Build the graphs of a model and load them.
+
+        Raises:
+            InputError: the model is larger than a graph may be.
+        """
+        sessions = []
+        for make in (encoder_graph, decoder_graph):
+            graph = make(model, precision)
+            if graph.ByteSize() > _LARGEST_GRAPH_BYTES:
+                mend = "use the backend torch, or precision int8"
+                raise InputError("the model is too large for one ONNX graph (2 GiB)", [mend])
+            sessions.append(open_session(graph.SerializeToString(), threads))
+        return OnnxEngine(sessions[0], sessions[1], model.architecture, model.vocabulary_size)
+
+    def encode(self, source_BS: Tensor) -> OnnxEncoded:
+        """As `Engine.encode`."""
+        cross = self._encoder.run_with_ort_values(self._cross, {"source": _ort(source_BS.numpy())})
+        hidden = (source_BS == PAD_ID).float() * INVISIBLE
+        return OnnxEncoded(dict(zip(self._cross, cross, strict=True)), hidden[:, None, None, :])
+
+    def start(self, encoded: OnnxEncoded, beam_size: int, max_length: int) -> OnnxState:
+        """As `Engine.start`; the caches grow as far as they are used."""
+        batch = encoded.source_visible.shape[0]
+        caches: dict[str, OrtValue] = {}
+        for index, layer in enumerate(self.architecture.decoder):
+            heads = layer.self_attention_heads
+            empty = np.empty((batch, heads, 0, self.architecture.qkv_dim // heads), dtype=np.float32)
+            caches |= {f"self_{kind}_{index}": _ort(empty) for kind in ("keys", "values")}
+        return OnnxState(encoded, caches, beam_size)
+
+    def step(self, tokens_BK: Tensor, state: OnnxState, candidates: int) -> Extensions:
+        """As `Engine.step`."""
+        batch, beams = tokens_BK.shape
+        itself = torch.full((beams, beams), INVISIBLE).fill_diagonal_(0)
+        state.visible_BKP = torch.cat((state.visible_BKP, itself.expand(batch, -1, -1)), dim=2)
+        feeds = {
+            "tokens": _ort(tokens_BK.numpy()),
+            "position": _ort(np.array(state.position)),
+            "candidates": _ort(np.array([candidates])),
+            "visible": _ort(state.visible_BKP[:, None].numpy()),
+            "source_visible": _ort(state.source_visible.numpy()),
+            **state.cross,
+            **state.caches,
+        }
+        found = self._decoder.run_with_ort_values(self._outputs, feeds)
+        state.caches = dict(zip(self._caches, found[len(_CHOSEN) :], strict=True))
+        state.position += 1
+        return Extensions(*(torch.from_numpy(value.numpy()) for value in found[: len(_CHOSEN)]))
+
+
+def open_session(graph: bytes | str, threads: int) -> ort.InferenceSession:
+    """A session on the CPU of a graph, given as its bytes or its path."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Idle threads of the encoder must not take the processor from the decoder, nor from torch.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = 3
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _ort(array: NDArray[Any]) -> OrtValue:
+    return OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))

@@ -1,0 +1,337 @@
+"""A `Transformer` as two ONNX graphs: one encodes a batch, one decodes a position for all its beams.
+
+    encoder   source (B, S)  ->  for each decoder layer: cross_keys (B, H, E, M), cross_values (B, H, M, E)
+    decoder   tokens (B, K), position, visible (B, 1, K, P + K), source_visible (B, 1, 1, S),
+              the encoder's outputs, self_keys and self_values (B, H, P, E) of each layer, candidates C
+              ->  log_probabilities and extensions (B, K, C), end (B, K), new_self_keys, new_self_values
+
+The graphs are written node by node and not traced from the model: this takes milliseconds, sizes stay
+free, routing stays what it is (each expert works on the tokens it was given, none without tokens).
+
+Self-attention's cache is never reordered. Every position of every beam has a slot of its own, and a
+hypothesis attends to the slots of its ancestors: `visible` is 0 there and very negative elsewhere. At
+five beams the few superfluous products cost less than copying the cache each step.
+
+Shapes: B sentences, S source tokens, K beams, P slots filled before this step (K a position), D width,
+C attention dimension or candidates, H heads, E head size, M attended source positions, V vocabulary,
+N tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from automoe.model.attention import Attention
+from automoe.model.experts import Expert, MixtureOfExperts
+from automoe.model.transformer import DecoderBlock, EncoderBlock, Residual, Transformer
+from automoe.vocabulary import EOS_ID, PAD_ID
+
+GraphPrecision = Literal["float32", "int8"]
+
+OPSET = 18
+CONTRIBUTED = "com.microsoft"  # the domain of ONNX Runtime's own operators
+INVISIBLE = -1e9  # added to a score before the softmax: its weight is exactly 0 in float32
+_FLOAT, _INT = TensorProto.FLOAT, TensorProto.INT64
+
+
+def encoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelProto:
+    """The encoder, and the keys and values every decoder layer reads in all its steps."""
+    a = model.architecture
+    graph = _Graph(precision)
+    table = graph.constant("embedding", model.embedding[:, : a.encoder_width])
+    positions = graph.positions(graph.ints(0), graph.dimension("source", 1), a.encoder_width)
+    x = graph.embed(table, "source", positions, a.encoder_width)
+    padding = graph.op("Equal", "source", graph.ints(PAD_ID))
+    hidden = graph.op("Where", padding, graph.floats(INVISIBLE), graph.floats(0.0))
+    mask = graph.op("Unsqueeze", hidden, graph.ints([1, 2]))
+
+    attended = max(layer.encoder_layers_attended for layer in a.decoder)
+    outputs: list[str] = []
+    for index, block in enumerate(model.encoder):
+        assert isinstance(block, EncoderBlock)
+        y = graph.before(block.attention_residual, x)
+        q, k, v = graph.queries_keys_values(block.attention, y)
+        update = graph.attend(block.attention, q, graph.op("Transpose", k, perm=[0, 1, 3, 2]), v, mask)
+        x = graph.after(block.attention_residual, x, update)
+        x = graph.feed_forward(block.ffn.mixture, block.ffn_residual, x)
+        if index >= len(a.encoder) - attended:
+            outputs.append(graph.norm(model.encoder_norm, x))
+
+    names = []
+    for index, block in enumerate(model.decoder):
+        assert isinstance(block, DecoderBlock)
+        memory = graph.concat(outputs[-block.encoder_layers_attended :], axis=1)
+        for name, linear, perm in (
+            ("keys", block.cross.k, [0, 2, 3, 1]),
+            ("values", block.cross.v, [0, 2, 1, 3]),
+        ):
+            split = graph.heads(graph.linear(memory, linear), block.cross.heads)
+            names.append(f"cross_{name}_{index}")
+            graph.op("Transpose", split, perm=perm, output=names[-1])
+    return graph.model([("source", _INT, ["B", "S"])], [(name, _FLOAT, 4) for name in names])
+
+
+def decoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelProto:
+    """One step of the decoder with the output layer and the choice of the best extensions."""
+    a = model.architecture
+    graph = _Graph(precision)
+    table = graph.constant("embedding", model.output_weight_VD)
+    positions = graph.positions("position", graph.ints(1), a.decoder_width)
+    x = graph.embed(table, "tokens", positions, a.decoder_width)
+    inputs: list[tuple[str, int, Sequence[str | int] | int]] = [
+        ("tokens", _INT, ["B", "K"]),
+        ("position", _INT, []),
+        ("candidates", _INT, [1]),
+        ("visible", _FLOAT, 4),
+        ("source_visible", _FLOAT, 4),
+    ]
+    outputs: list[tuple[str, int, Sequence[str | int] | int]] = []
+    for index, block in enumerate(model.decoder):
+        assert isinstance(block, DecoderBlock)
+        names = [f"{kind}_{index}" for kind in ("self_keys", "self_values", "cross_keys", "cross_values")]
+        inputs += [(name, _FLOAT, 4) for name in names]
+        past_keys, past_values, cross_keys, cross_values = names
+
+        y = graph.before(block.attention_residual, x)
+        q, k, v = graph.queries_keys_values(block.attention, y)
+        keys = graph.op("Concat", past_keys, k, axis=2, output=f"new_{past_keys}")
+        values = graph.op("Concat", past_values, v, axis=2, output=f"new_{past_values}")
+        outputs += [(keys, _FLOAT, 4), (values, _FLOAT, 4)]
+        keys_BHEP = graph.op("Transpose", keys, perm=[0, 1, 3, 2])
+        update = graph.attend(block.attention, q, keys_BHEP, values, "visible")
+        x = graph.after(block.attention_residual, x, update)
+
+        y = graph.before(block.cross_residual, x)
+        q = graph.queries(block.cross, y)
+        mask = graph.concat(["source_visible"] * block.encoder_layers_attended, axis=3)
+        x = graph.after(block.cross_residual, x, graph.attend(block.cross, q, cross_keys, cross_values, mask))
+        x = graph.feed_forward(block.ffn.mixture, block.ffn_residual, x)
+
+    logits = graph.output_layer(graph.norm(model.decoder_norm, x), model.output_weight_VD, table)
+    log_probabilities = graph.op("LogSoftmax", logits, axis=-1)
+    graph.op("TopK", log_probabilities, "candidates", output=["log_probabilities", "extensions"])
+    graph.op("Gather", log_probabilities, graph.ints(EOS_ID), axis=2, output="end")
+    outputs += [
+        ("log_probabilities", _FLOAT, ["B", "K", "C"]),
+        ("extensions", _INT, ["B", "K", "C"]),
+        ("end", _FLOAT, ["B", "K"]),
+    ]
+    return graph.model(inputs, outputs)
+
+
+class _Graph:
+    """A graph that grows: every method adds nodes and returns the name of their output."""
+
+    def __init__(self, precision: GraphPrecision) -> None:
+        self.precision = precision
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+
+    def model(
+        self,
+        inputs: Sequence[tuple[str, int, Sequence[str | int] | int]],
+        outputs: Sequence[tuple[str, int, Sequence[str | int] | int]],
+    ) -> onnx.ModelProto:
+        """The finished model; an input's or output's shape is its dimensions, or only how many."""
+        infos = [
+            [
+                helper.make_tensor_value_info(name, kind, [None] * shape if isinstance(shape, int) else shape)
+                for name, kind, shape in group
+            ]
+            for group in (inputs, outputs)
+        ]
+        tensors = list(self._initializers.values())
+        graph = helper.make_graph(self._nodes, "automoe", infos[0], infos[1], tensors)
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIBUTED, 1)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="automoe")
+
+    def op(
+        self,
+        kind: str,
+        *inputs: str,
+        output: str | Sequence[str] | int = 1,
+        domain: str = "",
+        **attributes: Any,
+    ) -> Any:
+        """Add a node; `output` names its outputs or says how many, and their names are returned."""
+        if isinstance(output, int):
+            names = [f"{kind}.{len(self._nodes)}.{i}" for i in range(output)]
+        else:
+            names = [output] if isinstance(output, str) else list(output)
+        self._nodes.append(helper.make_node(kind, inputs, names, domain=domain, **attributes))
+        return names[0] if len(names) == 1 else names
+
+    def constant(self, name: str, value: Tensor | NDArray[Any]) -> str:
+        """A tensor that is part of the model; one of a name that is known already is the same."""
+        if name not in self._initializers:
+            array = value.detach().cpu().numpy() if isinstance(value, Tensor) else value
+            self._initializers[name] = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        return name
+
+    def ints(self, value: int | list[int]) -> str:
+        return self.constant(f"int.{value}", np.array(value, dtype=np.int64))
+
+    def floats(self, value: float) -> str:
+        return self.constant(f"float.{value}", np.array(value, dtype=np.float32))
+
+    def dimension(self, x: str, axis: int) -> str:
+        """A scalar: the size of one dimension."""
+        return str(self.op("Gather", self.op("Shape", x), self.ints(axis)))
+
+    def concat(self, parts: Sequence[str], axis: int) -> str:
+        return parts[0] if len(parts) == 1 else str(self.op("Concat", *parts, axis=axis))
+
+    def positions(self, start: str, length: str, width: int) -> str:
+        """`automoe.model.attention.sinusoidal_positions`, (length, D); `start` and `length` are scalars."""
+        half = (width + 1) // 2
+        rates = (10000.0 ** (-np.arange(half, dtype=np.float32) * 2 / width)).astype(np.float32)
+        steps = self.op("Range", start, self.op("Add", start, length), self.ints(1))
+        steps = self.op("Unsqueeze", self.op("Cast", steps, to=_FLOAT), self.ints([1]))
+        angles = self.op("Mul", steps, self.constant("position_rates", rates))
+        waves = [self.op("Unsqueeze", self.op(f, angles), self.ints([2])) for f in ("Sin", "Cos")]
+        rows = self.op("Reshape", self.concat(waves, axis=2), self.ints([-1, 2 * half]))
+        return str(self.op("Slice", rows, self.ints([0]), self.ints([width]), self.ints([1])))
+
+    def embed(self, table: str, tokens: str, positions: str, width: int) -> str:
+        scaled = self.op("Mul", self.op("Gather", table, tokens), self.floats(width**0.5))
+        return str(self.op("Add", scaled, positions))
+
+    def linear(self, x: str, *layers: nn.Linear) -> str:
+        """`x W^T + b`; several layers with one input are computed as one, their outputs side by side."""
+        weights = [layer.weight.detach().cpu().numpy() for layer in layers]
+        biases = [layer.bias.detach().cpu().numpy() for layer in layers]
+        name = f"linear.{len(self._nodes)}"
+        return self.product(x, name, np.concatenate(weights).T, np.concatenate(biases))
+
+    def product(self, x: str, name: str, weight_IO: NDArray[Any], bias_O: NDArray[Any] | None) -> str:
+        """`x W + b`, in int8: W rounded to 8 bits a column, x to 8 bits as a whole, at run time."""
+        if self.precision == "float32":
+            out = self.op("MatMul", x, self.constant(f"{name}.weight", weight_IO))
+            return out if bias_O is None else str(self.op("Add", out, self.constant(f"{name}.bias", bias_O)))
+        scale_O = np.maximum(np.abs(weight_IO).max(axis=0), 1e-12).astype(np.float32) / 127
+        rounded_IO = np.rint(weight_IO / scale_O).astype(np.int8)
+        bias = [] if bias_O is None else [self.constant(f"{name}.bias", bias_O)]
+        return str(
+            self.op(
+                "DynamicQuantizeMatMul",
+                x,
+                self.constant(f"{name}.weight", rounded_IO),
+                self.constant(f"{name}.scale", scale_O),
+                self.constant(f"{name}.zero", np.zeros_like(scale_O, dtype=np.int8)),
+                *bias,
+                domain=CONTRIBUTED,
+            )
+        )
+
+    def output_layer(self, x: str, weight_VD: Tensor, table: str) -> str:
+        """Logits (B, K, V). In float32 the embedding itself is the weight, one tensor for both."""
+        if self.precision == "int8":
+            return self.product(x, "output", weight_VD.detach().cpu().numpy().T, None)
+        width, size = weight_VD.shape[1], weight_VD.shape[0]
+        flat_ND = self.op("Reshape", x, self.ints([-1, width]))
+        logits_NV = self.op("Gemm", flat_ND, table, transB=1)
+        shape = self.op("Concat", self.op("Shape", x, end=2), self.ints([size]), axis=0)
+        return str(self.op("Reshape", logits_NV, shape))
+
+    def norm(self, module: nn.Module, x: str) -> str:
+        """A layer norm; the identity adds nothing."""
+        if not isinstance(module, nn.LayerNorm):
+            return x
+        name = f"norm.{len(self._nodes)}"
+        weight = self.constant(f"{name}.weight", module.weight)
+        bias = self.constant(f"{name}.bias", module.bias)
+        return str(self.op("LayerNormalization", x, weight, bias, axis=-1, epsilon=module.eps))
+
+    def before(self, residual: Residual, x: str) -> str:
+        return self.norm(residual.norm, x) if residual.pre else x
+
+    def after(self, residual: Residual, x: str, update: str) -> str:
+        x = self.op("Add", x, update)
+        return x if residual.pre else self.norm(residual.norm, x)
+
+    def heads(self, x_BXC: str, heads: int) -> str:
+        """(B, X, C) to (B, X, H, E)."""
+        return str(self.op("Reshape", x_BXC, self.ints([0, 0, heads, -1])))
+
+    def queries_keys_values(self, attention: Attention, x_BXD: str) -> list[str]:
+        """All three, (B, H, X, E), from one product; the queries are scaled already."""
+        projected = self.linear(x_BXD, _scaled_queries(attention), attention.k, attention.v)
+        size = attention.q.out_features
+        parts = self.op("Split", projected, self.ints([size] * 3), axis=2, output=3)
+        return [self.op("Transpose", self.heads(part, attention.heads), perm=[0, 2, 1, 3]) for part in parts]
+
+    def queries(self, attention: Attention, x_BXD: str) -> str:
+        """Scaled queries, (B, H, X, E)."""
+        split = self.heads(self.linear(x_BXD, _scaled_queries(attention)), attention.heads)
+        return str(self.op("Transpose", split, perm=[0, 2, 1, 3]))
+
+    def attend(self, attention: Attention, q_BHXE: str, keys_BHEM: str, values_BHME: str, mask: str) -> str:
+        """The attended values behind the output projection, (B, X, D)."""
+        scores = self.op("Add", self.op("MatMul", q_BHXE, keys_BHEM), mask)
+        mixed_BHXE = self.op("MatMul", self.op("Softmax", scores, axis=-1), values_BHME)
+        mixed_BXHE = self.op("Transpose", mixed_BHXE, perm=[0, 2, 1, 3])
+        return self.linear(self.op("Reshape", mixed_BXHE, self.ints([0, 0, -1])), attention.out)
+
+    def feed_forward(self, mixture: MixtureOfExperts, residual: Residual, x_BXD: str) -> str:
+        """The last sub-layer of a layer, with its residual connection."""
+        y_BXD = self.before(residual, x_BXD)
+        if mixture.router is None:
+            return self.after(residual, x_BXD, self.expert(_experts(mixture)[0], y_BXD))
+        width = mixture.router.in_features
+        out_ND = self.mixture(mixture, mixture.router, self.op("Reshape", y_BXD, self.ints([-1, width])))
+        out_BXD = self.op("Reshape", out_ND, self.op("Shape", y_BXD))
+        return self.after(residual, x_BXD, out_BXD)
+
+    def expert(self, expert: Expert, x: str) -> str:
+        if not expert.size:
+            return x
+        return self.linear(self.op("Relu", self.linear(x, expert.up)), expert.down)
+
+    def mixture(self, mixture: MixtureOfExperts, router: nn.Linear, x_ND: str) -> str:
+        """Tokens go to their experts and come back, scaled by their gates, to their rows.
+
+        The router is never rounded to 8 bits: its choice compares near values.
+        """
+        weight_DE = router.weight.detach().cpu().numpy().T
+        logits_NE = self.op("MatMul", x_ND, self.constant(f"router.{len(self._nodes)}", weight_DE))
+        probabilities_NE = self.op("Softmax", logits_NE, axis=-1)
+        gates_NK, experts_NK = self.op("TopK", probabilities_NE, self.ints([mixture.top_k]), output=2)
+        gates_A1 = self.op("Reshape", gates_NK, self.ints([-1, 1]))  # A = N * top_k assignments
+        experts_A = self.op("Reshape", experts_NK, self.ints([-1]))
+        outputs, rows = [], []
+        for index, expert in enumerate(_experts(mixture)):
+            chosen = self.op("NonZero", self.op("Equal", experts_A, self.ints(index)))
+            assignments = self.op("Reshape", chosen, self.ints([-1]))
+            row = assignments
+            if mixture.top_k > 1:
+                row = self.op("Div", assignments, self.ints(mixture.top_k))
+            out = self.expert(expert, self.op("Gather", x_ND, row))
+            outputs.append(self.op("Mul", out, self.op("Gather", gates_A1, assignments)))
+            rows.append(row)
+        indices_A1 = self.op("Reshape", self.concat(rows, axis=0), self.ints([-1, 1]))
+        zeros_ND = self.op("ConstantOfShape", self.op("Shape", x_ND))
+        mixed_AD = self.concat(outputs, axis=0)
+        reduction = "none" if mixture.top_k == 1 else "add"
+        return str(self.op("ScatterND", zeros_ND, indices_A1, mixed_AD, reduction=reduction))
+
+
+def _experts(mixture: MixtureOfExperts) -> list[Expert]:
+    experts = list(mixture.experts)
+    assert all(isinstance(expert, Expert) for expert in experts)
+    return experts  # type: ignore[return-value]
+
+
+def _scaled_queries(attention: Attention) -> nn.Linear:
+    """The query projection divided by the root of the head size, which attention divides its scores by."""
+    scale = (attention.q.out_features / attention.heads) ** -0.5
+    scaled = nn.Linear(attention.q.in_features, attention.q.out_features, device="meta")
+    scaled.weight = nn.Parameter(attention.q.weight.detach() * scale)
+    scaled.bias = nn.Parameter(attention.q.bias.detach() * scale)
+    return scaled

@@ -1,0 +1,92 @@
+"""The reference engine: the model itself, in float32 or with its weights stored in float16.
+
+The latter are packed by FBGEMM (x86 processors with AVX2) through torch's own operators: float16 is what
+is read from memory, products and sums are float32. torch's int8 operators are deprecated; int8 is the
+`onnx` engine's.
+
+Shapes: B sentences, S source tokens, K beams, D width, V vocabulary, C candidates.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from automoe.errors import InputError
+from automoe.inference.engine import Extensions
+from automoe.model.transformer import DecoderState, Encoded, Transformer
+from automoe.vocabulary import EOS_ID
+
+
+class TorchEngine:
+    """An `Engine` that is the model.
+
+    Args:
+        model: in evaluation mode. Shared in float32; float16 copies its linear layers.
+
+    Raises:
+        InputError: this processor or this build of torch cannot run packed weights.
+    """
+
+    def __init__(self, model: Transformer, precision: Literal["float32", "float16"] = "float32") -> None:
+        self.architecture = model.architecture
+        self.vocabulary_size = model.vocabulary_size
+        self.device = model.embedding.device
+        self._output: nn.Module | None = None
+        if precision == "float16":
+            if "fbgemm" not in torch.backends.quantized.supported_engines or self.device.type != "cpu":
+                mend = "it needs an x86 CPU with AVX2 (FBGEMM); use float32, or the backend onnx"
+                raise InputError("backend torch cannot run float16 here", [mend])
+            self._output = _PackedLinear(model.output_weight_VD.detach(), None)
+            model = _packed(model)
+        self.model = model
+
+    def encode(self, source_BS: Tensor) -> Encoded:
+        """As `Transformer.encode`."""
+        return self.model.encode(source_BS)
+
+    def start(self, encoded: Encoded, beam_size: int, max_length: int) -> DecoderState:
+        """As `Transformer.start`."""
+        return self.model.start(encoded, beam_size, max_length)
+
+    def step(self, tokens_BK: Tensor, state: DecoderState, candidates: int) -> Extensions:
+        """As `Engine.step`."""
+        hidden_BKD = self.model.step(tokens_BK, state)
+        logits_BKV = self.model.logits(hidden_BKD) if self._output is None else self._output(hidden_BKD)
+        # The log probabilities of the whole vocabulary are never built.
+        normaliser_BK = logits_BKV.logsumexp(dim=2)
+        best_BKC = logits_BKV.topk(candidates, dim=2)
+        return Extensions(
+            best_BKC.values - normaliser_BK[:, :, None],
+            best_BKC.indices,
+            logits_BKV[:, :, EOS_ID] - normaliser_BK,
+        )
+
+
+class _PackedLinear(nn.Module):
+    """A linear layer whose weight is stored in float16, in the order the processor reads it."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self._packed = torch.ops.quantized.linear_prepack_fp16(weight.contiguous(), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out), float32."""
+        out: Tensor = torch.ops.quantized.linear_dynamic_fp16(x, self._packed)
+        return out
+
+
+def _packed(model: Transformer) -> Transformer:
+    """A copy of the model with every linear layer packed, but for the routers, which compare near values."""
+    routers = {name for name, _ in model.named_modules() if name.endswith(".router")}
+    # Parameters are shared with the original, not copied; modules are new.
+    shared = {id(parameter): parameter for parameter in model.parameters()}
+    packed = copy.deepcopy(model, shared)
+    for name, module in list(packed.named_modules()):
+        if isinstance(module, nn.Linear) and name not in routers:
+            bias = None if module.bias is None else module.bias.detach()
+            packed.set_submodule(name, _PackedLinear(module.weight.detach(), bias))
+    return packed
