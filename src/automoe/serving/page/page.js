@@ -64,6 +64,7 @@ function refuse(message) {
 function show(answer) {
   error.hidden = true;
   translation.textContent = answer.translation;
+  translation.classList.remove("empty");
   detail.textContent = "";
   sentences.replaceChildren(...answer.sentences.flatMap(sentence));
   experts.hidden = answer.sentences.length === 0;
@@ -79,12 +80,14 @@ function sentence({ encoder, decoder }, index, all) {
 
 function stack(title, verb, { tokens, layers, mean_ffn_sizes: means }) {
   const largest = Math.max(1, ...layers.flatMap((layer) => layer.experts));
-  const mean = means.reduce((sum, size) => sum + size, 0) / means.length;
-  const routed = layers.filter((layer) => layer.experts.length > 1).length;
+  const mean = average(means);
+  const most = average(layers.map(mostActive));
+  const share = most ? ` (${number.format((100 * mean) / most)} %)` : "";
+  const mixtures = layers.filter((layer) => layer.experts.length > 1).length;
   const summary =
-    `On average a token used FFNs of size ${number.format(mean)}; ` +
-    `the least ${number.format(Math.min(...means))}, the most ${number.format(Math.max(...means))}. ` +
-    `${routed} of ${layers.length} layers ${layers.length === 1 ? "is a mixture" : "are mixtures"} of experts.`;
+    `Mean active FFN size per token: ${number.format(mean)} of at most ${number.format(most)}${share}, ` +
+    `from ${number.format(Math.min(...means))} to ${number.format(Math.max(...means))}. ` +
+    `Mixture layers: ${mixtures} of ${layers.length}.`;
 
   const table = element("table", { role: "grid" }, [
     element("caption", { class: "unseen" }, [`${title}. Rows are layers, columns are tokens.`]),
@@ -108,6 +111,14 @@ function stack(title, verb, { tokens, layers, mean_ffn_sizes: means }) {
     element("p", { class: "summary" }, [summary]),
     element("div", { class: "scroll" }, [table]),
   ];
+}
+
+const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+
+// The FFN size of a token that uses the largest experts of a layer, as many as the layer's router picks.
+function mostActive({ experts, chosen }) {
+  const largest = [...experts].sort((a, b) => b - a).slice(0, chosen[0].length);
+  return largest.reduce((sum, size) => sum + size, 0);
 }
 
 // "▁" begins a word; without it a token continues the word before.

@@ -1,0 +1,79 @@
+"""Which expert each token used, against the definition computed one sentence and one token at a time."""
+
+import pytest
+import torch
+
+from automoe.architecture import dense
+from automoe.model.experts import MixtureOfExperts
+from automoe.model.transformer import Transformer
+from automoe.serving.routing import LayerRouting, mean_ffn_sizes, route_sentences
+from automoe.vocabulary import BOS_ID, EOS_ID
+from served import ARCHITECTURE, tiny_model
+
+SOURCES = [[7, 8, 9, EOS_ID], [5, EOS_ID], [9, 9, 20, 30, 31, 12, EOS_ID]]
+TARGETS = [[10, 11], [6, 7, 8, 9, 40], []]
+
+
+def routing_by_definition(model, source, target) -> dict[str, list[tuple[int, ...]]]:
+    """Layer name to each token's experts: what enters every router, watched during one unpadded pass."""
+    chosen: dict[str, list[tuple[int, ...]]] = {}
+
+    def watch(mixture, arguments):
+        if mixture.router is not None:
+            probability_NE = (arguments[0] @ mixture.router.weight.T).softmax(dim=1)
+            chosen[mixture.name] = [
+                tuple(sorted(range(len(token)), key=lambda e: -token[e])[: mixture.top_k])
+                for token in probability_NE.tolist()
+            ]
+
+    hooks = [m.register_forward_pre_hook(watch) for m in model.modules() if isinstance(m, MixtureOfExperts)]
+    with torch.no_grad():
+        model(torch.tensor([source]), torch.tensor([[BOS_ID, *target]]))
+    for hook in hooks:
+        hook.remove()
+    return chosen
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_token_of_a_padded_batch_has_the_experts_of_the_definition(seed):
+    model, _ = tiny_model(seed)
+    routed = route_sentences(model, SOURCES, TARGETS)
+    different = set()
+    for sentence, source, target in zip(routed, SOURCES, TARGETS, strict=True):
+        assert sentence.source == tuple(source)
+        assert sentence.target == (*target, EOS_ID)
+        expected = routing_by_definition(model, source, target)
+        for layers, stack, length in (
+            (sentence.encoder, ARCHITECTURE.encoder, len(source)),
+            (sentence.decoder, ARCHITECTURE.decoder, len(target) + 1),
+        ):
+            assert [layer.experts for layer in layers] == [layer.experts for layer in stack]
+            for layer in layers:
+                assert list(layer.chosen) == expected.get(layer.layer, [(0,)] * length)
+                different.update((layer.layer, experts) for experts in layer.chosen)
+    assert len(different) > len(ARCHITECTURE.encoder) + len(ARCHITECTURE.decoder)  # routers do differ
+
+
+def test_names_are_those_of_the_layers_dense_ones_included():
+    model, _ = tiny_model()
+    (routed,) = route_sentences(model, [[5, EOS_ID]], [[6]])
+    assert [layer.layer for layer in routed.encoder] == ["encoder.0", "encoder.1", "encoder.2"]
+    assert [layer.layer for layer in routed.decoder] == ["decoder.0", "decoder.1"]
+    assert routed.encoder[1].chosen == ((0,), (0,))
+
+
+def test_a_dense_model_has_one_expert_everywhere():
+    model = Transformer(dense(16, 32, 2, 2, 1), vocabulary_size=50)
+    model.initialise(1)
+    (routed,) = route_sentences(model.eval(), [[5, 6, EOS_ID]], [[7]])
+    assert mean_ffn_sizes(routed.encoder) == (32.0, 32.0, 32.0)
+    assert mean_ffn_sizes(routed.decoder) == (32.0, 32.0)
+
+
+def test_mean_ffn_size_counts_every_expert_a_token_used():
+    layers = (
+        LayerRouting("encoder.0", (100, 10), ((0,), (1,))),
+        LayerRouting("encoder.1", (40,), ((0,), (0,))),
+        LayerRouting("encoder.2", (30, 20, 0), ((0, 1), (2, 1))),
+    )
+    assert mean_ffn_sizes(layers) == ((100 + 40 + 50) / 3, (10 + 40 + 20) / 3)
