@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from automoe.backends import Backend, Precision
 from automoe.data.corpus import CorpusSource, Limits
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings
@@ -65,7 +66,7 @@ class Search(_Section):
     """How sub-networks are ranked and which budget they keep.
 
     `sentences`: of the validation set, for ranking. `constraints`: cost name to bound, in the unit of
-    the name, or a share such as "60%" of what the space's largest dense Transformer costs here.
+    the name, or a share such as "60%" of what the space's largest dense Transformer costs.
     """
 
     rank_by: Literal["loss", "bleu"] = "loss"
@@ -75,15 +76,47 @@ class Search(_Section):
     seed: int = 1
 
 
-class LatencyProtocol(_Section):
-    """The papers' protocol (`automoe.cost.measure`); `search_runs` for a candidate, `runs` for the table."""
+class LatencySettings(_Section):
+    """How latency is measured (the papers' protocol, `automoe.cost.measure`) and what the search goes by.
 
+    `backend`, `precision`: of the engine that will serve; that one is measured. `source`: what prices a
+    candidate when there is a bound on the latency:
+
+    - `profile`: a device profile. `profile` is the file `automoe profile` wrote, maybe on another machine;
+      without one, the run makes one of the recipe's space on this machine.
+    - `predictor`: the file `predictor` that `automoe predictor fit` wrote.
+    - `measurement`: this machine, `search_runs` times a candidate: 300 is the papers' "gold" latency, fewer
+      their "partially gold".
+
+    Whatever the source, the winner is measured with `runs` before it wins, as is every system in the table.
+    """
+
+    backend: Backend = "torch"
+    precision: Precision = "float32"
+    source: Literal["profile", "predictor", "measurement"] = "profile"
+    profile: str | None = None
+    predictor: str | None = None
     source_length: AtLeastOne = 30
     target_length: AtLeastOne = 30
     beam_size: AtLeastOne = 5
     threads: AtLeastOne = 2
     search_runs: Annotated[int, Field(ge=10)] = 10
     runs: Annotated[int, Field(ge=10)] = 300
+
+    @model_validator(mode="after")
+    def _source_has_its_file(self) -> LatencySettings:
+        problems = [
+            f"{kind}: is only used with source: {kind}, but source is {self.source}"
+            for kind in ("profile", "predictor")
+            if getattr(self, kind) is not None and self.source != kind
+        ]
+        if self.source == "predictor" and self.predictor is None:
+            problems.append("predictor: missing; name the file that `automoe predictor fit` wrote")
+        if (self.backend, self.precision) == ("onnx", "float16"):
+            problems.append("precision: onnx has no float16; it has float32 and int8")
+        if problems:
+            raise InputError("latency", problems)
+        return self
 
 
 class Recipe(_Section):
@@ -103,7 +136,7 @@ class Recipe(_Section):
     fine_tuning: TrainingSettings | None = None
     systems: tuple[System, ...] = ("automoe", "dense")
     translation: BeamSettings = BeamSettings()
-    latency: LatencyProtocol = LatencyProtocol()
+    latency: LatencySettings = LatencySettings()
 
     def plain(self, *sections: str) -> dict[str, Any]:
         """Some of the recipe's sections as JSON values, for fingerprints."""
@@ -184,4 +217,11 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
 
     splits = {split: absolute(getattr(recipe.data, split)) for split in ("train", "valid", "test")}
     data = recipe.data.model_copy(update=splits)
-    return recipe.model_copy(update={"data": data, "space": str((folder / recipe.space).resolve())})
+    files = {
+        kind: str((folder / value).resolve())
+        for kind in ("profile", "predictor")
+        if (value := getattr(recipe.latency, kind))
+    }
+    latency = recipe.latency.model_copy(update=files)
+    space = str((folder / recipe.space).resolve())
+    return recipe.model_copy(update={"data": data, "latency": latency, "space": space})

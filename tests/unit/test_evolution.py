@@ -289,3 +289,63 @@ def test_the_front_is_what_comparing_all_pairs_leaves(points):
     ]
     found = [(candidate.costs["flops"], candidate.score) for candidate in front(candidates, "flops")]
     assert found == sorted(expected)
+
+
+def narrow_latency(a):
+    """A source that can price narrow encoders only."""
+    if a.encoder_width > 16:
+        raise InputError("this latency cannot be predicted", [f"encoder_width: {a.encoder_width}"])
+    return toy_space.latency_ms(a)
+
+
+@pytest.mark.parametrize("strategy", ["evolution", "random"])
+def test_what_cannot_be_priced_is_not_feasible_and_is_counted(path, strategy):
+    latency, score = Counted(narrow_latency), Counted(toy_space.score)
+    costs = COSTS | {"latency_ms": latency}
+    if strategy == "evolution":
+        result = search(path, costs=costs, score=score)
+    else:
+        common = (BOUNDS, costs, score, random.Random(0), CandidateLog(path))
+        result = random_search(ToySpace(), 30, *common)
+    assert all(candidate.architecture.encoder_width <= 16 for candidate in result.candidates)
+    assert all(architecture.encoder_width <= 16 for architecture in score.calls)
+    refused = [a for a in latency.calls if a.encoder_width > 16]
+    assert len(result.refusals) == len(refused) == len(set(refused)) > 0
+    assert "cannot be predicted" in str(result.refusals[0])
+    logged = {e.candidate.architecture: e for e in CandidateLog(path).entries}
+    assert not any(logged[a].feasible or "latency_ms" in logged[a].candidate.costs for a in refused)
+
+
+def test_without_a_bound_on_the_latency_what_cannot_be_priced_is_a_candidate_like_any_other(path):
+    costs = COSTS | {"latency_ms": narrow_latency}
+    result = search(path, constraints=(Constraint("flops", 1000),), costs=costs)
+    assert any("latency_ms" not in candidate.costs for candidate in result.candidates)
+
+
+def test_when_nothing_can_be_priced_the_error_says_why(path):
+    def refuse(architecture):
+        raise InputError("the latency cannot be predicted", ["decoder[0].experts: 3 experts"])
+
+    with pytest.raises(InputError, match="no architecture") as caught:
+        search(path, constraints=(Constraint("latency_ms", 12),), costs=COSTS | {"latency_ms": refuse})
+    refusals, latency_line, _ = caught.value.problems
+    assert "could not be priced" in refusals
+    assert "decoder[0].experts: 3 experts" in refusals
+    assert latency_line == "latency_ms <= 12: this cost could not be computed for any of them"
+    assert not any(entry.feasible for entry in CandidateLog(path).entries)
+
+
+def test_a_member_that_can_be_priced_is_found_behind_many_that_cannot(path):
+    """Refusals cost nothing, so they do not count among the measurements."""
+    bounds = (Constraint("latency_ms", 1000),)
+
+    def only_one_width(a):
+        if {a.encoder_width, a.decoder_width, *a.encoder[0].experts, *a.encoder[1].experts} != {32}:
+            raise InputError("no price")
+        return 1.0
+
+    costs = COSTS | {"latency_ms": only_one_width}
+    found = check_feasible(ToySpace(), bounds, costs, random.Random(0), CandidateLog(path))
+    assert (found.encoder_width, found.decoder_width) == (32, 32)
+    tried = [entry for entry in CandidateLog(path).entries if entry.strategy == "feasibility"]
+    assert len(tried) > MEASUREMENTS

@@ -226,27 +226,37 @@ class TestCandidates:
         assert (tmp_path / "c.png").stat().st_size > 1000
 
 
+# fmt: off
 RESULTS = [
-    Result("dense", 12.0, 40.0, 12.5, 120.0, 1.2e9, 3e6, 3e6, 0.0, 200 * 2**20, 6.5),
-    Result("auto|moe", bleu=13.456, latency_ms=50.0, flops=0.8e9, parameters=5e6, sparsity=0.6),
+    Result("dense", 12.0, 40.0, 12.5, 118.0, 120.0, 1.2e9, 1.2e9, 3e6, 3e6, 0.0, 200 * 2**20, 6.5),
+    Result(
+        "auto|moe", bleu=13.456, predicted_latency_ms=49.04, latency_ms=50.0, flops=0.8e9,
+        flops_as_routed=0.7654e9, parameters=5e6, sparsity=0.6,
+    ),
 ]
+# fmt: on
 
 
 class TestTables:
     def test_markdown(self) -> None:
         assert tables.to_markdown(RESULTS, "dense") == (
-            "| system | BLEU | chrF | tokenised BLEU | latency (ms) | speed-up | GFLOPs | FLOPs reduction "
+            "| system | BLEU | chrF | tokenised BLEU | predicted (ms) | latency (ms) | speed-up | GFLOPs "
+            "| GFLOPs as routed | FLOPs reduction "
             "| parameters (M) | active (M) | sparsity | memory (MiB) | training (min) |\n"
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
-            "| dense | 12.00 | 40.00 | 12.50 | 120.0 | 1.00× | 1.2 | 1.00× | 3.00 | 3.00 | 0% | 200 | 6.5 |\n"
-            "| auto\\|moe | 13.46 | – | – | 50.0 | 2.40× | 0.8 | 1.50× | 5.00 | – | 60% | – | – |\n"
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: "
+            "| ---: | ---: |\n"
+            "| dense | 12.00 | 40.00 | 12.50 | 118.0 | 120.0 | 1.00× | 1.2 | 1.2 | 1.00× | 3.00 | 3.00 "
+            "| 0% | 200 | 6.5 |\n"
+            "| auto\\|moe | 13.46 | – | – | 49.0 | 50.0 | 2.40× | 0.8 | 0.765 | 1.50× | 5.00 | – | 60% "
+            "| – | – |\n"
         )
 
     def test_csv_keeps_every_digit_and_pandas_reads_what_is_missing(self) -> None:
         text = tables.to_csv(RESULTS, "dense")
         assert next(csv.reader(io.StringIO(text))) == [
-            "system", "bleu", "chrf", "tokenised_bleu", "latency_ms", "speed_up", "flops", "flops_reduction",
-            "parameters", "active_parameters", "sparsity", "memory_bytes", "train_minutes",
+            "system", "bleu", "chrf", "tokenised_bleu", "predicted_latency_ms", "latency_ms", "speed_up",
+            "flops", "flops_as_routed", "flops_reduction", "parameters", "active_parameters", "sparsity",
+            "memory_bytes", "train_minutes",
         ]  # fmt: skip
         frame = pandas.read_csv(io.StringIO(text)).set_index("system")
         row = frame.loc["auto|moe"]

@@ -23,6 +23,7 @@ def write_report(
     *,
     results: Mapping[str, Mapping[str, Any]],
     latencies: Mapping[str, Mapping[str, Any]],
+    chosen: Mapping[str, Mapping[str, Any]],
     candidate_log: Path,
     trainings: Mapping[str, Path],
     score_label: str,
@@ -31,20 +32,24 @@ def write_report(
 
     Args:
         results: by system, the evaluation stage's `result.json`.
-        latencies: by system, the fields of a `Latency`.
+        latencies: by system, the fields of a `Latency` and `noise`, why it should not be believed.
+        chosen: by searched system, what the search's `chosen.json` says of it.
         candidate_log: the search's `candidates.jsonl`.
         trainings: by name, the folders with a training history.
         score_label: what the search ranked by.
     """
-    rows = [_row(system, result, latencies[system]) for system, result in results.items()]
+    rows = [
+        _row(system, result, latencies[system], chosen.get(system, {})) for system, result in results.items()
+    ]
     reference = "dense" if "dense" in results else "automoe"
-    noisy = [system for system, latency in latencies.items() if latency["noisy"]]
     notes = [
         "Ratios are against the row `" + reference + "`. Parameters and FLOPs by the papers' accounting "
-        "(without embeddings and output layer; one sentence).",
+        "(without embeddings and output layer; one sentence), for experts equally likely; "
+        '"GFLOPs as routed" is with the shares of tokens that the experts got on the test set.',
         f"BLEU: {results[reference]['scores']['bleu_signature']}",
         f"chrF: {results[reference]['scores']['chrf_signature']}",
-        *([f"The machine was too busy to believe the latency of: {', '.join(noisy)}."] if noisy else []),
+        *(_budget_note(system, found) for system, found in chosen.items() if "measured" in found),
+        *(f"{system}: {latency['noise']}." for system, latency in latencies.items() if latency["noise"]),
     ]
     text = to_markdown(rows, reference) + "\n" + "\n".join(f"- {note}" for note in notes) + "\n"
     (folder / "results.md").write_text(text, encoding="utf-8")
@@ -61,7 +66,7 @@ def write_report(
     )
     entries = CandidateLog(candidate_log).entries
     known = {entry.candidate.architecture: entry.candidate for entry in entries}
-    chosen = known[Architecture.from_dict(winner["architecture"])]
+    winner_candidate = known[Architecture.from_dict(winner["architecture"])]
     others = {
         system: known[architecture]
         for system in ("hat", "random")
@@ -69,19 +74,40 @@ def write_report(
         and (architecture := Architecture.from_dict(results[system]["architecture"])) in known
     }
     scored = [entry.candidate for entry in entries if entry.feasible]
-    for cost in ("latency_ms", "flops"):
+    # Without a bound on the latency, no candidate's is known.
+    for cost in ("latency_ms", "flops") if "latency_ms" in winner_candidate.costs else ("flops",):
         path = folder / f"front_{cost}.png"
-        draw_candidates(entries, cost, path, front(scored, cost), chosen, others, score_label)
+        draw_candidates(entries, cost, path, front(scored, cost), winner_candidate, others, score_label)
 
 
-def _row(system: str, result: Mapping[str, Any], latency: Mapping[str, Any]) -> Result:
+def _row(
+    system: str, result: Mapping[str, Any], latency: Mapping[str, Any], found: Mapping[str, Any]
+) -> Result:
     scores, counts = result["scores"], result["counts"]
     return Result(
         system=system,
         bleu=scores["bleu"],
         chrf=scores["chrf"],
         tokenised_bleu=scores["tokenised_bleu"],
+        predicted_latency_ms=found.get("predicted_latency_ms"),
         latency_ms=latency["latency_ms"],
+        flops_as_routed=result["counts_as_routed"]["flops"],
         train_minutes=result["training"]["seconds"] / 60,
         **{name: counts[name] for name in COUNTED},
     )
+
+
+def _budget_note(system: str, found: Mapping[str, Any]) -> str:
+    """How the search's choice stood against its bound on the latency."""
+    measured, rejected = found["measured"], len(found["rejected"])
+    text = (
+        f"{system}: at the end of the search, {found['predicted_latency_ms']:.1f} ms were predicted, "
+        f"{measured['latency_ms']:.1f} measured"
+    )
+    if measured["maximum_ms"] is None:
+        text += " here, which is not the device of the budget"
+    else:
+        text += f", {measured['maximum_ms']:.1f} allowed"
+    if rejected:
+        text += f"; {rejected} with a better score broke the budget when measured"
+    return f"{text}; {measured['noise']}." if measured["noise"] else f"{text}."

@@ -19,7 +19,10 @@ class Result:
     Args:
         system: its name, once a table.
         bleu, chrf, tokenised_bleu: 0 to 100, on the test set.
-        latency_ms: by the papers' protocol. `flops`: of one sentence, by the published accounting.
+        predicted_latency_ms: what the search went by, for the systems it found.
+        latency_ms: measured, by the papers' protocol.
+        flops: of one sentence, by the published accounting, each expert of a layer equally likely.
+        flops_as_routed: the same with the measured shares of the experts.
         parameters, active_parameters: without embeddings and output layer. `sparsity`: 0 to 1, the
             share of parameters that are not active.
         memory_bytes: weights and the peak of a translation. `train_minutes`: wall time of training.
@@ -29,8 +32,10 @@ class Result:
     bleu: float | None = None
     chrf: float | None = None
     tokenised_bleu: float | None = None
+    predicted_latency_ms: float | None = None
     latency_ms: float | None = None
     flops: float | None = None
+    flops_as_routed: float | None = None
     parameters: float | None = None
     active_parameters: float | None = None
     sparsity: float | None = None
@@ -44,13 +49,19 @@ class _Column:
     text: Callable[[float], str]
 
 
+def _giga(flops: float) -> str:
+    return f"{flops / 1e9:.3g}"
+
+
 _COLUMNS = {
     "bleu": _Column("BLEU", "{:.2f}".format),
     "chrf": _Column("chrF", "{:.2f}".format),
     "tokenised_bleu": _Column("tokenised BLEU", "{:.2f}".format),
+    "predicted_latency_ms": _Column("predicted (ms)", "{:.1f}".format),
     "latency_ms": _Column("latency (ms)", "{:.1f}".format),
     "speed_up": _Column("speed-up", "{:.2f}×".format),
-    "flops": _Column("GFLOPs", lambda flops: f"{flops / 1e9:.3g}"),
+    "flops": _Column("GFLOPs", _giga),
+    "flops_as_routed": _Column("GFLOPs as routed", _giga),
     "flops_reduction": _Column("FLOPs reduction", "{:.2f}×".format),
     "parameters": _Column("parameters (M)", lambda count: f"{count / 1e6:.2f}"),
     "active_parameters": _Column("active (M)", lambda count: f"{count / 1e6:.2f}"),

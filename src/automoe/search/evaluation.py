@@ -12,7 +12,10 @@ from automoe.search.constraint import MEASURED, Constraint, violations
 from automoe.search.log import CandidateLog, Entry
 
 Cost = Callable[[Architecture], float]
-"""A cost of an architecture, in the unit its name says."""
+"""A cost of an architecture, in the unit its name says.
+
+One of `constraint.MEASURED` may raise InputError for an architecture that it cannot price, for instance
+one outside the range of a latency predictor."""
 
 Score = Callable[[Architecture], float]
 """How bad an architecture is: lower is better (a validation loss; -BLEU)."""
@@ -25,6 +28,9 @@ class Pricing:
         costs: cost name -> callable. Those in `constraint.MEASURED` are computed last.
         constraints: which costs may be how large.
         log: the memory.
+
+    Attributes:
+        refusals: the architectures that could not be priced, and why.
 
     Raises:
         InputError: a constraint on a cost that `costs` cannot compute.
@@ -41,6 +47,7 @@ class Pricing:
         if problems:
             raise InputError("constraints", problems)
         self.constraints = tuple(constraints)
+        self.refusals: dict[Architecture, InputError] = {}
         self._counted = {name: cost for name, cost in costs.items() if name not in MEASURED}
         self._measured = {name: cost for name, cost in costs.items() if name in MEASURED}
         self._log = log
@@ -50,12 +57,20 @@ class Pricing:
         return self._compute(self._counted, architecture)
 
     def measured(self, architecture: Architecture) -> dict[str, float]:
-        """The costs that a device is needed for."""
-        return self._compute(self._measured, architecture)
+        """The costs that a device, or what is known of one, is needed for; none if it was refused."""
+        try:
+            return self._compute(self._measured, architecture)
+        except InputError as refusal:
+            self.refusals[architecture] = refusal
+            return {}
 
     def broken(self, costs: Mapping[str, float]) -> tuple[Constraint, ...]:
         """The constraints that those of `costs` that are known break."""
         return violations(self.constraints, costs)
+
+    def keeps(self, costs: Mapping[str, float]) -> bool:
+        """Whether every constraint is known to hold; a cost that is not known keeps no bound."""
+        return all(c.cost in costs for c in self.constraints) and not self.broken(costs)
 
     def _compute(self, costs: Mapping[str, Cost], architecture: Architecture) -> dict[str, float]:
         known = self._log.known(architecture).costs
@@ -84,7 +99,7 @@ class Evaluator:
         self._strategy, self._pricing, self._score, self._log = strategy, pricing, score, log
 
     def evaluate(self, architecture: Architecture, iteration: int) -> Candidate | None:
-        """The candidate with all costs and its score, or None if it breaks a constraint.
+        """The candidate with all costs and its score, or None if it breaks a constraint or has no price.
 
         Raises:
             ValueError: a cost or the score is not a finite number; a search cannot rank it.
@@ -95,7 +110,7 @@ class Evaluator:
         if not self._pricing.broken(costs):
             costs |= self._pricing.measured(architecture)
         score = None
-        feasible = not self._pricing.broken(costs)
+        feasible = self._pricing.keeps(costs)
         if feasible:
             score = self._log.known(architecture).score
             if score is None:

@@ -85,10 +85,12 @@ class SearchResult:
     Args:
         best: the feasible candidate with the lowest score; of equals the first.
         candidates: all scored (so feasible) candidates, in the order they were evaluated.
+        refusals: why each architecture that could not be priced was left out.
     """
 
     best: Candidate
     candidates: tuple[Candidate, ...]
+    refusals: tuple[InputError, ...] = ()
 
 
 def evolve(
@@ -109,8 +111,8 @@ def evolve(
     population; the last population is scored too. A search that finds nothing new any more ends early.
 
     Args:
-        costs: cost name -> callable. All are logged; a latency is measured only for candidates that
-            satisfy the constraints on the other costs.
+        costs: cost name -> callable. All are logged; a latency is asked for only of candidates that
+            satisfy the constraints on the other costs. One that it refuses to price is not feasible.
         score: lower is better; called for feasible candidates only, once each.
         rng: seeded alike, with the same `log`, it continues a search that was killed.
         strategy: the search's name in the log.
@@ -120,8 +122,8 @@ def evolve(
         ValueError: a cost or score is not finite.
     """
     fallback = check_feasible(space, constraints, costs, rng, log)
-    evaluator = Evaluator(strategy, Pricing(costs, constraints, log), score, log)
-    run = _Run(evaluator, progress, settings.budget)
+    pricing = Pricing(costs, constraints, log)
+    run = _Run(Evaluator(strategy, pricing, score, log), progress, settings.budget)
     parents: list[Candidate] = []
 
     def mutant() -> Architecture:
@@ -140,7 +142,7 @@ def evolve(
         if not children:
             break
         population = parents + children
-    return run.result()
+    return run.result(pricing)
 
 
 def random_search(
@@ -162,10 +164,10 @@ def random_search(
     if budget < 1:
         raise InputError("settings of the random search", [f"budget: expected at least 1, got {budget}"])
     fallback = check_feasible(space, constraints, costs, rng, log)
-    evaluator = Evaluator(strategy, Pricing(costs, constraints, log), score, log)
-    run = _Run(evaluator, progress, budget)
+    pricing = Pricing(costs, constraints, log)
+    run = _Run(Evaluator(strategy, pricing, score, log), progress, budget)
     run.initial(lambda: space.sample(rng), budget, fallback)
-    return run.result()
+    return run.result(pricing)
 
 
 class _Run:
@@ -203,8 +205,8 @@ class _Run:
     def best(self) -> Candidate:
         return min(self._scored, key=_score)
 
-    def result(self) -> SearchResult:
-        return SearchResult(self.best(), tuple(self._scored))
+    def result(self, pricing: Pricing) -> SearchResult:
+        return SearchResult(self.best(), tuple(self._scored), tuple(pricing.refusals.values()))
 
 
 def _score(candidate: Candidate) -> float:

@@ -53,17 +53,19 @@ def check_feasible(
         # The smallest member is measured in any case: the error should name a latency to aim for.
         if attempt == 0 or (not pricing.broken(found) and measurements < MEASUREMENTS):
             found |= pricing.measured(architecture)
-            measurements += 1
-        judged = all(constraint.cost in found for constraint in constraints)
-        feasible = judged and not pricing.broken(found)
+            measurements += architecture not in pricing.refusals
+        feasible = pricing.keeps(found)
         entry = Entry("feasibility", 0, len(tried), Candidate(architecture, found), feasible)
         log.append(entry)
         if feasible:
             return architecture
         tried[architecture] = found
+    problems = [*_nearest(constraints, list(tried.values())), _MEND]
+    if pricing.refusals:
+        first = next(iter(pricing.refusals.values()))
+        problems.insert(0, f"{len(pricing.refusals):,} could not be priced; the first: {first}")
     raise InputError(
-        f"no architecture of this space satisfies the constraints ({len(tried):,} were tried)",
-        [*_nearest(constraints, list(tried.values())), _MEND],
+        f"no architecture of this space satisfies the constraints ({len(tried):,} were tried)", problems
     )
 
 
@@ -73,12 +75,19 @@ _MEND = "raise the bounds to at least what the closest needs, or let the space h
 def _nearest(constraints: Sequence[Constraint], tried: Sequence[Mapping[str, float]]) -> list[str]:
     """One line a constraint; the closest member is the one whose worst cost/bound is the lowest."""
     complete = [costs for costs in tried if all(c.cost in costs for c in constraints)]
-    closest = min(complete, key=lambda costs: max(costs[c.cost] / c.maximum for c in constraints))
+    closest = min(
+        complete, key=lambda costs: max(costs[c.cost] / c.maximum for c in constraints), default=None
+    )
     lines = []
     for c in constraints:
-        lowest = min(costs[c.cost] for costs in tried if c.cost in costs)
-        verdict = "kept" if c.holds(closest) else "broken"
-        lines.append(
-            f"{c}: {verdict} by the closest, which needs {closest[c.cost]:,.6g}; lowest found {lowest:,.6g}"
-        )
+        known = [costs[c.cost] for costs in tried if c.cost in costs]
+        if not known:
+            lines.append(f"{c}: this cost could not be computed for any of them")
+        elif closest is None:
+            lines.append(f"{c}: lowest found {min(known):,.6g}")
+        else:
+            lines.append(
+                f"{c}: {'kept' if c.holds(closest) else 'broken'} by the closest, which needs "
+                f"{closest[c.cost]:,.6g}; lowest found {min(known):,.6g}"
+            )
     return lines

@@ -1,0 +1,72 @@
+"""The first stage of a run: the vocabulary, and the corpora as token ids."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from automoe.data.batching import TokenisedCorpus
+from automoe.data.corpus import CorpusSource, load_pairs
+from automoe.data.tokenizer import Tokenizer, train_tokenizer
+from automoe.recipe import Recipe
+from automoe.stages import RunFolder, Stage, write_json
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What every later stage starts from."""
+
+    stage: Stage
+    tokenizer: Tokenizer
+    train: TokenisedCorpus
+    valid: TokenisedCorpus
+
+
+def prepare(recipe: Recipe, run: RunFolder) -> Prepared:
+    """Train the joint vocabulary on the training text and store the corpora as token ids."""
+    data = recipe.data
+    splits = ("train", "valid", "test")
+    rest = {name: value for name, value in recipe.plain("data")["data"].items() if name not in splits}
+    inputs = [rest, {split: corpus_digest(getattr(data, split)) for split in splits}]
+
+    def work(folder: Path) -> None:
+        report: dict[str, Any] = {}
+        train_pairs, loaded = load_pairs(data.train, data.limits)
+        report["train"] = dataclasses.asdict(loaded)
+        texts = (text for pair in train_pairs for text in (pair.source, pair.target))
+        tokenizer = train_tokenizer(texts, data.vocabulary.size, data.vocabulary.kind)
+        tokenizer.save(folder / "tokenizer.json")
+        valid_pairs, loaded = load_pairs(data.valid, data.limits)
+        report["valid"] = dataclasses.asdict(loaded)
+        # The test set is read again much later; what is wrong with it should be known now.
+        report["test"] = dataclasses.asdict(load_pairs(data.test, data.limits)[1])
+        for split, pairs in (("train", train_pairs), ("valid", valid_pairs)):
+            corpus = TokenisedCorpus.build(pairs, tokenizer, data.max_tokens)
+            corpus.save(folder / split)
+            report[split]["pairs_with_tokens_in_range"] = len(corpus)
+        write_json(folder / "report.json", report)
+
+    stage = run.stage("prepare", inputs, work)
+    return Prepared(
+        stage,
+        Tokenizer.load(stage.folder / "tokenizer.json"),
+        TokenisedCorpus.load(stage.folder / "train"),
+        TokenisedCorpus.load(stage.folder / "valid"),
+    )
+
+
+def corpus_digest(source: CorpusSource) -> dict[str, Any]:
+    """What identifies a corpus: its description, and the content of its files."""
+    plain: dict[str, Any] = dataclasses.asdict(source)
+    for key in ("path", "source_path", "target_path"):
+        if plain.get(key):
+            plain[key] = file_digest(Path(plain[key]))
+    return plain
+
+
+def file_digest(path: Path) -> str | None:
+    """The SHA-256 of a file's content; None when there is no such file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

@@ -1,0 +1,98 @@
+"""The end of a search under a latency budget: its best candidate is measured before it wins.
+
+Candidates were priced by a prediction or a short measurement, and the best ones stand close to the bound.
+So they are measured for real, in order of score, until one keeps the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from automoe.architecture import Architecture
+from automoe.errors import InputError
+from automoe.search.candidate import Candidate
+
+MOST_TRIES = 20
+"""Candidates that are measured, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One architecture's latency as it was measured, and the most it may be.
+
+    Attributes:
+        latency_ms: measured with the runs of a figure to report.
+        maximum_ms: the budget; when that is a share of `reference_ms`, the share of the measured one. None
+            when the budget is of another device: then the figure is only for the record.
+        reference_ms: of the largest dense architecture, measured side by side; None for a budget in ms.
+        noise: why the figure should not be believed; None when it may be.
+    """
+
+    latency_ms: float
+    maximum_ms: float | None
+    reference_ms: float | None = None
+    noise: str | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the measured latency keeps the budget, as far as it can be judged."""
+        return self.maximum_ms is None or self.latency_ms <= self.maximum_ms
+
+    def __str__(self) -> str:
+        budget = "on another device" if self.maximum_ms is None else f"allowed {self.maximum_ms:,.4g} ms"
+        return f"measured {self.latency_ms:,.4g} ms, {budget}"
+
+
+Measure = Callable[[Architecture], Measured]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A candidate, with the latency it was searched by among its costs, and as it was measured."""
+
+    candidate: Candidate
+    measured: Measured
+
+    def __str__(self) -> str:
+        return f"predicted {self.candidate.costs['latency_ms']:,.4g} ms, {self.measured}"
+
+
+@dataclass(frozen=True, slots=True)
+class Winner:
+    """The best candidate that keeps its budget when measured, and the better ones that did not."""
+
+    trial: Trial
+    rejected: tuple[Trial, ...]
+
+
+def measured_winner(candidates: Sequence[Candidate], measure: Measure) -> Winner:
+    """Measure candidates in order of score (of equals the first given) until one keeps its budget.
+
+    Args:
+        candidates: at least one; feasible and scored, so with a `latency_ms` among their costs.
+        measure: called at most `MOST_TRIES` times, each time with another architecture.
+
+    Raises:
+        InputError: none of the candidates that were measured keeps it; lists each one's figures.
+    """
+    rejected: list[Trial] = []
+    for candidate in sorted(candidates, key=_score)[:MOST_TRIES]:
+        trial = Trial(candidate, measure(candidate.architecture))
+        if trial.measured.holds:
+            return Winner(trial, tuple(rejected))
+        rejected.append(trial)
+    raise InputError(
+        f"none of the {len(rejected)} best candidates keeps the latency budget when it is measured",
+        [
+            *(f"{trial.candidate.architecture}: {trial}" for trial in rejected),
+            *dict.fromkeys(trial.measured.noise for trial in rejected if trial.measured.noise),
+            "make the device profile again on a quiet machine, or raise search.constraints.latency_ms",
+        ],
+    )
+
+
+def _score(candidate: Candidate) -> float:
+    if candidate.score is None:
+        raise ValueError(f"{candidate.architecture} was not scored")
+    return candidate.score
