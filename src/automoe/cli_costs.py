@@ -63,6 +63,7 @@ def latency(
     """Measure the time of one sentence on this machine, by the papers' protocol."""
     from automoe.architecture import load_architecture
     from automoe.cost.measure import measure_latency
+    from automoe.cost.noise import why_noisy
     from automoe.inference.model_folder import load_model
 
     measured = measure_latency(
@@ -82,8 +83,8 @@ def latency(
     else:
         for name, value in values.items():
             print(f"{name:14} {value}")
-    if measured.noisy:
-        print("the machine was too busy: do not believe this figure", file=sys.stderr)
+    if (doubt := why_noisy(measured)) is not None:
+        print(doubt, file=sys.stderr)
 
 
 predictor_app = typer.Typer(no_args_is_help=True)
