@@ -24,7 +24,7 @@ from automoe.data.corpus import load_pairs
 from automoe.evaluation import evaluate_model
 from automoe.inference.model_folder import load_model
 from automoe.preparation import corpus_digest, prepare
-from automoe.pricing import count_costs, measure_together, protocol_of
+from automoe.pricing import count_costs, measure_together
 from automoe.progress import Reporter
 from automoe.recipe import LoadedRecipe
 from automoe.report.report import write_report
@@ -117,7 +117,7 @@ class Pipeline:
         inputs = [
             trained.fingerprint,
             recipe.plain("translation"),
-            dataclasses.asdict(protocol_of(recipe)),
+            dataclasses.asdict(recipe.protocol()),
             corpus_digest(recipe.data.test),
         ]
 
@@ -154,7 +154,7 @@ class Pipeline:
         """Measure every trained system side by side, so that the ratios can be believed."""
         inputs = [
             {name: stage.fingerprint for name, stage in trained.items()},
-            dataclasses.asdict(protocol_of(self._recipe)),
+            dataclasses.asdict(self._recipe.protocol()),
             self._recipe.latency.runs,
         ]
 

@@ -12,7 +12,6 @@ from automoe.cost.counting import Counts, RoutingShares, count
 from automoe.cost.measure import Latency, measure_latency, random_model
 from automoe.cost.noise import why_noisy
 from automoe.cost.predictor import load_predictor
-from automoe.cost.protocol import MeasuringProtocol
 from automoe.inference.engine import make_engine
 from automoe.model.transformer import Transformer
 from automoe.recipe import Recipe
@@ -23,21 +22,6 @@ COUNTED = ("flops", "parameters", "active_parameters", "memory_bytes")
 
 LatencyMs = Callable[[Architecture], float]
 """The latency of an architecture by one source; InputError when that source cannot tell."""
-
-
-def protocol_of(recipe: Recipe) -> MeasuringProtocol:
-    """How every latency of this recipe is measured."""
-    latency = recipe.latency
-    return MeasuringProtocol(
-        backend=latency.backend,
-        precision=latency.precision,
-        threads=latency.threads,
-        beam_size=latency.beam_size,
-        source_length=latency.source_length,
-        target_length=latency.target_length,
-        vocabulary_size=recipe.data.vocabulary.size,
-        norm=recipe.model.norm,
-    )
 
 
 def count_costs(recipe: Recipe, architecture: Architecture, shares: RoutingShares | None = None) -> Counts:
@@ -90,7 +74,7 @@ def latency_source(recipe: Recipe, file: Path | None, say: Callable[[str], None]
     from automoe.cost.profile import load_profile
 
     profile = load_profile(file)
-    for warning in profile.problems_with(protocol_of(recipe)):
+    for warning in profile.problems_with(recipe.protocol()):
         say(f"  {file}: {warning}")
     return lambda architecture: profile.predict(architecture).latency_ms
 

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from automoe.backends import Backend, Precision
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.corpus import CorpusSource, Limits
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings
@@ -137,6 +138,20 @@ class Recipe(_Section):
     systems: tuple[System, ...] = ("automoe", "dense")
     translation: BeamSettings = BeamSettings()
     latency: LatencySettings = LatencySettings()
+
+    def protocol(self) -> MeasuringProtocol:
+        """How every latency of this recipe is measured."""
+        latency = self.latency
+        return MeasuringProtocol(
+            backend=latency.backend,
+            precision=latency.precision,
+            threads=latency.threads,
+            beam_size=latency.beam_size,
+            source_length=latency.source_length,
+            target_length=latency.target_length,
+            vocabulary_size=self.data.vocabulary.size,
+            norm=self.model.norm,
+        )
 
     def plain(self, *sections: str) -> dict[str, Any]:
         """Some of the recipe's sections as JSON values, for fingerprints."""

@@ -22,7 +22,6 @@ from automoe.pricing import (
     is_of_another_machine,
     latency_source,
     measure_against_budget,
-    protocol_of,
     share_of,
 )
 from automoe.progress import Reporter
@@ -61,12 +60,13 @@ class SearchStages:
         given = latency.predictor if latency.source == "predictor" else latency.profile
         if given is not None:
             return Path(given)
-        protocol = protocol_of(self._recipe)
+        protocol = self._recipe.protocol()
 
         def work(folder: Path) -> None:
             from automoe.cost.probing import make_profile
 
-            make_profile(self._space, protocol, folder / "device.json", self._reporter.say)
+            say, bar = self._reporter.say, self._reporter.bar("profile")
+            make_profile(self._space, protocol, folder / "device.json", say, progress=bar)
 
         inputs = [repr(self._space), dataclasses.asdict(protocol)]
         return self._run.stage("profile", inputs, work).folder / "device.json"
@@ -134,7 +134,7 @@ class SearchStages:
                 # What the budget was found feasible by: measured again, it might come out as infeasible.
                 shutil.copyfile(budget.folder / "candidates.jsonl", log_file)
             log = CandidateLog(log_file)
-            measure = _remembered(self._measurer(latency_file), folder / "measured.json")
+            measure = remembered(self._measurer(latency_file), folder / "measured.json")
             chosen: dict[str, Any] = {}
             evaluated = recipe.search.algorithm.budget
             for system in wanted:
@@ -171,7 +171,7 @@ class SearchStages:
         """What decides the latencies that candidates are priced by."""
         latency = self._recipe.latency
         return [
-            dataclasses.asdict(protocol_of(self._recipe)),
+            dataclasses.asdict(self._recipe.protocol()),
             latency.source if self._bounds_latency else None,
             latency.search_runs if latency.source == "measurement" else None,
             None if file is None else file_digest(file),
@@ -239,7 +239,7 @@ class SearchStages:
         return lambda architecture: validation_loss(network.subnetwork(architecture), batches)
 
 
-def _remembered(measure: Measure, path: Path) -> Measure:
+def remembered(measure: Measure, path: Path) -> Measure:
     """`measure`, each architecture once: figures are kept in `path`, so a killed search finds them there."""
     records: list[dict[str, Any]] = read_json(path) if path.exists() else []
     known = {Architecture.from_dict(r["architecture"]): Measured(**r["measured"]) for r in records}
