@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from automoe.architecture import dense
-from automoe.cost.measure import _ProcessorTimes, _stolen_share, measure_latency, summarise
+from automoe.cost.measure import ProcessorTimes, measure_latency, stolen_share_between, summarise
 from automoe.errors import InputError
 from automoe.model.transformer import Transformer
 from automoe.vocabulary import EOS_ID
@@ -138,13 +138,13 @@ def test_stolen_share_counts_waiting_threads_and_the_hypervisor(tmp_path: Path) 
     before = proc(tmp_path / "before", {"7": (1000, 500)}, "cpu  100 0 50 800 10 0 0 40 0 0")
     after = proc(tmp_path / "after", {"7": (1600, 600), "8": (200, 100)}, "cpu  160 0 60 820 10 0 0 50 0 0")
     # Waited 100 + 100 of 600 + 200 run and 200 waited: 0.2; stolen 10 ticks of 100: 0.1.
-    share = _stolen_share(_ProcessorTimes.read(before), _ProcessorTimes.read(after))
+    share = stolen_share_between(ProcessorTimes.read(before), ProcessorTimes.read(after))
     assert share == pytest.approx(0.3)
 
 
 def test_stolen_share_is_unknown_without_the_system_files(tmp_path: Path) -> None:
-    assert _ProcessorTimes.read(tmp_path) is None
-    assert _stolen_share(None, None) is None
+    assert ProcessorTimes.read(tmp_path) is None
+    assert stolen_share_between(None, None) is None
 
 
 def test_too_few_runs_and_all_other_problems_are_named() -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from automoe.backends import Backend, Precision
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, search_encoded
 from automoe.inference.engine import Engine, make_engine
-from automoe.model.transformer import Transformer
+from automoe.model.transformer import ModelOptions, Transformer
 from automoe.vocabulary import EOS_ID, SPECIAL_TOKENS
 
 FEWEST_RUNS = 10
@@ -113,25 +114,34 @@ def measure_latency(
     generator = torch.Generator().manual_seed(seed)
     encoder_ms: list[float] = []
     decoder_ms: list[float] = []
-    with _threads(threads), torch.inference_mode():
+    with torch_threads(threads), torch.inference_mode():
         if isinstance(subject, Architecture):
             subject = random_model(subject, vocabulary_size, seed)
         engine = make_engine(subject, backend, precision) if isinstance(subject, Transformer) else subject
         device = engine.device
-        before = _ProcessorTimes.read()
+        before = ProcessorTimes.read()
         for run in range(WARM_UP_RUNS + runs):
-            source_BS = _random_source(batch, source_length, vocabulary_size, generator).to(device)
-            started = _now(clock, device)
-            encoded = engine.encode(source_BS)
-            encoded_at = _now(clock, device)
-            search_encoded(engine, encoded, [source_length] * batch, settings)
-            ended = _now(clock, device)
+            source_BS = random_source(batch, source_length, vocabulary_size, generator).to(device)
+            times_ms = timed_run(engine, source_BS, settings, clock)
             if run >= WARM_UP_RUNS:
-                encoder_ms.append(1000 * (encoded_at - started))
-                decoder_ms.append(1000 * (ended - encoded_at))
-        after = _ProcessorTimes.read()
+                encoder_ms.append(times_ms[0])
+                decoder_ms.append(times_ms[1])
+        after = ProcessorTimes.read()
         used_threads = torch.get_num_threads()
-    return summarise(encoder_ms, decoder_ms, _stolen_share(before, after), used_threads)
+    return summarise(encoder_ms, decoder_ms, stolen_share_between(before, after), used_threads)
+
+
+def timed_run(
+    engine: Engine, source_BS: Tensor, settings: BeamSettings, clock: Callable[[], float]
+) -> tuple[float, float]:
+    """Translate once: the encoder's and the decoder's time in ms. Called in `torch.inference_mode`."""
+    batch, source_length = source_BS.shape
+    started = _now(clock, engine.device)
+    encoded = engine.encode(source_BS)
+    encoded_at = _now(clock, engine.device)
+    search_encoded(engine, encoded, [source_length] * batch, settings)
+    ended = _now(clock, engine.device)
+    return 1000 * (encoded_at - started), 1000 * (ended - encoded_at)
 
 
 def summarise(
@@ -158,16 +168,19 @@ def summarise(
     )
 
 
-def random_model(architecture: Architecture, vocabulary_size: int, seed: int) -> Transformer:
-    """A model of this architecture with fresh weights, post-norm; the global generator is left alone."""
+def random_model(
+    architecture: Architecture, vocabulary_size: int, seed: int, norm: Literal["pre", "post"] = "post"
+) -> Transformer:
+    """A model of this architecture with fresh weights; the global generator is left alone."""
     with torch.device("meta"):
-        model = Transformer(architecture, vocabulary_size)
+        model = Transformer(architecture, vocabulary_size, ModelOptions(norm=norm))
     model.to_empty(device="cpu")
     model.initialise(seed)
     return model
 
 
-def _random_source(batch: int, length: int, vocabulary_size: int, generator: torch.Generator) -> Tensor:
+def random_source(batch: int, length: int, vocabulary_size: int, generator: torch.Generator) -> Tensor:
+    """Sentences of random token ids that end with end-of-sentence, (B, S)."""
     source_BS = torch.randint(len(SPECIAL_TOKENS), vocabulary_size, (batch, length), generator=generator)
     source_BS[:, -1] = EOS_ID
     return source_BS
@@ -180,7 +193,8 @@ def _now(clock: Callable[[], float], device: torch.device) -> float:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Within, torch computes with this many threads; None: as it is."""
     usual = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)
@@ -191,7 +205,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class _ProcessorTimes:
+class ProcessorTimes:
     """Linux's counters: of each of this process's threads, and of the machine as a whole.
 
     Attributes:
@@ -204,7 +218,7 @@ class _ProcessorTimes:
     stolen_ticks: int
 
     @staticmethod
-    def read(proc: Path = Path("/proc")) -> _ProcessorTimes | None:
+    def read(proc: Path = Path("/proc")) -> ProcessorTimes | None:
         """None where the system does not have these files."""
         try:
             threads = {}
@@ -213,13 +227,16 @@ class _ProcessorTimes:
                 threads[path.parent.name] = (ran, waited)
             # cpu user nice system idle iowait irq softirq steal ...; guest times are part of user.
             ticks = [int(field) for field in (proc / "stat").read_text().split("\n")[0].split()[1:9]]
-            return _ProcessorTimes(threads, sum(ticks), ticks[7]) if threads else None
+            return ProcessorTimes(threads, sum(ticks), ticks[7]) if threads else None
         except (OSError, ValueError, IndexError):
             return None
 
 
-def _stolen_share(before: _ProcessorTimes | None, after: _ProcessorTimes | None) -> float | None:
-    """Waiting over running and waiting, of this process's threads, plus the hypervisor's share."""
+def stolen_share_between(before: ProcessorTimes | None, after: ProcessorTimes | None) -> float | None:
+    """`Latency.stolen_share` of the time between two readings.
+
+    Waiting over running and waiting, of this process's threads, plus the hypervisor's share.
+    """
     if before is None or after is None:
         return None
     grown = [

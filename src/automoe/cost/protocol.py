@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from automoe.backends import Backend, Precision
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuringProtocol:
@@ -18,8 +20,8 @@ class MeasuringProtocol:
         norm: position of the layer norms.
     """
 
-    backend: str = "torch"
-    precision: str = "float32"
+    backend: Backend = "torch"
+    precision: Precision = "float32"
     threads: int = 2
     beam_size: int = 5
     source_length: int = 30

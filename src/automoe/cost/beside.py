@@ -1,0 +1,129 @@
+"""Measuring a model beside another, in turns, so that a slow minute of the machine touches both.
+
+A virtual machine's speed drifts by tens of percent within minutes (its neighbours use the memory, too),
+far more than the parts of an architecture that are to be told apart. The ratio of two models that take
+turns stays.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator
+
+from automoe.architecture import Architecture
+from automoe.cost.measure import (
+    MOST_RELATIVE_SPREAD,
+    MOST_STOLEN_SHARE,
+    WARM_UP_RUNS,
+    ProcessorTimes,
+    random_model,
+    random_source,
+    stolen_share_between,
+    timed_run,
+    torch_threads,
+)
+from automoe.cost.protocol import MeasuringProtocol
+from automoe.inference.beam import BeamSettings
+from automoe.inference.engine import Engine, make_engine
+
+SHORTEST_TURN_MS = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """The time of a model relative to a reference that was measured in turn with it.
+
+    Attributes:
+        encoder, decoder: model's time by reference's time; medians over the turns.
+        reference_encoder_ms, reference_decoder_ms: the reference's own times; medians over the turns.
+        spread: interquartile range over the turns of the ratio of the whole latencies, relative to it.
+        stolen_share: as in `Latency`, of the whole measurement.
+    """
+
+    encoder: float
+    decoder: float
+    reference_encoder_ms: float
+    reference_decoder_ms: float
+    spread: float
+    stolen_share: float | None
+
+    @property
+    def noisy(self) -> bool:
+        """Whether it should not be believed, by the measure of `Latency.noisy`."""
+        return self.spread > MOST_RELATIVE_SPREAD or (self.stolen_share or 0.0) > MOST_STOLEN_SHARE
+
+
+class Reference:
+    """A model that stays loaded, for others to be measured beside it.
+
+    Args:
+        architecture: gets random weights, like everything that is measured.
+        protocol: how to measure.
+
+    Raises:
+        InputError: there is no such backend or precision.
+    """
+
+    def __init__(self, architecture: Architecture, protocol: MeasuringProtocol) -> None:
+        self._protocol = protocol
+        self._engine = self._make(architecture, protocol.vocabulary_size)
+
+    def measure(
+        self,
+        architecture: Architecture,
+        turns: int,
+        *,
+        vocabulary_size: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> Ratio:
+        """Measure an architecture beside the reference.
+
+        Each turn has its own random sentence. A turn lasts one run, or if that is short, as many as make
+        `SHORTEST_TURN_MS`, and then the first is not counted: it fetched the weights back into the
+        caches, where they would have stayed had the other model not run.
+
+        Args:
+            turns: of each model. `vocabulary_size`: None, the protocol's. `clock`: seconds.
+        """
+        p = self._protocol
+        engine = self._make(architecture, vocabulary_size or p.vocabulary_size)
+        settings = BeamSettings.exactly(p.target_length, p.beam_size)
+        generator = Generator().manual_seed(0)
+
+        def turn(engine: Engine, runs: int) -> tuple[float, float]:
+            source_BS = random_source(1, p.source_length, engine.vocabulary_size, generator)
+            source_BS = source_BS.to(engine.device)
+            times = [timed_run(engine, source_BS, settings, clock) for _ in range(runs)]
+            encoder_ms, decoder_ms = zip(*times[1 if runs > 1 else 0 :], strict=True)
+            return statistics.median(encoder_ms), statistics.median(decoder_ms)
+
+        def runs_of(engine: Engine) -> int:
+            run_ms = sum([turn(engine, 1) for _ in range(WARM_UP_RUNS)][-1])
+            return 1 if run_ms >= SHORTEST_TURN_MS else 1 + math.ceil(SHORTEST_TURN_MS / run_ms)
+
+        with torch_threads(p.threads), torch.inference_mode():
+            runs, reference_runs = runs_of(engine), runs_of(self._engine)
+            before = ProcessorTimes.read()
+            pairs = [(turn(self._engine, reference_runs), turn(engine, runs)) for _ in range(turns)]
+            after = ProcessorTimes.read()
+        whole = [sum(ours) / sum(reference) for reference, ours in pairs]
+        lower, middle, upper = statistics.quantiles(whole, n=4, method="inclusive")
+        return Ratio(
+            encoder=statistics.median(ours[0] / reference[0] for reference, ours in pairs),
+            decoder=statistics.median(ours[1] / reference[1] for reference, ours in pairs),
+            reference_encoder_ms=statistics.median(reference[0] for reference, _ in pairs),
+            reference_decoder_ms=statistics.median(reference[1] for reference, _ in pairs),
+            spread=(upper - lower) / middle,
+            stolen_share=stolen_share_between(before, after),
+        )
+
+    def _make(self, architecture: Architecture, vocabulary_size: int) -> Engine:
+        p = self._protocol
+        model = random_model(architecture, vocabulary_size, seed=0, norm=p.norm)
+        return make_engine(model, p.backend, p.precision, p.threads)

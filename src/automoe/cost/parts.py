@@ -1,0 +1,192 @@
+"""What an architecture's latency is made of: parts whose times add up, each measurable on a device.
+
+The model is linear. Per stack: an overhead (embedding, bookkeeping of the beam search, everything that
+every step does), the decoder's output layer, and for each layer its attention and its experts.
+
+A mixture of experts of different sizes costs the mean of the mixtures that have all experts of one size:
+with E experts and n_e tokens sent to expert e, a mixture takes `overhead(E) + sum_e c(size_e, n_e)`, and
+as long as no position among the experts is special (all n_e have one distribution) the expectation is
+`1/E sum_e M(E, size_e)`, where `M(E, s)` is the mixture of E experts of size s. Likewise, c is linear in
+the size, so that sizes between two measured ones are interpolated.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.errors import InputError
+
+Stack = Literal["encoder", "decoder"]
+STACKS: tuple[Stack, ...] = ("encoder", "decoder")
+Part = Literal["overhead", "output", "self_attention", "cross_attention", "keys_values", "experts"]
+
+
+class Term(NamedTuple):
+    """One part of a given size; fields that do not matter to the part are 0.
+
+    Attributes:
+        width: of the stack; for `keys_values`, of the encoder.
+        layers_attended: of `cross_attention`, and of `keys_values`: what a decoder layer reads of the
+            encoder, projected once a sentence. Backends count it to one stack or the other.
+        experts, top_k, ffn_size: a feed-forward sub-layer with that many experts, all of that size. One
+            expert of size 0 is no part: it takes no time.
+    """
+
+    stack: Stack
+    part: Part
+    width: int
+    heads: int = 0
+    layers_attended: int = 0
+    experts: int = 0
+    top_k: int = 0
+    ffn_size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """`weight` times `term`, in this layer (None: in the stack as a whole)."""
+
+    layer: int | None
+    term: Term
+    weight: float
+
+
+class Inventory:
+    """The parts that are known, and how architectures are put together from them.
+
+    Args:
+        terms: the known parts.
+    """
+
+    def __init__(self, terms: Iterable[Term]) -> None:
+        self.terms = frozenset(terms)
+        grids: dict[tuple[Stack, int, int], dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+        for term in self.terms:
+            if term.part == "experts":
+                grids[term.stack, term.width, term.top_k][term.experts].add(term.ffn_size)
+        # (stack, width, top_k) -> number of experts -> sizes, ascending.
+        self._sizes = {
+            key: {count: tuple(sorted(sizes)) for count, sizes in sorted(grid.items())}
+            for key, grid in grids.items()
+        }
+        self._counts = {key: tuple(grid) for key, grid in self._sizes.items()}
+
+    def uses(self, architecture: Architecture) -> list[Use]:
+        """The parts of an architecture, with their weights: its latency is the weighted sum of their times.
+
+        Numbers of experts (from 2 up) and FFN sizes (above 0) between known ones are interpolated.
+
+        Raises:
+            InputError: naming every part that is not known and cannot be interpolated.
+        """
+        a = architecture
+        problems: list[str] = []
+        found: list[Use] = []
+
+        def need(where: str, layer: int | None, term: Term, weight: float = 1.0) -> None:
+            if term in self.terms:
+                found.append(Use(layer, term, weight))
+            else:
+                problems.append(f"{where}: {_unknown(term, self.terms)}")
+
+        need("encoder_width", None, Term("encoder", "overhead", a.encoder_width))
+        for index, layer in enumerate(a.encoder):
+            where = f"encoder[{index}]"
+            need(where, index, Term("encoder", "self_attention", a.encoder_width, layer.self_attention_heads))
+            self._add_experts(where, index, ("encoder", a.encoder_width), layer, found, problems)
+        width = a.decoder_width
+        need("decoder_width", None, Term("decoder", "overhead", width))
+        need("decoder_width", None, Term("decoder", "output", width))
+        for index, decoder_layer in enumerate(a.decoder):
+            where = f"decoder[{index}]"
+            attended = decoder_layer.encoder_layers_attended
+            heads = decoder_layer.cross_attention_heads
+            need(where, index, Term("decoder", "self_attention", width, decoder_layer.self_attention_heads))
+            need(where, index, Term("decoder", "cross_attention", width, heads, attended))
+            for stack in STACKS:
+                place = index if stack == "decoder" else None
+                need(where, place, Term(stack, "keys_values", a.encoder_width, layers_attended=attended))
+            self._add_experts(where, index, ("decoder", width), decoder_layer, found, problems)
+        if problems:
+            raise InputError("parts of this architecture were not measured", list(dict.fromkeys(problems)))
+        return found
+
+    def _add_experts(
+        self,
+        where: str,
+        index: int,
+        place: tuple[Stack, int],
+        layer: EncoderLayer | DecoderLayer,
+        found: list[Use],
+        problems: list[str],
+    ) -> None:
+        experts, top_k = layer.experts, layer.top_k
+        if experts == (0,):
+            return
+        key = (*place, top_k)
+        counts = _between(self._counts.get(key, ()), len(experts), least=2)
+        if not counts:
+            known = _listed(self._counts.get(key, ()))
+            problems.append(
+                f"{where}.experts: {len(experts)} experts with top_k {top_k} at width {place[1]} were not "
+                f"measured (measured: {known})"
+            )
+        for size, times in Counter(experts).items():
+            for count, count_weight in counts:
+                sizes = _between(self._sizes[key][count], size, least=1)
+                if not sizes:
+                    known = _listed(self._sizes[key][count])
+                    problems.append(
+                        f"{where}.experts: FFN size {size} is outside what was measured ({known})"
+                    )
+                for known_size, size_weight in sizes:
+                    term = Term(
+                        place[0], "experts", place[1], experts=count, top_k=top_k, ffn_size=known_size
+                    )
+                    found.append(Use(index, term, times / len(experts) * count_weight * size_weight))
+
+
+@lru_cache(maxsize=4096)
+def _between(known: tuple[int, ...], value: int, least: int) -> tuple[tuple[int, float], ...]:
+    """Linear interpolation: known values and their weights; nothing where it would be a guess.
+
+    Args:
+        known: ascending.
+        least: a known value below it is no end of an interval; it is of another kind.
+    """
+    place = bisect_left(known, value)
+    if place < len(known) and known[place] == value:
+        return ((value, 1.0),)
+    if place == 0 or place == len(known) or known[place - 1] < least:
+        return ()
+    low, high = known[place - 1], known[place]
+    share = (value - low) / (high - low)
+    return ((low, 1 - share), (high, share))
+
+
+def _unknown(term: Term, terms: frozenset[Term]) -> str:
+    """Why the term is unknown: its width, or its heads and attended layers at that width."""
+    widths = sorted({t.width for t in terms if (t.stack, t.part) == (term.stack, term.part)})
+    if term.width not in widths:
+        of = "encoder width" if term.part == "keys_values" else "width"
+        return f"{of} {term.width} was not measured (measured: {_listed(widths)})"
+    alike = [t for t in terms if t[:3] == term[:3]]
+    known = sorted({(t.heads, t.layers_attended) for t in alike})
+    name = term.part.replace("_", "-")
+    if term.part == "cross_attention":
+        pairs = ", ".join(f"{heads} over {attended}" for heads, attended in known)
+        return (
+            f"{name} of {term.heads} heads over {term.layers_attended} encoder layers was not measured "
+            f"(measured: {pairs})"
+        )
+    return f"{name} of {term.heads} heads was not measured (measured: {_listed(h for h, _ in known)})"
+
+
+def _listed(values: Iterable[int]) -> str:
+    return ", ".join(map(str, values)) or "nothing"
