@@ -16,7 +16,8 @@ Names: S source and T target tokens, R rows (positions) the decoder computes, D 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
@@ -111,29 +112,34 @@ def count(
     layers, calls = _layers(a), _expert_calls(a, routing_shares)
     active: float
     parameters = active = _always_active_parameters(a, norm)
+    expected: list[float] = []
+    smallest, largest = [], []
     for (_, width, layer), calls_E in zip(layers, calls, strict=True):
         parameters_E = [_expert_parameters(width, size) for size in layer.experts]
         parameters += sum(parameters_E)
         active += _dot(calls_E, parameters_E)
+        expected.append(_dot(calls_E, layer.experts))
+        ascending = sorted(layer.experts)
+        smallest.append(sum(ascending[: layer.top_k]))
+        largest.append(sum(ascending[-layer.top_k :]))
 
-    expected = [_dot(calls_E, layer.experts) for (_, _, layer), calls_E in zip(layers, calls, strict=True)]
-    smallest = [sum(sorted(layer.experts)[: layer.top_k]) for _, _, layer in layers]
-    largest = [sum(sorted(layer.experts)[-layer.top_k :]) for _, _, layer in layers]
     lengths = source_length, target_length
+    papers = _teacher_forced(a, *lengths, norm).flops
     total_parameters = parameters + vocabulary_size * max(a.encoder_width, a.decoder_width)
     peak_values = _peak_values(a, *lengths, vocabulary_size, beam_size)
     rows = beam_size * target_length
     self_pairs = beam_size * target_length * (target_length + 1) // 2  # step t sees t cached keys
-    translation = _work(a, source_length, rows, self_pairs, expected, norm)
+    translation = _work(a, source_length, rows, self_pairs, norm).flops
+    translation += 2 * _expert_products(a, source_length, rows, expected)
     return Counts(
         parameters=parameters,
         active_parameters=round(active),
         sparsity=1 - active / parameters,
-        flops=round(_teacher_forced(a, *lengths, expected, norm).flops),
-        flops_min=round(_teacher_forced(a, *lengths, smallest, norm).flops),
-        flops_max=round(_teacher_forced(a, *lengths, largest, norm).flops),
+        flops=round(papers + 2 * _expert_products(a, *lengths, expected)),
+        flops_min=round(papers + 2 * _expert_products(a, *lengths, smallest)),
+        flops_max=round(papers + 2 * _expert_products(a, *lengths, largest)),
         total_parameters=total_parameters,
-        total_flops=round(translation.flops + 2 * rows * a.decoder_width * vocabulary_size),
+        total_flops=round(translation + 2 * rows * a.decoder_width * vocabulary_size),
         memory_bytes=FLOAT32_BYTES * (total_parameters + peak_values),
     )
 
@@ -150,14 +156,18 @@ def teacher_forced_work(
     _check(source_length=source_length, target_length=target_length)
     calls = _expert_calls(architecture, routing_shares)
     sizes = [_dot(c, x.experts) for (_, _, x), c in zip(_layers(architecture), calls, strict=True)]
-    return _teacher_forced(architecture, source_length, target_length, sizes, norm)
+    work = _teacher_forced(architecture, source_length, target_length, norm)
+    return replace(
+        work, linear=work.linear + _expert_products(architecture, source_length, target_length, sizes)
+    )
 
 
-def _layers(a: Architecture) -> list[tuple[str, int, EncoderLayer | DecoderLayer]]:
+@lru_cache(maxsize=1)  # one count asks for the same several times
+def _layers(a: Architecture) -> tuple[tuple[str, int, EncoderLayer | DecoderLayer], ...]:
     """Name, width and layer, encoder first."""
-    encoder = [(f"encoder.{index}", a.encoder_width, layer) for index, layer in enumerate(a.encoder)]
-    decoder = [(f"decoder.{index}", a.decoder_width, layer) for index, layer in enumerate(a.decoder)]
-    return [*encoder, *decoder]
+    encoder = ((f"encoder.{index}", a.encoder_width, layer) for index, layer in enumerate(a.encoder))
+    decoder = ((f"decoder.{index}", a.decoder_width, layer) for index, layer in enumerate(a.decoder))
+    return (*encoder, *decoder)
 
 
 def _expert_calls(a: Architecture, shares: RoutingShares | None) -> list[list[float]]:
@@ -201,12 +211,10 @@ def _expert_parameters(width: int, size: int) -> int:
     return (width + 1) * size + (size + 1) * width if size else 0
 
 
-def _teacher_forced(
-    a: Architecture, source_length: int, target_length: int, active_ffn_sizes: Sequence[float], norm: str
-) -> Work:
-    """One pass over a sentence pair as the papers count it: full attention matrices, unmasked."""
+def _teacher_forced(a: Architecture, source_length: int, target_length: int, norm: str) -> Work:
+    """A pass over a sentence pair, experts apart, as the papers count: full attention matrices, unmasked."""
     T = target_length
-    work = _work(a, source_length, T, T * T, active_ffn_sizes, norm)
+    work = _work(a, source_length, T, T * T, norm)
     # The published figures come from a tracer, which also saw one product per position (position times
     # padding mask) and three per attention (batch times heads, for the shapes of q, k and v). This is
     # inferred: it is what makes the three figures known to the last digit come out.
@@ -214,14 +222,11 @@ def _teacher_forced(
     return Work(work.linear, work.attention, work.norm, work.elementwise + traced)
 
 
-def _work(
-    a: Architecture, S: int, R: int, self_pairs: int, active_ffn_sizes: Sequence[float], norm: str
-) -> Work:
-    """An encoder pass over S tokens and R decoder rows.
+def _work(a: Architecture, S: int, R: int, self_pairs: int, norm: str) -> Work:
+    """An encoder pass over S tokens and R decoder rows, without the experts' own products.
 
     Args:
         self_pairs: query-key pairs of one decoder self-attention.
-        active_ffn_sizes: FFN columns a token uses in each layer, expected, encoder first.
     """
     q, enc, dec = a.qkv_dim, a.encoder_width, a.decoder_width
     linear = 4 * S * enc * q * len(a.encoder) + 6 * R * dec * q * len(a.decoder)
@@ -234,14 +239,23 @@ def _work(
     if norm == "pre":
         norms += S * enc * _outputs_attended(a) + R * dec
     elementwise = S * enc + R * dec + S * q * len(a.encoder) + 2 * R * q * len(a.decoder)
-    experts: float = 0
-    for index, ((_, width, layer), size) in enumerate(zip(_layers(a), active_ffn_sizes, strict=True)):
-        rows = S if index < len(a.encoder) else R
-        experts += rows * 2 * width * size
+    for index, (_, width, layer) in enumerate(_layers(a)):
         if len(layer.experts) > 1:
+            rows = S if index < len(a.encoder) else R
             linear += rows * width * len(layer.experts)
             elementwise += rows * width * layer.top_k
-    return Work(linear + experts, attention, norms, elementwise)
+    return Work(linear, attention, norms, elementwise)
+
+
+def _expert_products(a: Architecture, S: int, R: int, active_ffn_sizes: Sequence[float]) -> float:
+    """Multiply-accumulates of the experts, for S encoder tokens and R decoder rows.
+
+    Args:
+        active_ffn_sizes: FFN columns a token uses in each layer, encoder first.
+    """
+    depth = len(a.encoder)
+    encoder, decoder = sum(active_ffn_sizes[:depth]), sum(active_ffn_sizes[depth:])
+    return 2 * (S * a.encoder_width * encoder + R * a.decoder_width * decoder)
 
 
 def _peak_values(a: Architecture, S: int, T: int, V: int, beam_size: int) -> int:
