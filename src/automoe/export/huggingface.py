@@ -1,0 +1,217 @@
+"""A trained model as a Hugging Face folder, which `transformers` loads without this package.
+
+    model.safetensors         the same tensors, renamed by `exported_name`
+    config.json               architecture, special tokens, which classes of the folder to use
+    generation_config.json    the beam search under which `generate` gives this package's translations
+    tokenizer.json            the vocabulary; end-of-sentence is appended to a source
+    tokenizer_config.json     the special tokens
+    *_automoe.py              the model for `transformers` (`hf_template/`)
+    README.md                 the model card
+
+Writing it needs no `transformers`: these files are plain JSON and safetensors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from tokenizers import normalizers
+from tokenizers.processors import TemplateProcessing
+from torch import Tensor
+
+from automoe.errors import InputError
+from automoe.export.model_card import model_card
+from automoe.inference.beam import BeamSettings
+from automoe.inference.model_folder import CONFIG, TOKENIZER, WEIGHTS, load_model, read_card
+from automoe.model.transformer import Transformer
+from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
+
+MODEL_TYPE = "automoe"
+MAX_SOURCE_TOKENS = 1024  # transformers warns of a longer source, as the `Translator` refuses it
+UNKNOWN_CHARACTER = "\ufffe"  # no character of Unicode, so of no vocabulary
+TEMPLATE = ("configuration_automoe.py", "modeling_automoe.py", "pipeline_automoe.py")
+_RENAMES = (
+    (r"^embedding$", "encoder.embedding.weight"),
+    (r"^(encoder|decoder)_norm\.", r"\1.norm."),
+    (r"^(encoder|decoder)\.(\d+)\.", r"\1.layers.\2."),
+    (r"\.ffn\.mixture\.", ".mixture."),
+    (r"_residual\.norm\.", "_norm."),
+)
+
+
+def export_huggingface(folder: Path, output: Path) -> None:
+    """Write the model folder `folder` as the Hugging Face folder `output`, complete or not at all.
+
+    An earlier export at `output` is replaced.
+
+    Args:
+        folder: as `save_model` wrote it.
+        output: does not exist, is empty, or is an earlier export.
+
+    Raises:
+        InputError: `folder` is not a model folder; `output` is anything else, or cannot be written.
+    """
+    _check_output(output)
+    model, _ = load_model(folder)
+    partial, replaced = (output.parent / f".{output.name}.{os.getpid()}.{part}" for part in ("new", "old"))
+    try:
+        partial.mkdir(parents=True)
+        _write(partial, folder, model)
+        if output.exists():
+            output.rename(replaced)
+        partial.rename(output)
+    except (OSError, SafetensorError) as error:
+        if replaced.exists():
+            replaced.rename(output)
+        raise InputError(f"{output}: the export cannot be written", [str(error)]) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def exported_name(name: str) -> str:
+    """The name under which the exported folder holds the tensor `name` of `Transformer.state_dict()`."""
+    for pattern, replacement in _RENAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _check_output(output: Path) -> None:
+    if not output.is_symlink() and not output.exists():
+        return
+    if output.is_symlink() or not output.is_dir():
+        raise InputError(f"{output}: is not a folder", ["give the name of a new one"])
+    if any(output.iterdir()) and not _is_export(output):
+        problem = "it has files that no export to huggingface wrote: give a new folder, or empty this one"
+        raise InputError(f"{output}: would be overwritten", [problem])
+
+
+def _is_export(output: Path) -> bool:
+    try:
+        config = json.loads((output / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("model_type") == MODEL_TYPE
+
+
+def _write(output: Path, folder: Path, model: Transformer) -> None:
+    settings = BeamSettings()
+    tensors: dict[str, Tensor] = model.state_dict()
+    weights = {exported_name(name): tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}
+    save_file(weights, output / WEIGHTS, metadata={"format": "pt"})
+    _write_tokenizer(output, folder / TOKENIZER)
+    _write_json(output / CONFIG, _config(model, settings))
+    _write_json(output / "generation_config.json", _generation_config(settings))
+    template = resources.files("automoe.export") / "hf_template"
+    for name in TEMPLATE:
+        (output / name).write_text((template / name).read_text(encoding="utf-8"), encoding="utf-8")
+    card = model_card(model, read_card(folder), settings)
+    (output / "README.md").write_text(card, encoding="utf-8")
+
+
+def _config(model: Transformer, settings: BeamSettings) -> dict[str, Any]:
+    return {
+        "model_type": MODEL_TYPE,
+        "architectures": ["AutomoeForTranslation"],
+        "auto_map": {
+            "AutoConfig": "configuration_automoe.AutomoeConfig",
+            "AutoModelForSeq2SeqLM": "modeling_automoe.AutomoeForTranslation",
+        },
+        "custom_pipelines": {
+            "translation": {
+                "impl": "pipeline_automoe.AutomoeTranslationPipeline",
+                "pt": ["AutoModelForSeq2SeqLM"],
+                "tf": [],
+            }
+        },
+        "architecture": model.architecture.to_dict(),
+        "vocab_size": model.vocabulary_size,
+        "norm": model.options.norm,
+        "max_length_ratio": settings.max_length_ratio,
+        "max_length_extra": settings.max_length_extra,
+        "is_encoder_decoder": True,
+        "torch_dtype": "float32",
+        **_special_token_ids(),
+    }
+
+
+def _generation_config(settings: BeamSettings) -> dict[str, Any]:
+    """`generate`'s names for the beam search of this package.
+
+    It too divides by the length, end-of-sentence counted, to the power `length_penalty`, and with
+    `early_stopping` it too is done when as many hypotheses are finished as there are beams.
+    `min_new_tokens` n forbids end-of-sentence up to the n-th token, ours up to the one before `min_length`.
+    The longest translation depends on the source: the model's own `generate` sees to it.
+    """
+    return {
+        "num_beams": settings.beam_size,
+        "do_sample": False,
+        "length_penalty": settings.length_penalty,
+        "early_stopping": True,
+        "min_new_tokens": settings.min_length - 1,
+        "suppress_tokens": [PAD_ID, BOS_ID],
+        **_special_token_ids(),
+    }
+
+
+def _special_token_ids() -> dict[str, int]:
+    return {
+        "pad_token_id": PAD_ID,
+        "bos_token_id": BOS_ID,
+        "eos_token_id": EOS_ID,
+        "decoder_start_token_id": BOS_ID,
+    }
+
+
+def _write_tokenizer(output: Path, source: Path) -> None:
+    tokenizer = tokenizers.Tokenizer.from_str(source.read_text(encoding="utf-8"))
+    _replace_special_words(tokenizer)
+    end = SPECIAL_TOKENS[EOS_ID]
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, EOS_ID)]
+    )
+    (output / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    names = {"pad_token": PAD_ID, "bos_token": BOS_ID, "eos_token": EOS_ID, "unk_token": UNK_ID}
+    _write_json(
+        output / "tokenizer_config.json",
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **{name: SPECIAL_TOKENS[token] for name, token in names.items()},
+            "model_input_names": ["input_ids", "attention_mask"],
+            "model_max_length": MAX_SOURCE_TOKENS,
+            "padding_side": "right",
+            # A text that spells "</s>" is spelled, as here; it does not end the sentence.
+            "split_special_tokens": True,
+            "clean_up_tokenization_spaces": False,
+        },
+    )
+
+
+def _replace_special_words(tokenizer: tokenizers.Tokenizer) -> None:
+    """Let a text that spells a special token get `<unk>` for it, as from `Tokenizer.encode`.
+
+    Only where the vocabulary cannot spell the word, for want of a `<` say, and would take the token itself.
+    """
+    tokenizer.encode_special_tokens = True
+    special = [
+        normalizers.Replace(word, UNKNOWN_CHARACTER)
+        for word in SPECIAL_TOKENS[:UNK_ID]
+        if min(tokenizer.encode(word).ids, default=UNK_ID) < UNK_ID
+    ]
+    if special:
+        first = [tokenizer.normalizer] if tokenizer.normalizer else []
+        tokenizer.normalizer = normalizers.Sequence([*first, *special])
+
+
+def _write_json(path: Path, plain: dict[str, Any]) -> None:
+    path.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
