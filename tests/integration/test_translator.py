@@ -169,18 +169,45 @@ def test_missing_files_are_all_named(tmp_path: Path) -> None:
     assert len(refused.value.problems) == 3
 
 
-def test_a_pickle_is_never_loaded(model: Transformer, tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_pickle_is_refused_unread(model: Transformer, tokenizer: Tokenizer, tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, ...]:
             return (Path.touch, (tmp_path / "sprung",))
 
-    save_model(tmp_path, model, tokenizer, {})
-    (tmp_path / "pytorch_model.bin").write_bytes(pickle.dumps(Trap()))
-    load_model(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes(pickle.dumps(Trap()))
+    folder = tmp_path / "model"
+    save_model(folder, model, tokenizer, {})
+    names = ["pytorch_model.bin", "a.pt", "b.PTH", "c.ckpt", "d.pkl", "e.pickle"]
+    for name in names:
+        (folder / name).write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(InputError, match="trusted") as refused:
+        load_model(folder)
+    assert sorted(problem.split(" ")[0] for problem in refused.value.problems) == sorted(names)
+    for name in names:
+        (folder / name).unlink()
+    load_model(folder)
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Trap()))
     with pytest.raises(InputError, match="safetensors"):
-        load_model(tmp_path)
+        load_model(folder)
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_link_out_of_the_folder_is_refused(
+    model: Transformer, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    save_model(folder, model, tokenizer, {})
+    (folder / "tokenizer.json").rename(folder / "moved.json")
+    (folder / "tokenizer.json").symlink_to("moved.json")
+    load_model(folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "moved.json").rename(tmp_path / "moved.json")
+    (folder / "tokenizer.json").symlink_to(Path("..") / "moved.json")
+    with pytest.raises(InputError, match=r"tokenizer\.json links to .*moved\.json"):
+        load_model(folder)
+    (tmp_path / "linked").symlink_to(folder)
+    (folder / "tokenizer.json").unlink()
+    (tmp_path / "moved.json").rename(folder / "tokenizer.json")
+    load_model(tmp_path / "linked")  # the folder itself may be a link
 
 
 def test_every_tensor_that_does_not_fit_is_listed(

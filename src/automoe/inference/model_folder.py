@@ -29,7 +29,7 @@ from automoe.model.transformer import ModelOptions, Transformer
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 FORMAT = 1
-# A pickle runs whatever code its author wrote when it is loaded; a folder that holds one is not to be trusted.
+# Loading a pickle runs whatever code its author wrote: a folder that holds one is not to be trusted.
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _KEYS = ("architecture", "vocabulary_size", "options")
 
@@ -101,8 +101,8 @@ def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
 
 def read_card(folder: str | Path) -> dict[str, Any]:
     """What `save_model` was told of the model in a folder that `load_model` accepts."""
-    card: dict[str, Any] = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")).get("card", {})
-    return card
+    card = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")).get("card")
+    return card if isinstance(card, dict) else {}
 
 
 def _refuse_untrusted(folder: Path) -> None:
