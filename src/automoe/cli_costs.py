@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -85,6 +85,77 @@ def latency(
             print(f"{name:14} {value}")
     if (doubt := why_noisy(measured)) is not None:
         print(doubt, file=sys.stderr)
+
+
+@app.command()
+def profile(
+    space: Annotated[Path, typer.Option(help="The search space's YAML.")],
+    backend: Annotated[Backend, typer.Option(help="The one that will serve.")] = "onnx",
+    precision: Precision = "float32",
+    threads: int = 2,
+    beam: int = 5,
+    source_length: int = 30,
+    target_length: int = 30,
+    vocabulary_size: int = 32768,
+    norm: Annotated[Literal["pre", "post"], typer.Option(help="Position of the layer norms.")] = "post",
+    turns: Annotated[int, typer.Option(help="Measurements of every model.")] = 12,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write.")] = Path("device.json"),
+    check: Annotated[
+        Path | None, typer.Option(metavar="DEVICE.json", help="Check this profile instead of making one.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="With --check: random architectures to measure.")] = 60,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Measure this device for a search space, or with --check, how well a profile predicts.
+
+    A check measures by the profile's own protocol, and draws a picture beside the profile.
+    """
+    from automoe.cost.check import check_profile
+    from automoe.cost.probing import make_profile
+    from automoe.cost.profile import load_profile
+    from automoe.cost.protocol import MeasuringProtocol
+    from automoe.progress import Reporter
+    from automoe.report.latency_pictures import predicted_against_measured
+    from automoe.space import load_space
+
+    reporter = Reporter()
+    choices = load_space(space)
+    values: dict[str, Any]
+    if check is None:
+        protocol = MeasuringProtocol(
+            backend=backend,
+            precision=precision,
+            threads=threads,
+            beam_size=beam,
+            source_length=source_length,
+            target_length=target_length,
+            vocabulary_size=vocabulary_size,
+            norm=norm,
+        )
+        made = make_profile(
+            choices, protocol, output, reporter.say, turns=turns, progress=reporter.bar("profile")
+        )
+        values = {"profile": str(output), **made.quality.model_dump()}
+    else:
+        checked = load_profile(check)
+        for warning in checked.problems_with(checked.protocol):
+            reporter.say(f"warning: {warning}")
+        report = check_profile(checked, choices, samples, turns=turns, progress=reporter.bar("check"))
+        picture = check.with_suffix(".check.png")
+        values = dataclasses.asdict(report) | {"picture": str(picture)}
+        error, tau = report.mean_absolute_percentage_error, report.kendall_tau
+        title = f"Mean error {error:.1f} %, Kendall's tau {tau:.3f}"
+        predicted_against_measured(report.predicted_ms, report.measured_ms, picture, title)
+        if not report.good:
+            reporter.say("the profile misses its targets: error and bias at most 5 %, tau at least 0.95")
+        if report.noisy:
+            reporter.say(f"the machine was too busy during {report.noisy} of {samples} measurements")
+    if as_json:
+        print(json.dumps(values))
+    else:
+        for name, value in values.items():
+            if not isinstance(value, tuple):
+                print(f"{name:32} {value:.4g}" if isinstance(value, float) else f"{name:32} {value}")
 
 
 predictor_app = typer.Typer(no_args_is_help=True)

@@ -32,7 +32,7 @@ from automoe.cost.protocol import MeasuringProtocol
 from automoe.inference.beam import BeamSettings
 from automoe.inference.engine import Engine, make_engine
 
-SHORTEST_TURN_MS = 50.0
+SHORTEST_TURN_MS = 30.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ def _expert_kinds(space: SearchSpace, stack: EncoderSpace) -> list[tuple[int, in
     most = max(space.encoder.max_experts, space.decoder.max_experts)
     counts = sorted({count for count in MEASURED_COUNTS if count <= most} | {most})
     if space.placement != "free":
-        counts = sorted({1, most})
+        counts = sorted({1, space.encoder.max_experts, space.decoder.max_experts})
     # The time is linear in the size, so the ends are enough; without parameters it is another kind.
     sizes = sorted({size for size in stack.ffn_sizes if size > 0})
     ends = sorted({*sizes[:1], *sizes[-1:]})

@@ -137,6 +137,7 @@ def _profile(
         fit_error_percent=100 * statistics.fmean(_error(inventory, times, *x) for x in times_ms),
         whole_models=len(whole),
         whole_error_percent=100 * statistics.fmean(whole_errors),
+        reference=str(space.largest_dense()),
         reference_encoder_ms=reference["encoder"],
         reference_decoder_ms=reference["decoder"],
     )

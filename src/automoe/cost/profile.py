@@ -112,8 +112,8 @@ class Quality(BaseModel):
         fit_error_percent: mean absolute error on the probes.
         whole_models: random architectures of the space among the probes.
         whole_error_percent: mean absolute error on those, each predicted without it.
-        reference_encoder_ms, reference_decoder_ms: of the space's largest dense Transformer, beside which
-            everything was measured: how fast the machine was, which drifts. Medians.
+        reference: the architecture beside which everything was measured, as its one line of text.
+        reference_encoder_ms, reference_decoder_ms: its times, medians: how fast the machine was then.
     """
 
     model_config = _STRICT
@@ -127,8 +127,14 @@ class Quality(BaseModel):
     fit_error_percent: FiniteFloat
     whole_models: int
     whole_error_percent: FiniteFloat
+    reference: str
     reference_encoder_ms: FiniteFloat
     reference_decoder_ms: FiniteFloat
+
+    @property
+    def reference_ms(self) -> dict[Stack, float]:
+        """The reference's times by stack."""
+        return {"encoder": self.reference_encoder_ms, "decoder": self.reference_decoder_ms}
 
 
 class DeviceProfile(BaseModel):
