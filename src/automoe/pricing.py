@@ -12,6 +12,7 @@ from automoe.cost.counting import Counts, RoutingShares, count
 from automoe.cost.measure import Latency, measure_latency, random_model
 from automoe.cost.noise import why_noisy
 from automoe.cost.predictor import load_predictor
+from automoe.cost.profile import load_profile, this_machine
 from automoe.inference.engine import make_engine
 from automoe.model.transformer import Transformer
 from automoe.recipe import Recipe
@@ -71,8 +72,6 @@ def latency_source(recipe: Recipe, file: Path | None, say: Callable[[str], None]
         return lambda architecture: _measured_ms(recipe, architecture)
     if recipe.latency.source == "predictor":
         return load_predictor(file).predict
-    from automoe.cost.profile import load_profile
-
     profile = load_profile(file)
     for warning in profile.problems_with(recipe.protocol()):
         say(f"  {file}: {warning}")
@@ -94,8 +93,6 @@ def is_of_another_machine(recipe: Recipe, file: Path | None) -> bool:
     """
     if file is None or recipe.latency.source == "predictor":
         return False
-    from automoe.cost.profile import load_profile, this_machine
-
     return load_profile(file).machine.cpu != this_machine(recipe.latency.backend).cpu
 
 
@@ -162,24 +159,23 @@ def measure_together(
 
 
 def _measured_ms(recipe: Recipe, architecture: Architecture) -> float:
-    protocol = recipe.latency
+    protocol = recipe.protocol()
     return measure_latency(
-        architecture,
+        _model(recipe, architecture),
         backend=protocol.backend,
         precision=protocol.precision,
         source_length=protocol.source_length,
         target_length=protocol.target_length,
         beam_size=protocol.beam_size,
         threads=protocol.threads,
-        runs=protocol.search_runs,
-        vocabulary_size=recipe.data.vocabulary.size,
+        runs=recipe.latency.search_runs,
     ).latency_ms
 
 
 def _model(recipe: Recipe, subject: Transformer | Architecture) -> Transformer:
     if isinstance(subject, Transformer):
         return subject
-    return random_model(subject, recipe.data.vocabulary.size, seed=0)
+    return random_model(subject, recipe.data.vocabulary.size, seed=0, norm=recipe.model.norm)
 
 
 def _mean(latencies: Sequence[Latency]) -> Latency:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from automoe.architecture import Architecture, save_architecture
+from automoe.cost.probing import make_profile
 from automoe.data.batching import fixed_batches
 from automoe.data.corpus import load_pairs
 from automoe.errors import InputError
@@ -63,8 +64,6 @@ class SearchStages:
         protocol = self._recipe.protocol()
 
         def work(folder: Path) -> None:
-            from automoe.cost.probing import make_profile
-
             say, bar = self._reporter.say, self._reporter.bar("profile")
             make_profile(self._space, protocol, folder / "device.json", say, progress=bar)
 

@@ -13,10 +13,23 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from automoe.architecture import Architecture
+from automoe.cost.counting import count
+from automoe.cost.profile import load_profile
+from automoe.recipe import load_recipe
 from automoe.training.history import read_history
-from tiny_run import automoe, write_tiny_recipe
+from tiny_run import automoe, write_made_up_profile, write_tiny_recipe
 
+# A bound that every machine keeps: two runs measure different latencies and must choose the same.
+BOUNDS = "{flops: 90%, latency_ms: 10000}"
 SYSTEMS = ["automoe", "dense", "hat", "switch", "random", "automoe-inherited", "automoe-fine-tuned"]
+
+
+def write_tiny_recipe_with_profile(folder: Path) -> Path:
+    recipe = write_tiny_recipe(folder, constraints=BOUNDS)
+    profile = write_made_up_profile(folder / "device.json", load_recipe(recipe))
+    recipe.write_text(recipe.read_text().replace("latency: {", f"latency: {{profile: {profile}, "))
+    return recipe
 
 
 def numbers(run: Path) -> dict[str, Any]:
@@ -33,7 +46,7 @@ def numbers(run: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     folder = tmp_path_factory.mktemp("finished")
-    recipe = write_tiny_recipe(folder)
+    recipe = write_tiny_recipe_with_profile(folder)
     start = time.monotonic()
     done = automoe("run", recipe, cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -57,6 +70,21 @@ def test_a_run_leaves_table_pictures_model_and_candidates(finished):
     best = scored[scored["strategy"] == "automoe"].nsmallest(1, "score").iloc[0]
     chosen = json.loads((run / "search" / "chosen.json").read_text())["automoe"]
     assert chosen["architecture"] == best["architecture"]
+    assert chosen["predicted_latency_ms"] == best["latency_ms"]
+    assert chosen["rejected"] == []
+    measured = json.loads((run / "search" / "measured.json").read_text())
+    assert {"architecture": chosen["architecture"], "measured": chosen["measured"]} in measured
+    predicted = table.set_index("system")["predicted_latency_ms"].dropna()
+    assert set(predicted.index) == {"automoe", "hat", "random"}
+    assert predicted["automoe"] == best["latency_ms"]
+    profile = load_profile(folder / "device.json")
+    latency_ms = profile.predict(Architecture.from_dict(best["architecture"])).latency_ms
+    assert latency_ms == pytest.approx(best["latency_ms"])
+    routed = json.loads((run / "evaluate-automoe" / "result.json").read_text())
+    architecture = Architecture.from_dict(routed["architecture"])
+    lengths = {"source_length": 5, "target_length": 5, "vocabulary_size": 24, "norm": "pre"}
+    expected = count(architecture, routing_shares=routed["routing_shares"], **lengths).flops
+    assert table.set_index("system")["flops_as_routed"]["automoe"] == expected
     hat = scored[scored["strategy"] == "hat"]["architecture"]
     assert all(len(layer["experts"]) == 1 for a in hat for layer in a["encoder"] + a["decoder"])
 
@@ -84,6 +112,18 @@ def test_a_finished_run_is_skipped_and_a_changed_one_redone(finished):
     assert "train-dense: done before" in changed.stderr
     restored = automoe("run", folder / "tiny.yaml", cwd=folder)
     assert restored.returncode == 0, restored.stderr
+
+
+def test_without_a_bound_on_the_latency_no_profile_is_made_and_no_latency_predicted(tmp_path):
+    recipe = write_tiny_recipe(tmp_path, steps=5)
+    done = automoe("run", recipe, "systems=[automoe,dense]", "fine_tuning=null", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs" / "tiny"
+    assert not (run / "profile").exists()
+    table = pd.read_csv(run / "report" / "results.csv")
+    assert table["predicted_latency_ms"].isna().all()
+    assert table["latency_ms"].notna().all()
+    assert not (run / "report" / "front_latency_ms.png").exists()
 
 
 def test_ranking_by_bleu(finished, tmp_path):
@@ -141,7 +181,7 @@ def test_a_full_disk_is_one_message_and_the_run_continues_after_it(finished, tmp
 def test_kill_9_at_random_moments_changes_no_number(finished, tmp_path):
     """Compared with a run that was never killed; several kills, the last run finishes."""
     folder, seconds = finished
-    recipe = write_tiny_recipe(tmp_path)
+    recipe = write_tiny_recipe_with_profile(tmp_path)
     rng = random.Random(time.time_ns())
     command = [sys.executable, "-m", "automoe", "run", str(recipe)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
