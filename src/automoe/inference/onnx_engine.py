@@ -28,7 +28,7 @@ _CHOSEN = ["log_probabilities", "extensions", "end"]
 
 @dataclass(frozen=True)
 class OnnxEncoded:
-    """Attributes: cross, the decoder's inputs of these names; source_visible (B, 1, 1, S), 0 at tokens."""
+    """Attributes: cross, the decoder's inputs of these names; source_visible (B, 1, S), 0 at tokens."""
 
     cross: dict[str, OrtValue]
     source_visible: Tensor
@@ -40,7 +40,7 @@ class OnnxState:
     def __init__(self, encoded: OnnxEncoded, caches: dict[str, OrtValue], beam_size: int) -> None:
         self.position = 0
         self.cross = encoded.cross
-        self.source_visible = encoded.source_visible
+        self.source_visible = encoded.source_visible.expand(-1, beam_size, -1)
         self.caches = caches  # self_keys_i, self_values_i: (B, H, P, E)
         batch = encoded.source_visible.shape[0]
         self.visible_BKP = torch.empty(batch, beam_size, 0)
@@ -105,7 +105,7 @@ class OnnxEngine:
         """As `Engine.encode`."""
         cross = self._encoder.run_with_ort_values(self._cross, {"source": _ort(source_BS.numpy())})
         hidden = (source_BS == PAD_ID).float() * INVISIBLE
-        return OnnxEncoded(dict(zip(self._cross, cross, strict=True)), hidden[:, None, None, :])
+        return OnnxEncoded(dict(zip(self._cross, cross, strict=True)), hidden[:, None, :])
 
     def start(self, encoded: OnnxEncoded, beam_size: int, max_length: int) -> OnnxState:
         """As `Engine.start`; the caches grow as far as they are used."""
@@ -127,7 +127,7 @@ class OnnxEngine:
             "position": _ort(np.array(state.position)),
             "candidates": _ort(np.array([candidates])),
             "visible": _ort(state.visible_BKP[:, None].numpy()),
-            "source_visible": _ort(state.source_visible.numpy()),
+            "source_visible": _ort(state.source_visible[:, None].numpy()),
             **state.cross,
             **state.caches,
         }

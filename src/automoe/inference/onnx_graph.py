@@ -1,7 +1,7 @@
 """A `Transformer` as two ONNX graphs: one encodes a batch, one decodes a position for all its beams.
 
-    encoder   source (B, S)  ->  for each decoder layer: cross_keys (B, H, E, M), cross_values (B, H, M, E)
-    decoder   tokens (B, K), position, visible (B, 1, K, P + K), source_visible (B, 1, 1, S),
+    encoder   source (B, S)  ->  for each decoder layer: cross_keys and cross_values (B, H, M, E)
+    decoder   tokens (B, K), position, visible (B, 1, K, P + K), source_visible (B, 1, K, S),
               the encoder's outputs, self_keys and self_values (B, H, P, E) of each layer, candidates C
               ->  log_probabilities and extensions (B, K, C), end (B, K), new_self_keys, new_self_values
 
@@ -35,7 +35,7 @@ from automoe.vocabulary import EOS_ID, PAD_ID
 
 GraphPrecision = Literal["float32", "int8"]
 
-OPSET = 18
+OPSET = 23  # the first with `Attention`
 CONTRIBUTED = "com.microsoft"  # the domain of ONNX Runtime's own operators
 INVISIBLE = -1e9  # added to a score before the softmax: its weight is exactly 0 in float32
 _FLOAT, _INT = TensorProto.FLOAT, TensorProto.INT64
@@ -50,15 +50,17 @@ def encoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelPr
     x = graph.embed(table, "source", positions, a.encoder_width)
     padding = graph.op("Equal", "source", graph.ints(PAD_ID))
     hidden = graph.op("Where", padding, graph.floats(INVISIBLE), graph.floats(0.0))
-    mask = graph.op("Unsqueeze", hidden, graph.ints([1, 2]))
+    # `Attention` wants a mask with a row for each query.
+    rows = graph.op("Shape", "source", start=1)
+    square = graph.op("Concat", graph.ints([1, 1]), rows, graph.ints([1]), axis=0)
+    mask = graph.op("Expand", graph.op("Unsqueeze", hidden, graph.ints([1, 2])), square)
 
     attended = max(layer.encoder_layers_attended for layer in a.decoder)
     outputs: list[str] = []
     for index, block in enumerate(model.encoder):
         assert isinstance(block, EncoderBlock)
         y = graph.before(block.attention_residual, x)
-        q, k, v = graph.queries_keys_values(block.attention, y)
-        update = graph.attend(block.attention, q, graph.op("Transpose", k, perm=[0, 1, 3, 2]), v, mask)
+        update = graph.self_attention(block.attention, y, mask)
         x = graph.after(block.attention_residual, x, update)
         x = graph.feed_forward(block.ffn.mixture, block.ffn_residual, x)
         if index >= len(a.encoder) - attended:
@@ -68,13 +70,9 @@ def encoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelPr
     for index, block in enumerate(model.decoder):
         assert isinstance(block, DecoderBlock)
         memory = graph.concat(outputs[-block.encoder_layers_attended :], axis=1)
-        for name, linear, perm in (
-            ("keys", block.cross.k, [0, 2, 3, 1]),
-            ("values", block.cross.v, [0, 2, 1, 3]),
-        ):
-            split = graph.heads(graph.linear(memory, linear), block.cross.heads)
+        for name, linear in (("keys", block.cross.k), ("values", block.cross.v)):
             names.append(f"cross_{name}_{index}")
-            graph.op("Transpose", split, perm=perm, output=names[-1])
+            graph.split_heads(graph.linear(memory, linear), block.cross.heads, output=names[-1])
     return graph.model([("source", _INT, ["B", "S"])], [(name, _FLOAT, 4) for name in names])
 
 
@@ -100,18 +98,15 @@ def decoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelPr
         past_keys, past_values, cross_keys, cross_values = names
 
         y = graph.before(block.attention_residual, x)
-        q, k, v = graph.queries_keys_values(block.attention, y)
-        keys = graph.op("Concat", past_keys, k, axis=2, output=f"new_{past_keys}")
-        values = graph.op("Concat", past_values, v, axis=2, output=f"new_{past_values}")
-        outputs += [(keys, _FLOAT, 4), (values, _FLOAT, 4)]
-        keys_BHEP = graph.op("Transpose", keys, perm=[0, 1, 3, 2])
-        update = graph.attend(block.attention, q, keys_BHEP, values, "visible")
+        new = [f"new_{past_keys}", f"new_{past_values}"]
+        update = graph.self_attention(block.attention, y, "visible", past=[past_keys, past_values], new=new)
+        outputs += [(name, _FLOAT, 4) for name in new]
         x = graph.after(block.attention_residual, x, update)
 
         y = graph.before(block.cross_residual, x)
-        q = graph.queries(block.cross, y)
         mask = graph.concat(["source_visible"] * block.encoder_layers_attended, axis=3)
-        x = graph.after(block.cross_residual, x, graph.attend(block.cross, q, cross_keys, cross_values, mask))
+        update = graph.cross_attention(block.cross, y, cross_keys, cross_values, mask)
+        x = graph.after(block.cross_residual, x, update)
         x = graph.feed_forward(block.ffn.mixture, block.ffn_residual, x)
 
     logits = graph.output_layer(graph.norm(model.decoder_norm, x), model.output_weight_VD, table)
@@ -253,31 +248,42 @@ class _Graph:
         return self.norm(residual.norm, x) if residual.pre else x
 
     def after(self, residual: Residual, x: str, update: str) -> str:
-        x = self.op("Add", x, update)
-        return x if residual.pre else self.norm(residual.norm, x)
+        if residual.pre:
+            return str(self.op("Add", x, update))
+        norm = residual.norm
+        name = f"norm.{len(self._nodes)}"
+        weight = self.constant(f"{name}.weight", norm.weight)
+        bias = self.constant(f"{name}.bias", norm.bias)
+        return str(
+            self.op("SkipLayerNormalization", x, update, weight, bias, domain=CONTRIBUTED, epsilon=norm.eps)
+        )
 
-    def heads(self, x_BXC: str, heads: int) -> str:
-        """(B, X, C) to (B, X, H, E)."""
-        return str(self.op("Reshape", x_BXC, self.ints([0, 0, heads, -1])))
+    def self_attention(
+        self, attention: Attention, x_BXD: str, mask: str, past: Sequence[str] = (), new: Sequence[str] = ()
+    ) -> str:
+        """Attention of the rows over each other, after the `past` keys and values; (B, X, D)."""
+        projected = self.linear(x_BXD, attention.q, attention.k, attention.v)
+        sizes = self.ints([attention.q.out_features] * 3)
+        q, k, v = self.op("Split", projected, sizes, axis=2, output=3)
+        mixed = f"Attention.{len(self._nodes)}"
+        heads = attention.heads
+        inputs, outputs = (q, k, v, mask, *past), [mixed, *new]
+        self.op("Attention", *inputs, output=outputs, q_num_heads=heads, kv_num_heads=heads)
+        return self.linear(mixed, attention.out)
 
-    def queries_keys_values(self, attention: Attention, x_BXD: str) -> list[str]:
-        """All three, (B, H, X, E), from one product; the queries are scaled already."""
-        projected = self.linear(x_BXD, _scaled_queries(attention), attention.k, attention.v)
-        size = attention.q.out_features
-        parts = self.op("Split", projected, self.ints([size] * 3), axis=2, output=3)
-        return [self.op("Transpose", self.heads(part, attention.heads), perm=[0, 2, 1, 3]) for part in parts]
-
-    def queries(self, attention: Attention, x_BXD: str) -> str:
-        """Scaled queries, (B, H, X, E)."""
-        split = self.heads(self.linear(x_BXD, _scaled_queries(attention)), attention.heads)
-        return str(self.op("Transpose", split, perm=[0, 2, 1, 3]))
-
-    def attend(self, attention: Attention, q_BHXE: str, keys_BHEM: str, values_BHME: str, mask: str) -> str:
-        """The attended values behind the output projection, (B, X, D)."""
-        scores = self.op("Add", self.op("MatMul", q_BHXE, keys_BHEM), mask)
-        mixed_BHXE = self.op("MatMul", self.op("Softmax", scores, axis=-1), values_BHME)
+    def cross_attention(
+        self, attention: Attention, x_BXD: str, keys_BHME: str, values_BHME: str, mask: str
+    ) -> str:
+        """Attention of the rows over keys and values that are ready; (B, X, D)."""
+        q_BHXE = self.split_heads(self.linear(x_BXD, attention.q), attention.heads)
+        mixed_BHXE = self.op("Attention", q_BHXE, keys_BHME, values_BHME, mask)
         mixed_BXHE = self.op("Transpose", mixed_BHXE, perm=[0, 2, 1, 3])
         return self.linear(self.op("Reshape", mixed_BXHE, self.ints([0, 0, -1])), attention.out)
+
+    def split_heads(self, x_BXC: str, heads: int, output: str | int = 1) -> str:
+        """(B, X, C) to (B, H, X, E)."""
+        split_BXHE = self.op("Reshape", x_BXC, self.ints([0, 0, heads, -1]))
+        return str(self.op("Transpose", split_BXHE, perm=[0, 2, 1, 3], output=output))
 
     def feed_forward(self, mixture: MixtureOfExperts, residual: Residual, x_BXD: str) -> str:
         """The last sub-layer of a layer, with its residual connection."""
@@ -326,12 +332,3 @@ def _experts(mixture: MixtureOfExperts) -> list[Expert]:
     experts = list(mixture.experts)
     assert all(isinstance(expert, Expert) for expert in experts)
     return experts  # type: ignore[return-value]
-
-
-def _scaled_queries(attention: Attention) -> nn.Linear:
-    """The query projection divided by the root of the head size, which attention divides its scores by."""
-    scale = (attention.q.out_features / attention.heads) ** -0.5
-    scaled = nn.Linear(attention.q.in_features, attention.q.out_features, device="meta")
-    scaled.weight = nn.Parameter(attention.q.weight.detach() * scale)
-    scaled.bias = nn.Parameter(attention.q.bias.detach() * scale)
-    return scaled

@@ -82,7 +82,7 @@ class Translator:
             filled = [index for index, source in enumerate(sources) if len(source) > 1]
             found = self.search([sources[index] for index in filled], batch_tokens)
             texts = iter(self.tokenizer.decode([list(h.tokens) for hypotheses in found for h in hypotheses]))
-            translations = [(Translation("", 0.0),)] * len(window)
+            translations: list[tuple[Translation, ...]] = [(Translation("", 0.0),)] * len(window)
             for index, hypotheses in zip(filled, found, strict=True):
                 translations[index] = tuple(Translation(_one_line(next(texts)), h.score) for h in hypotheses)
             yield from translations

@@ -1,0 +1,215 @@
+"""How fast the engines decode, side by side with CTranslate2 and with the memory's speed.
+
+    pip install 'automoe[bench]'
+    python benchmarks/inference_speed.py [--runs 20] [--threads 2] [--only base automoe batch]
+
+The papers' protocol: sentences of 30 random tokens, exactly 30 decoding steps, beam 5, vocabulary 32,768,
+random weights, 2 threads. Every engine of an architecture is timed in turns, so that the machine's drift
+hits all alike; printed are medians, ratios to CTranslate2's and to the limit: the time to read every weight
+of a step once (of the active experts of five tokens, routed uniformly), 30 times, plus the encoder's once.
+
+CTranslate2 has no mixtures of experts: the AutoMoE architecture is compared with its Transformer-Big.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import numpy as np
+import torch
+from ctranslate2.specs import TransformerSpec
+
+from automoe.architecture import Architecture, dense, load_architecture
+from automoe.cost.measure import random_model, random_source
+from automoe.inference.beam import BeamSettings, search_encoded
+from automoe.inference.engine import Engine, make_engine
+from automoe.model.transformer import Transformer
+
+VOCABULARY, LENGTH, BEAMS = 32768, 30, 5
+AUTOMOE = Path(__file__).parent.parent / "recipes" / "architectures" / "automoe-wmt14-en-de.yaml"
+BYTES = {"float32": 4, "float16": 2, "int8": 1}
+SUBJECTS = {  # name: architecture, sentences a batch, engines beside CTranslate2's
+    "base": (dense(512, 2048, 8, 6, 6), 1, ("onnx float32", "onnx int8", "torch float16", "torch float32")),
+    "big": (dense(1024, 4096, 16, 6, 6), 1, ()),
+    "automoe": (
+        load_architecture(AUTOMOE),
+        1,
+        ("onnx float32", "onnx int8", "torch float16", "torch float32"),
+    ),
+    "batch": (dense(512, 2048, 8, 6, 6), 64, ("onnx float32", "onnx int8")),
+}
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="+", choices=list(SUBJECTS), default=list(SUBJECTS))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    bandwidth = memory_bandwidth_gb_s()
+    print(f"{arguments.threads} threads, memory read at {bandwidth:.1f} GB/s", flush=True)
+    big: dict[str, float] = {}
+    for name in arguments.only:
+        architecture, batch, wanted = SUBJECTS[name]
+        times = compare(architecture, batch, wanted, max(3, arguments.runs // (10 if batch > 1 else 1)))
+        if name == "big":
+            big = times
+        reference = big if name == "automoe" else times
+        print(f"\n{name}: {architecture}, {batch} sentence(s)")
+        for engine, seconds in times.items():
+            precision = engine.split()[1]
+            limit = 1000 * active_weights(architecture) * BYTES[precision] / bandwidth / 1e9
+            rival = reference.get(f"ctranslate2 {precision}")
+            print(
+                f"  {engine:20} {1000 * seconds:8.1f} ms  {batch * LENGTH / seconds:7.0f} target tokens/s"
+                + (f"  {1000 * seconds / limit:5.2f} x limit {limit:.0f} ms" if batch == 1 else "")
+                + (f"  {rival / seconds:5.2f} x CTranslate2's speed ({precision})" if rival else ""),
+                flush=True,
+            )
+
+
+def compare(architecture: Architecture, batch: int, wanted: Sequence[str], runs: int) -> dict[str, float]:
+    """Median seconds a batch, by engine; every engine once a turn."""
+    timed: dict[str, Callable[[torch.Tensor], object]] = {}
+    if all(len(layer.experts) == 1 for layer in (*architecture.encoder, *architecture.decoder)):
+        with tempfile.TemporaryDirectory() as folder:
+            dense_spec(architecture).save(folder)
+            for precision in ("float32", "int8"):
+                timed[f"ctranslate2 {precision}"] = ctranslate2_run(folder, precision)
+    model = random_model(architecture, VOCABULARY, seed=0)
+    for name in wanted:
+        backend, precision = name.split()
+        timed[name] = engine_run(make_engine(model, backend, precision))  # type: ignore[arg-type]
+    seconds: dict[str, list[float]] = {name: [] for name in timed}
+    generator = torch.Generator().manual_seed(0)
+    for turn in range(1 + runs):
+        source_BS = random_source(batch, LENGTH, VOCABULARY, generator)
+        for name, run in timed.items():
+            if name == "torch float32" and turn > max(3, runs // 5):
+                continue
+            start = time.perf_counter()
+            run(source_BS)
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def engine_run(engine: Engine) -> Callable[[torch.Tensor], object]:
+    """Encode and decode one batch."""
+    settings = BeamSettings.exactly(LENGTH, BEAMS)
+
+    def run(source_BS: torch.Tensor) -> object:
+        with torch.inference_mode():
+            return search_encoded(engine, engine.encode(source_BS), [LENGTH] * len(source_BS), settings)
+
+    return run
+
+
+def ctranslate2_run(folder: str, precision: str) -> Callable[[torch.Tensor], object]:
+    """The same by CTranslate2."""
+    translator = ctranslate2.Translator(
+        folder, compute_type=precision, inter_threads=1, intra_threads=torch.get_num_threads()
+    )
+
+    def run(source_BS: torch.Tensor) -> object:
+        tokens = [[str(token) for token in row] for row in source_BS.tolist()]
+        found = translator.translate_batch(
+            tokens,
+            beam_size=BEAMS,
+            min_decoding_length=LENGTH - 1,
+            max_decoding_length=LENGTH - 1,
+            max_batch_size=0,
+        )
+        assert all(len(result.hypotheses[0]) == LENGTH - 1 for result in found)
+        return found
+
+    return run
+
+
+def dense_spec(architecture: Architecture) -> TransformerSpec:
+    """A random dense Transformer of this architecture for CTranslate2, post-norm."""
+    encoder, decoder = architecture.encoder, architecture.decoder
+    spec = TransformerSpec.from_config(
+        (len(encoder), len(decoder)), encoder[0].self_attention_heads, pre_norm=False
+    )
+    rng = np.random.default_rng(0)
+    width = architecture.encoder_width
+
+    def matrix(rows: int, columns: int) -> Any:
+        return (rng.standard_normal((rows, columns)) * columns**-0.5).astype(np.float32)
+
+    def linear(target: Any, rows: int, columns: int) -> None:
+        target.weight, target.bias = matrix(rows, columns), np.zeros(rows, dtype=np.float32)
+
+    def norm(target: Any) -> None:
+        target.gamma, target.beta = np.ones(width, dtype=np.float32), np.zeros(width, dtype=np.float32)
+
+    embedding = matrix(VOCABULARY, width)
+    spec.encoder.embeddings[0].weight = embedding
+    spec.decoder.embeddings.weight = embedding
+    spec.decoder.projection.weight = embedding
+    for target, layer in [
+        *zip(spec.encoder.layer, encoder, strict=True),
+        *zip(spec.decoder.layer, decoder, strict=True),
+    ]:
+        linear(target.self_attention.linear[0], 3 * width, width)
+        linear(target.self_attention.linear[1], width, width)
+        norm(target.self_attention.layer_norm)
+        if hasattr(target, "attention"):
+            linear(target.attention.linear[0], width, width)
+            linear(target.attention.linear[1], 2 * width, width)
+            linear(target.attention.linear[2], width, width)
+            norm(target.attention.layer_norm)
+        linear(target.ffn.linear_0, layer.experts[0], width)
+        linear(target.ffn.linear_1, width, layer.experts[0])
+        norm(target.ffn.layer_norm)
+    vocabulary = [str(token) for token in range(VOCABULARY)]
+    vocabulary[:4] = ["<pad>", "<s>", "</s>", "<unk>"]
+    spec.register_source_vocabulary(vocabulary)
+    spec.register_target_vocabulary(vocabulary)
+    spec.config.add_source_eos = True
+    spec.validate()
+    return spec
+
+
+def active_weights(architecture: Architecture) -> float:
+    """Weights read for one sentence: the encoder's once, the decoder's and the output layer's each step."""
+    model = Transformer(architecture, 8)
+
+    def stack(blocks: Any, layers: Any, tokens: int) -> float:
+        total = 0.0
+        for block, layer in zip(blocks, layers, strict=True):
+            experts = sum(p.numel() for p in block.ffn.mixture.experts.parameters())
+            others = sum(p.numel() for p in block.parameters()) - experts
+            # Of E experts, a batch of tokens wakes E (1 - (1 - 1/E)^tokens).
+            E = len(layer.experts)
+            total += others + experts * (1 - (1 - layer.top_k / E) ** tokens)
+        return total
+
+    output = VOCABULARY * architecture.decoder_width
+    step = stack(model.decoder, architecture.decoder, BEAMS) + output
+    return stack(model.encoder, architecture.encoder, LENGTH) + LENGTH * step
+
+
+def memory_bandwidth_gb_s() -> float:
+    """Of reading: the best of ten sums over 1 GB."""
+    block = torch.ones(2**28)
+    best = 0.0
+    for _ in range(10):
+        start = time.perf_counter()
+        block.sum()
+        best = max(best, block.nbytes / (time.perf_counter() - start) / 1e9)
+    return best
+
+
+if __name__ == "__main__":
+    main()
