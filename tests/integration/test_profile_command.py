@@ -27,20 +27,10 @@ SPACE = {
     "encoder": STACK,
     "decoder": STACK | {"cross_attention_heads": [2], "encoder_layers_attended": [1]},
 }
-LENGTHS = [
-    "--beam",
-    "2",
-    "--source-length",
-    "3",
-    "--target-length",
-    "3",
-    "--vocabulary-size",
-    "70",
-    "--threads",
-    "1",
-    "--turns",
-    "10",
-]
+LENGTHS = (
+    *("--beam", "2", "--source-length", "3", "--target-length", "3", "--vocabulary-size", "70"),
+    *("--threads", "1", "--turns", "10"),
+)
 
 
 @pytest.fixture

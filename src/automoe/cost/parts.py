@@ -13,9 +13,8 @@ the size, so that sizes between two measured ones are interpolated.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -48,13 +47,17 @@ class Term(NamedTuple):
     ffn_size: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """`weight` times `term`, in this layer (None: in the stack as a whole)."""
 
     layer: int | None
     term: Term
     weight: float
+
+
+class _Mixture(NamedTuple):
+    weights: tuple[tuple[Term, float], ...]
+    problems: tuple[str, ...]
 
 
 class Inventory:
@@ -76,6 +79,7 @@ class Inventory:
             for key, grid in grids.items()
         }
         self._counts = {key: tuple(grid) for key, grid in self._sizes.items()}
+        self._mixture = lru_cache(maxsize=65536)(self._mixture_of)
 
     def uses(self, architecture: Architecture) -> list[Use]:
         """The parts of an architecture, with their weights: its latency is the weighted sum of their times.
@@ -95,11 +99,16 @@ class Inventory:
             else:
                 problems.append(f"{where}: {_unknown(term, self.terms)}")
 
+        def need_experts(stack: Stack, width: int, index: int, layer: EncoderLayer | DecoderLayer) -> None:
+            mixture = self._mixture(stack, width, tuple(sorted(layer.experts)), layer.top_k)
+            found.extend([Use(index, term, weight) for term, weight in mixture.weights])
+            problems.extend([f"{stack}[{index}].experts: {problem}" for problem in mixture.problems])
+
         need("encoder_width", None, Term("encoder", "overhead", a.encoder_width))
         for index, layer in enumerate(a.encoder):
             where = f"encoder[{index}]"
             need(where, index, Term("encoder", "self_attention", a.encoder_width, layer.self_attention_heads))
-            self._add_experts(where, index, ("encoder", a.encoder_width), layer, found, problems)
+            need_experts("encoder", a.encoder_width, index, layer)
         width = a.decoder_width
         need("decoder_width", None, Term("decoder", "overhead", width))
         need("decoder_width", None, Term("decoder", "output", width))
@@ -112,44 +121,33 @@ class Inventory:
             for stack in STACKS:
                 place = index if stack == "decoder" else None
                 need(where, place, Term(stack, "keys_values", a.encoder_width, layers_attended=attended))
-            self._add_experts(where, index, ("decoder", width), decoder_layer, found, problems)
+            need_experts("decoder", width, index, decoder_layer)
         if problems:
             raise InputError("parts of this architecture were not measured", list(dict.fromkeys(problems)))
         return found
 
-    def _add_experts(
-        self,
-        where: str,
-        index: int,
-        place: tuple[Stack, int],
-        layer: EncoderLayer | DecoderLayer,
-        found: list[Use],
-        problems: list[str],
-    ) -> None:
-        experts, top_k = layer.experts, layer.top_k
+    def _mixture_of(self, stack: Stack, width: int, experts: tuple[int, ...], top_k: int) -> _Mixture:
+        """The parts of a feed-forward sub-layer with experts of these sizes, in any order."""
         if experts == (0,):
-            return
-        key = (*place, top_k)
+            return _Mixture((), ())
+        key = (stack, width, top_k)
         counts = _between(self._counts.get(key, ()), len(experts), least=2)
         if not counts:
             known = _listed(self._counts.get(key, ()))
-            problems.append(
-                f"{where}.experts: {len(experts)} experts with top_k {top_k} at width {place[1]} were not "
-                f"measured (measured: {known})"
-            )
-        for size, times in Counter(experts).items():
+            problem = f"{len(experts)} experts with top_k {top_k} at width {width} were not measured"
+            return _Mixture((), (f"{problem} (measured: {known})",))
+        weights: defaultdict[Term, float] = defaultdict(float)
+        problems = []
+        for size in experts:
             for count, count_weight in counts:
                 sizes = _between(self._sizes[key][count], size, least=1)
                 if not sizes:
                     known = _listed(self._sizes[key][count])
-                    problems.append(
-                        f"{where}.experts: FFN size {size} is outside what was measured ({known})"
-                    )
+                    problems.append(f"FFN size {size} is outside what was measured ({known})")
                 for known_size, size_weight in sizes:
-                    term = Term(
-                        place[0], "experts", place[1], experts=count, top_k=top_k, ffn_size=known_size
-                    )
-                    found.append(Use(index, term, times / len(experts) * count_weight * size_weight))
+                    term = Term(stack, "experts", width, 0, 0, count, top_k, known_size)
+                    weights[term] += count_weight * size_weight / len(experts)
+        return _Mixture(tuple(weights.items()), tuple(problems))
 
 
 @lru_cache(maxsize=4096)
