@@ -69,17 +69,14 @@ class Batcher:
     async def run(self) -> None:
         """Work until cancelled; a batch that has begun is finished by the thread all the same."""
         loop = asyncio.get_running_loop()
-        previous = 0
+        sentences = 0  # translated by the last batch or waiting when it ended
         try:
             while True:
                 await self._arrived.wait()
-                if previous > 1 and len(self._waiting) < previous:
-                    # The clients just answered are about to ask again; without this pause the first of
-                    # them would be translated alone and the others kept waiting.
-                    await asyncio.sleep(self._limits.gather_seconds)
+                await self._gather(sentences)
                 batch = self._take()
-                previous = len(batch)
                 if not batch:
+                    sentences = 0
                     self._arrived.clear()
                     continue
                 self._on_batch(len(batch))
@@ -93,8 +90,22 @@ class Batcher:
                     for future, result in zip(batch, results, strict=True):
                         if not future.done():
                             future.set_result(result)
+                sentences = len(batch) + len(self._waiting)
         finally:
             self._thread.shutdown(wait=False)
+
+    async def _gather(self, sentences: int) -> None:
+        """Under load, wait a moment for the clients just answered, who are about to ask again.
+
+        Else the first of them would be translated alone, and all the others would wait for it.
+        """
+        if sentences < 2:
+            return
+        expected = min(sentences, self._limits.batch_sentences)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._limits.gather_seconds
+        while len(self._waiting) < expected and loop.time() < end:
+            await asyncio.sleep(0.001)
 
     def _take(self) -> dict[asyncio.Future[Translated], Sentence]:
         """The next batch, taken out of the queue; empty when nothing waits."""

@@ -19,7 +19,8 @@ class Limits:
         request_seconds: from a request's last byte to its answer; after that it is answered 504.
         batch_sentences, batch_tokens: one batch holds at most so many sentences, and so many source
             tokens with padding counted; a longer sentence is a batch of its own.
-        gather_seconds: under load, how long a batch waits for the clients that the last one answered.
+        gather_seconds: under load, how long a batch waits at most for the clients that the last one
+            answered.
     """
 
     body_bytes: int = 256 * 1024
@@ -31,4 +32,4 @@ class Limits:
     request_seconds: float = 60.0
     batch_sentences: int = 32
     batch_tokens: int = 2000
-    gather_seconds: float = 0.005
+    gather_seconds: float = 0.01
