@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -73,6 +73,7 @@ class ExportFormat(StrEnum):
     """What a trained model can be exported to."""
 
     huggingface = "huggingface"
+    onnx = "onnx"
 
 
 @app.command()
@@ -80,6 +81,9 @@ def export(
     model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/train-automoe/model.")],
     to: Annotated[ExportFormat, typer.Option("--to", help="The program that is to run it.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder.")],
+    precision: Annotated[
+        Literal["float32", "int8"], typer.Option(help="Of the weights, for onnx.")
+    ] = "float32",
 ) -> None:
     """Export a trained model to another program, which then runs it without this one."""
     match to:
@@ -87,6 +91,10 @@ def export(
             from automoe.export.huggingface import export_huggingface
 
             export_huggingface(model, output)
+        case ExportFormat.onnx:
+            from automoe.export.onnx import export_onnx
+
+            export_onnx(model, output, precision)
     print(f"Exported to {output}")
 
 

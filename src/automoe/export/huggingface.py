@@ -14,22 +14,19 @@ Writing it needs no `transformers`: these files are plain JSON and safetensors.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import tokenizers
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import normalizers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
-from automoe.errors import InputError
+from automoe.export.folder import write_folder
 from automoe.export.model_card import model_card
 from automoe.inference.beam import BeamSettings
 from automoe.inference.model_folder import CONFIG, TOKENIZER, WEIGHTS, load_model, read_card
@@ -61,22 +58,8 @@ def export_huggingface(folder: Path, output: Path) -> None:
     Raises:
         InputError: `folder` is not a model folder; `output` is anything else, or cannot be written.
     """
-    _check_output(output)
     model, _ = load_model(folder)
-    partial, replaced = (output.parent / f".{output.name}.{os.getpid()}.{part}" for part in ("new", "old"))
-    try:
-        partial.mkdir(parents=True)
-        _write(partial, folder, model)
-        if output.exists():
-            output.rename(replaced)
-        partial.rename(output)
-    except (OSError, SafetensorError) as error:
-        if replaced.exists():
-            replaced.rename(output)
-        raise InputError(f"{output}: the export cannot be written", [str(error)]) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+    write_folder(output, _is_export, lambda partial: _write(partial, folder, model))
 
 
 def exported_name(name: str) -> str:
@@ -84,16 +67,6 @@ def exported_name(name: str) -> str:
     for pattern, replacement in _RENAMES:
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def _check_output(output: Path) -> None:
-    if not output.is_symlink() and not output.exists():
-        return
-    if output.is_symlink() or not output.is_dir():
-        raise InputError(f"{output}: is not a folder", ["give the name of a new one"])
-    if any(output.iterdir()) and not _is_export(output):
-        problem = "it has files that no export to huggingface wrote: give a new folder, or empty this one"
-        raise InputError(f"{output}: would be overwritten", [problem])
 
 
 def _is_export(output: Path) -> bool:

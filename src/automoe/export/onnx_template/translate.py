@@ -1,0 +1,43 @@
+"""Translate standard input greedily: pip install onnxruntime tokenizers; python translate.py < text"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+folder = Path(__file__).parent
+config = json.loads((folder / "config.json").read_text())
+tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+tokenizer.encode_special_tokens = True
+encoder, decoder = (onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
+pad, bos, eos, unk = (config[f"{name}_id"] for name in ("pad", "bos", "eos", "unk"))
+
+
+def translate(text: str) -> str:
+    source = [max(token, unk) for token in tokenizer.encode(text, add_special_tokens=False).ids] + [eos]
+    names = [output.name for output in encoder.get_outputs()]
+    feeds = dict(zip(names, encoder.run(names, {"source": np.array([source])}), strict=True))
+    feeds["source_visible"] = np.zeros((1, 1, 1, len(source)), np.float32)
+    for layer, shape in enumerate(zip(config["cache_heads"], config["cache_sizes"], strict=True)):
+        empty = np.empty((1, shape[0], 0, shape[1]), np.float32)
+        feeds |= {f"self_keys_{layer}": empty, f"self_values_{layer}": empty}
+    caches = [output.name for output in decoder.get_outputs() if output.name.startswith("new_")]
+    longest = int(config["max_length_ratio"] * len(source)) + config["max_length_extra"]
+    tokens = [bos]
+    while len(tokens) < longest:  # the last token allowed is end-of-sentence
+        feeds |= {"tokens": np.array([tokens[-1:]]), "position": np.array(len(tokens) - 1)}
+        feeds |= {"candidates": np.array([4]), "visible": np.zeros((1, 1, 1, len(tokens)), np.float32)}
+        best, *new = decoder.run(["extensions", *caches], feeds)
+        feeds |= {name.removeprefix("new_"): cache for name, cache in zip(caches, new, strict=True)}
+        forbidden = {pad, bos} | ({eos} if len(tokens) < config["min_length"] else set())
+        tokens.append(next(token for token in best[0, 0].tolist() if token not in forbidden))
+        if tokens[-1] == eos:
+            break
+    return tokenizer.decode(tokens)
+
+
+for line in sys.stdin:
+    print(translate(line.rstrip("\r\n")) if line.strip() else "")

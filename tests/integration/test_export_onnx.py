@@ -1,0 +1,103 @@
+"""An exported ONNX folder translates where neither torch nor AutoMoE can be imported."""
+
+import importlib.util
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.cli import main
+from automoe.data.tokenizer import Tokenizer, train_tokenizer
+from automoe.export.onnx import export_onnx
+from automoe.inference.beam import BeamSettings
+from automoe.inference.model_folder import save_model
+from automoe.inference.torch_engine import TorchEngine
+from automoe.inference.translator import Translator
+from automoe.model.transformer import ModelOptions, Transformer
+
+ARCHITECTURE = Architecture(
+    24,
+    32,
+    32,
+    (EncoderLayer(4, (48, 0, 32), top_k=2), EncoderLayer(2, (64,))),
+    (DecoderLayer(4, 2, (64, 48, 0)), DecoderLayer(2, 4, (64,), encoder_layers_attended=2)),
+)
+LINES = ["der Bär isst", "", "  zwei Bären ", "<s> </s> <pad>", "isst isst isst der 漢字", "und"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Transformer, Tokenizer, Path, Path]:
+    folder = tmp_path_factory.mktemp("onnx")
+    words = "der Bär isst zwei Bären und liest den Text <s> Leerzeichen wörtlich".split()
+    lines = (" ".join(pair) for pair in itertools.permutations(words, 2))
+    tokenizer = train_tokenizer([*lines, "the quick brown fox jumps over the lazy dog"], 50)
+    model = Transformer(ARCHITECTURE, tokenizer.vocabulary_size, ModelOptions("pre"))
+    model.initialise(5)
+    save_model(folder / "model", model, tokenizer, {})
+    export_onnx(folder / "model", folder / "exported")
+    return model.eval(), tokenizer, folder / "model", folder / "exported"
+
+
+def only(folder: Path, *packages: str) -> dict[str, str]:
+    """An environment in which nothing but these packages, and what they need, can be imported."""
+    for package in packages:
+        found = importlib.util.find_spec(package)
+        assert found is not None
+        assert found.submodule_search_locations
+        home = Path(next(iter(found.submodule_search_locations)))
+        for path in (home, home.with_name(f"{home.name}.libs")):
+            if path.exists():
+                (folder / path.name).symlink_to(path)
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(folder), "PYTHONNOUSERSITE": "1"}
+
+
+def test_the_folder_translates_without_torch(
+    exported: tuple[Transformer, Tokenizer, Path, Path], tmp_path: Path
+) -> None:
+    model, tokenizer, _, folder = exported
+    environment = only(tmp_path, "onnxruntime", "numpy", "tokenizers", "flatbuffers", "google")
+    python = [sys.executable, "-S"]  # without site-packages
+    tried = subprocess.run([*python, "-c", "import torch"], env=environment, capture_output=True, text=True)
+    assert "No module named 'torch'" in tried.stderr
+    translated = subprocess.run(
+        [*python, str(folder / "translate.py")],
+        input="\n".join([*LINES, ""]),
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert translated.returncode == 0, translated.stderr
+    greedy = Translator(TorchEngine(model), tokenizer, BeamSettings(beam_size=1))
+    assert translated.stdout.split("\n")[:-1] == list(greedy.translate(LINES))
+
+
+def test_int8_is_smaller_and_an_export_is_replaced(
+    exported: tuple[Transformer, Tokenizer, Path, Path], tmp_path: Path
+) -> None:
+    _, _, model, folder = exported
+    for precision in ("float32", "int8"):
+        export_onnx(model, tmp_path / "out", precision)  # type: ignore[arg-type]
+    sizes = [(path / "encoder.onnx").stat().st_size for path in (tmp_path / "out", folder)]
+    assert sizes[0] < sizes[1]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_other_files_are_not_overwritten(
+    exported: tuple[Transformer, Tokenizer, Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr(
+        sys, "argv", ["automoe", "export", str(exported[2]), "--to", "onnx", "-o", str(tmp_path)]
+    )
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert "would be overwritten" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
