@@ -18,7 +18,6 @@ from automoe.space import SearchSpace, load_space
 SPACES = Path(__file__).parents[2] / "recipes" / "spaces"
 LATENCY = {"source_length": 4, "target_length": 4, "vocabulary_size": 100, "threads": 1}
 PROTOCOL = MeasuringProtocol(backend="torch", **LATENCY)
-REFERENCE_MS = 7.0, 40.0
 
 
 def small_space(**changes) -> SearchSpace:
@@ -54,12 +53,13 @@ class KnownDevice:
         self.probes.append(probe)
         slow = 1 + 0.3 * self.rng.random()  # of the machine, in this minute
         ours = true_ms(probe.architecture, 100 if probe.full_vocabulary else 0)
+        reference = true_ms(small_space().largest_dense(), 100)
         noise = 1 + self.noise * self.rng.gauss(0, 1)
         return Ratio(
-            encoder=ours[0] / REFERENCE_MS[0] * noise,
-            decoder=ours[1] / REFERENCE_MS[1] * noise,
-            reference_encoder_ms=REFERENCE_MS[0] * slow,
-            reference_decoder_ms=REFERENCE_MS[1] * slow,
+            encoder=ours[0] / reference[0] * noise,
+            decoder=ours[1] / reference[1] * noise,
+            reference_encoder_ms=reference[0] * slow,
+            reference_decoder_ms=reference[1] * slow,
             spread=0.9 if len(self.probes) in self.noisy_calls else 0.01,
             stolen_share=0.0,
         )
@@ -96,7 +96,7 @@ def make(space, device, path, say=lambda text: None):
 
 def slowness(profile) -> float:
     """The machine's usual slowness, which scales every time of the profile alike."""
-    return profile.quality.reference_ms["decoder"] / REFERENCE_MS[1]
+    return profile.quality.reference_ms["decoder"] / true_ms(small_space().largest_dense(), 100)[1]
 
 
 def test_the_parts_of_a_known_device_are_recovered(tmp_path):
@@ -240,7 +240,9 @@ def test_a_check_of_a_true_profile_is_good_whatever_the_machine_drifted(tmp_path
     def slower_now(probe, turns):
         ratio = KnownDevice()(probe, turns)
         values = {name: getattr(ratio, name) for name in Ratio.__slots__}
-        return Ratio(**values | {"reference_encoder_ms": 14.0, "reference_decoder_ms": 80.0})
+        encoder_ms, decoder_ms = true_ms(space.largest_dense(), 100)
+        slow = {"reference_encoder_ms": 2 * encoder_ms, "reference_decoder_ms": 2 * decoder_ms}
+        return Ratio(**values | slow)
 
     report = check_profile(profile, space, 20, measure=slower_now)
     assert report.mean_absolute_percentage_error < 1
