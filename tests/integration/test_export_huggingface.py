@@ -106,10 +106,10 @@ def both(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict
     """A trained and an untrained model, asked in one process that cannot import AutoMoE."""
     folder = tmp_path_factory.mktemp("huggingface")
     models = {"trained": trained(tokenizer), "untrained": untrained(tokenizer)}
-    sources = sources_of(tokenizer, 36, 7)
+    sources = sources_of(tokenizer, 28, 7)
     questions = []
     for name, model in models.items():
-        card = {"license": "mpl-2.0", "validation": {"valid": 1.25}, "target_tokens": 12345}
+        card = {"license": "mpl-2.0", "validation": {"valid": 1.25}, "bleu": 30.5}
         save_model(folder / name, model, tokenizer, card)
         export_huggingface(folder / name, folder / f"{name}-hf")
         target = [BOS_ID, *sources[0]]
@@ -126,6 +126,7 @@ def both(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict
         [sys.executable, client, folder / "questions.json", folder / "answers.json"],
         cwd=folder,
         env=os.environ | {"HF_HOME": str(folder / "home"), "HF_MODULES_CACHE": str(folder / "modules")},
+        stdin=subprocess.DEVNULL,  # transformers 5 would ask whether the tokenizer's folder is trusted
         capture_output=True,
         text=True,
         timeout=300,
@@ -178,10 +179,10 @@ def test_the_logits_are_the_same(exported: Exported) -> None:
 
 def test_the_default_beam_search_finds_the_same_translations(exported: Exported) -> None:
     found = theirs(exported.answers["beams"])
-    assert len(set(map(tuple, found))) > 30  # a model that says always the same would prove nothing
+    assert len(set(map(tuple, found))) > 22  # a model that says always the same would prove nothing
     assert found == ours(exported, BeamSettings())
-    assert found[:5] == theirs(exported.answers["uncached"])
-    assert found[:5] == theirs(exported.answers["alone"])
+    assert found[:3] == theirs(exported.answers["uncached"])
+    assert found[:3] == theirs(exported.answers["alone"])
 
 
 def test_greedy_search_finds_the_same_translations(exported: Exported) -> None:
@@ -242,8 +243,8 @@ def test_the_model_card_has_the_fields_of_a_hub_and_the_figures(exported: Export
         "tags": ["automoe", "mixture-of-experts", "translation"],
         "license": "mpl-2.0",
     }
-    assert "| validation.valid | 1.25 |" in text
-    assert "| target_tokens | 12,345 |" in text
+    assert "| validation loss, nats a token | 1.25 |" in text
+    assert "| bleu | 30.5 |" in text
     assert "| decoder 1 | 2 self, 4 cross | last 2 encoder layers | 64 | 1 |" in text
     assert "| encoder 0 | 4 |  | 48, identity, 32 | 2 |" in text
     parameters = sum(tensor.numel() for tensor in exported.model.parameters())

@@ -14,6 +14,12 @@ from automoe.model.transformer import Transformer
 
 # Keys of a model folder's card that say what the model may be used for; the others are figures.
 _FACTS = ("license", "source_language", "target_language", "corpus")
+# What the figures of a training are called; others are shown under their own names.
+_LABELS = {
+    "target_tokens": "target tokens seen in training",
+    "seconds": "training, seconds",
+    "validation.valid": "validation loss, nats a token",
+}
 
 
 def model_card(model: Transformer, card: Mapping[str, Any], settings: BeamSettings) -> str:
@@ -53,21 +59,18 @@ def _fields(facts: Mapping[str, str]) -> str:
 def _introduction(model: Transformer, facts: Mapping[str, str]) -> str:
     source, target = facts.get("source_language"), facts.get("target_language")
     pair = f", {source} to {target}" if source and target else ""
-    mixtures = [
-        layer
-        for layer in (*model.architecture.encoder, *model.architecture.decoder)
-        if len(layer.experts) > 1
-    ]
+    mixtures = sum(len(layer.experts) > 1 for layer in model.architecture.encoder)
+    mixtures += sum(len(layer.experts) > 1 for layer in model.architecture.decoder)
     kind = (
-        f"with a mixture of experts in {len(mixtures)} layers, whose experts may differ in size"
+        f"with a mixture of experts in {mixtures} layers, whose experts may differ in size"
         if mixtures
         else "without mixtures of experts"
     )
     corpus = f" Training corpus: {facts['corpus']}." if "corpus" in facts else ""
     return f"""# AutoMoE translation model{pair}
 
-An encoder-decoder Transformer {kind}, trained with AutoMoE
-(after Jawahar et al., AutoMoE, Findings of ACL 2023).{corpus}
+An encoder-decoder Transformer {kind},
+trained with AutoMoE (after Jawahar et al., AutoMoE, Findings of ACL 2023).{corpus}
 """
 
 
@@ -81,20 +84,20 @@ def _usage(settings: BeamSettings) -> str:
 or, with the parts:
 
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-    tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
+    tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER", trust_remote_code=True)
     model = AutoModelForSeq2SeqLM.from_pretrained("THIS_FOLDER", trust_remote_code=True)
     batch = tokenizer(["Click OK."], return_tensors="pt", padding=True)
     print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))
 
 It runs with transformers 4.57 and 5, without AutoMoE; `trust_remote_code` runs the three short Python files
-of this folder. Only the weights in safetensors are read. The model translates one sentence at a time and was
-not made for longer texts. It is for inference: to train it on, use AutoMoE.
+of this folder. (The tokenizer needs none of them, but transformers 5 asks.) The model translates sentence by
+sentence and was not made for longer texts. It is for inference: to train it on, use AutoMoE.
 
 `generate` searches as AutoMoE does and finds the same translation: beam {settings.beam_size}, log probability
-divided by length (end-of-sentence counted) to the power {settings.length_penalty:g}, at most
-{settings.max_length_ratio:g} tokens a source token and {settings.max_length_extra} more. `num_beams=1` is
-greedy. With `num_return_sequences` above 1 the first is the same; the others may differ where more
-hypotheses end at once than are kept.
+divided by length (end-of-sentence counted) to the power {settings.length_penalty:g}, no translation longer
+than {settings.max_length_ratio:g} tokens a source token and {settings.max_length_extra} more. `num_beams=1`
+is greedy. With `num_return_sequences` above 1 the first translation is the same; the others may differ where
+more hypotheses end at once than are kept.
 """
 
 
@@ -105,7 +108,8 @@ def _architecture(model: Transformer) -> str:
         "| layer | heads | attends to | FFN sizes of its experts | experts a token |",
         "|---|---|---|---|---:|",
     ]
-    for stack, layers in (("encoder", a.encoder), ("decoder", a.decoder)):
+    stacks: dict[str, tuple[EncoderLayer | DecoderLayer, ...]] = {"encoder": a.encoder, "decoder": a.decoder}
+    for stack, layers in stacks.items():
         rows += [f"| {stack} {index} | {_layer(layer)} |" for index, layer in enumerate(layers)]
     return "\n".join(
         [
@@ -140,7 +144,7 @@ def _layer(layer: EncoderLayer | DecoderLayer) -> str:
 
 
 def _figures(figures: Mapping[str, Any]) -> str:
-    rows = [f"| {name} | {_value(value)} |" for name, value in _flat("", figures)]
+    rows = [f"| {_LABELS.get(name, name)} | {_value(value)} |" for name, value in _flat("", figures)]
     if not rows:
         return "## Measured figures\n\nNone were recorded with the model.\n"
     return "\n".join(["## Measured figures", "", "| figure | |", "|---|---:|", *rows, ""])

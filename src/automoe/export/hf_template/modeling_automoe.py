@@ -358,7 +358,7 @@ class AutomoeForTranslation(PreTrainedModel, GenerationMixin):
         lengths_B = mask_BS.sum(dim=1)
         # In float64, as Python computes it: a rounding must not cost a token.
         limits_B = (self.config.max_length_ratio * lengths_B.double() + self.config.max_length_extra).long()
-        limits_B = limits_B.clamp(min=2)
+        limits_B = limits_B.clamp(min=2)  # one token and end-of-sentence
         longest = kwargs.pop("max_new_tokens", None) or getattr(generation_config, "max_new_tokens", None)
         if longest is not None:
             limits_B = limits_B.clamp(max=longest)
