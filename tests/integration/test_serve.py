@@ -29,6 +29,7 @@ MODEL, TOKENIZER = tiny_model()
 ENGINE = make_engine(MODEL)
 GREEDY = BeamSettings(beam_size=1)
 TEXT = "the cat sat on the mat"
+CLOSE = "\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def app(engine=ENGINE, settings=GREEDY, **limits):
@@ -39,6 +40,13 @@ def app(engine=ENGINE, settings=GREEDY, **limits):
 def client():
     with TestClient(app(settings=BeamSettings(beam_size=2))) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def address():
+    """A server on a socket, for requests that must arrive as they are written."""
+    with running(app()) as address:
+        yield address
 
 
 def post(address: str, body: object, path: str = "/translate") -> tuple[int, dict, dict]:
@@ -180,12 +188,9 @@ def test_a_body_of_another_type_is_refused(client):
         "/config.json",
     ],
 )
-def test_only_the_pages_files_can_be_read(path):
-    with running(app()) as address:
-        assert raw(address, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").startswith(
-            b"HTTP/1.1 404"
-        )
-        assert b"translation" in raw(address, "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+def test_only_the_pages_files_can_be_read(address, path):
+    assert raw(address, f"GET {path} HTTP/1.1{CLOSE}").startswith(b"HTTP/1.1 404")
+    assert b"page.js" in raw(address, f"GET / HTTP/1.1{CLOSE}")
 
 
 def raw(address: str, request: str) -> bytes:

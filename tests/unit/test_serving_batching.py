@@ -179,3 +179,23 @@ def test_no_sentences_need_no_batch():
         assert work.batches == [[1]]
 
     asyncio.run(scenario())
+
+
+def test_clients_that_ask_again_at_once_share_their_batches():
+    async def scenario():
+        work = Work(permissions=0)
+
+        async def client(number: int, requests: int) -> None:
+            for _ in range(requests):
+                await batcher.submit([sentence(number)])
+
+        async with batcher_of(work, gather_seconds=10.0) as batcher:
+            clients = [asyncio.create_task(client(1, 5))]
+            await work.until_begun()  # the first is alone, the others wait for it
+            clients += [asyncio.create_task(client(number, 4)) for number in (2, 3)]
+            await asyncio.sleep(0)
+            work.allowed.release(10)
+            await asyncio.gather(*clients)
+        assert [len(batch) for batch in work.batches] == [1, 3, 3, 3, 3]
+
+    asyncio.run(scenario())

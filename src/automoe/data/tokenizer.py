@@ -55,9 +55,8 @@ class Tokenizer:
         return texts
 
     def pieces(self, tokens: Sequence[int]) -> list[str]:
-        """Each token as the vocabulary spells it: `▁` begins a word."""
-        pieces: list[str] = [self._inner.id_to_token(token) for token in tokens]
-        return pieces
+        """Each token as the vocabulary spells it: `▁` begins a word. An unknown id is empty."""
+        return [self._inner.id_to_token(token) or "" for token in tokens]
 
     def save(self, path: str | Path) -> None:
         """Write Hugging Face's `tokenizer.json`, complete or not at all.

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 import uvicorn
 
+from automoe.backends import Backend, Precision
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings
-from automoe.inference.engine import Backend, Precision, make_engine
+from automoe.inference.engine import make_engine
 from automoe.inference.model_folder import load_model
 from automoe.serving.app import create_app
 from automoe.serving.limits import Limits
