@@ -21,6 +21,7 @@ from automoe.data.batching import Batch
 from automoe.model.sharing import Supernet
 from automoe.space import load_space
 from automoe.training.objective import objective
+from automoe.training.optimizer import BlockAdam
 from automoe.vocabulary import BOS_ID, EOS_ID
 
 SPACE = Path(__file__).parent.parent / "recipes" / "spaces" / "paper-6-fractional.yaml"
@@ -58,18 +59,16 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     space, rng, generator = load_space(SPACE), random.Random(1), torch.Generator().manual_seed(1)
     supernet = Supernet(space.largest(), VOCABULARY_SIZE, dropout=0.1)
-    optimizer = torch.optim.Adam(supernet.network.parameters(), lr=1e-4, betas=(0.9, 0.98), fused=True)
+    optimizer = BlockAdam(supernet.network, betas=(0.9, 0.98), eps=1e-9)
     seconds = []
     for step in range(arguments.steps + 2):
         batch = random_batch(generator)
         start = time.perf_counter()
-        result = objective(supernet.subnetwork(space.sample(rng)), batch, balance_coefficient=0.01)
+        network = supernet.subnetwork(space.sample(rng))
+        result = objective(network, batch, balance_coefficient=0.01)
         (result.loss / result.tokens).backward()
-        torch.nn.utils.clip_grad_norm_(
-            [p for p in supernet.network.parameters() if p.grad is not None], max_norm=1.0
-        )
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), max_norm=1.0)
+        optimizer.step(network, rate=1e-4)
         if step >= 2:  # the first steps allocate memory and Adam's moments
             seconds.append(time.perf_counter() - start)
     tokens_per_second = SENTENCES * LENGTH * len(seconds) / sum(seconds)

@@ -10,6 +10,7 @@ from torch import nn
 from automoe.errors import InputError
 from automoe.training.checkpoint import Checkpoints, average_weights, weights, write_tensors
 from automoe.training.history import History, read_history
+from automoe.training.optimizer import BlockAdam
 
 
 class Network(nn.Module):
@@ -21,14 +22,13 @@ class Network(nn.Module):
 
 
 def adam(network):
-    return torch.optim.Adam(network.parameters(), lr=0.1, betas=(0.9, 0.98), eps=1e-9, fused=True)
+    return BlockAdam(network, betas=(0.9, 0.98), eps=1e-9)
 
 
 def steps(network, optimizer, count):
     for _ in range(count):
-        optimizer.zero_grad(set_to_none=True)
         network.used(torch.ones(1, network.used.in_features)).square().sum().backward()
-        optimizer.step()
+        optimizer.step(network, rate=0.1)
 
 
 @pytest.fixture

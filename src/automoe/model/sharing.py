@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from automoe.architecture import Architecture
 from automoe.model.transformer import ModelOptions, Transformer
@@ -57,8 +57,8 @@ class Supernet:
     def subnetwork(self, architecture: Architecture) -> Transformer:
         """A Transformer whose parameters ARE the leading blocks: same storage, nothing copied.
 
-        Its gradients arrive in the `grad` of the supernet's parameters, added to what is there; a
-        parameter the sub-network does not have, and an expert that got no token, keep `grad` None.
+        Its gradients are its own, as large as its parameters, and go to the supernet's weights by
+        `automoe.training.optimizer.BlockAdam`; an expert that got no token keeps `grad` None.
 
         Raises:
             ValueError: the architecture does not fit into the supernet.
@@ -66,11 +66,7 @@ class Supernet:
         if architecture == self.network.architecture:
             return self.network
         small = self._empty(architecture)
-        blocks = self._blocks(small)
-        small.load_state_dict(blocks, assign=True)
-        large = dict(self.network.named_parameters())
-        for name, parameter in small.named_parameters():
-            parameter.register_post_accumulate_grad_hook(_hand_over(large[name]))
+        small.load_state_dict(self._blocks(small), assign=True)
         return small.train(self.network.training)
 
     def extract(self, architecture: Architecture) -> Transformer:
@@ -105,20 +101,3 @@ class Supernet:
             name: leading_block(large[name].detach(), parameter.shape)
             for name, parameter in small.named_parameters()
         }
-
-
-class _hand_over:  # noqa: N801  # used as a function with one bound argument
-    """The hook that moves a sub-network parameter's gradient into the supernet's."""
-
-    def __init__(self, large: nn.Parameter) -> None:
-        self.large = large
-
-    def __call__(self, small: Tensor) -> None:
-        assert small.grad is not None
-        if self.large.grad is None:
-            if small.shape == self.large.shape:
-                self.large.grad, small.grad = small.grad, None
-                return
-            self.large.grad = torch.zeros_like(self.large)
-        leading_block(self.large.grad, small.shape).add_(small.grad)
-        small.grad = None

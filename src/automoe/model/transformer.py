@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.model.attention import Attention, sinusoidal_positions
+from automoe.model.embedding import lookup
 from automoe.model.experts import MixtureOfExperts, Routing
 from automoe.vocabulary import PAD_ID
 
@@ -318,7 +319,7 @@ class Transformer(nn.Module):
         return cast(Iterable[DecoderBlock], self.decoder)
 
     def _embed(self, tokens_BS: Tensor, start: int, width: int, dropout: float) -> Tensor:
-        x_BSD = F.embedding(tokens_BS, self.embedding[:, :width]) * width**0.5
+        x_BSD = lookup(self.embedding, tokens_BS, width) * width**0.5
         x_BSD = x_BSD + sinusoidal_positions(start, tokens_BS.shape[1], width, x_BSD)
         return F.dropout(x_BSD, dropout, self.training)
 

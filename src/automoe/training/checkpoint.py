@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from automoe.errors import InputError
+from automoe.training.optimizer import BlockAdam
 
 # The newest, and one to fall back on when the newest turns out to be damaged.
 KEPT = 2
@@ -117,9 +118,7 @@ class Checkpoints:
         """The complete checkpoints, oldest first."""
         return sorted(self.folder.glob("checkpoint-*.safetensors"))
 
-    def save(
-        self, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
-    ) -> None:
+    def save(self, step: int, network: nn.Module, optimizer: BlockAdam, state: Mapping[str, Any]) -> None:
         """Write the checkpoint of `step`, then delete all but the newest two.
 
         A parameter that no sub-network has trained yet has no Adam state; it gets none on loading either.
@@ -136,7 +135,7 @@ class Checkpoints:
         for path in self.paths()[:-KEPT]:
             path.unlink()
 
-    def load_latest(self, network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
+    def load_latest(self, network: nn.Module, optimizer: BlockAdam) -> dict[str, Any] | None:
         """Restore weights and Adam's moments in place; None when there is no checkpoint.
 
         Returns:

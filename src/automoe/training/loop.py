@@ -42,6 +42,7 @@ from automoe.training.checkpoint import (
 )
 from automoe.training.history import History
 from automoe.training.objective import objective, to_device, validation_nll
+from automoe.training.optimizer import BlockAdam
 from automoe.training.schedule import learning_rate, snapshot_steps
 from automoe.training.settings import TrainingSettings as TrainingSettings
 
@@ -102,9 +103,9 @@ def train(
 ) -> TrainResult:
     """Train the supernet's weights; in `folder`, continue what was interrupted, or return what is finished.
 
-    Each step trains the sub-network that `draw` returns on `accumulation` micro-batches a process; a
-    parameter without a gradient is left alone, moments included. Adam with betas (0.9, 0.98), rate by
-    `schedule.learning_rate`, result by averaging snapshots.
+    Each step trains the sub-network that `draw` returns on `accumulation` micro-batches a process; what gets
+    no gradient, outside the sub-network's blocks too, is left alone, moments included (`BlockAdam`). Betas
+    (0.9, 0.98), rate by `schedule.learning_rate`, result by averaging snapshots.
 
     Under torchrun every process calls this with an equal stream and takes every n-th batch of it. Losses,
     rates and speeds go to `history.jsonl` and to `tensorboard/` in the folder, from the first process.
@@ -154,8 +155,7 @@ class _Training:
         self.fingerprint = fingerprint
         self.report = report
         self.network = supernet.network.train()
-        self.parameters = list(self.network.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, betas=(0.9, 0.98), eps=1e-9, fused=True)
+        self.optimizer = BlockAdam(self.network, betas=(0.9, 0.98), eps=1e-9)
         self.checkpoints = Checkpoints(folder, fingerprint)
 
     def run(self, validate: Callable[[], dict[str, float]]) -> None:
@@ -215,7 +215,7 @@ class _Training:
         batches = [next(self.stream) for _ in range(settings.accumulation * fabric.world_size)]
         tokens = sum(batch.target_tokens for batch in batches)
         sums = torch.zeros(3, dtype=torch.float64, device=fabric.device)
-        self.optimizer.zero_grad(set_to_none=True)
+        network.zero_grad(set_to_none=True)
         for batch in batches[fabric.global_rank :: fabric.world_size]:
             with fabric.autocast():
                 part = objective(
@@ -228,10 +228,9 @@ class _Training:
             sums += torch.stack([part.loss.detach(), part.nll_sum, part.balance * part.tokens])
         if fabric.world_size > 1:
             sums = _sum_over_ranks(fabric, sums)
-            self._sum_gradients()
+            _sum_gradients(fabric, network)
         loss, nll, balance = (sums / tokens).tolist()
-        touched = [parameter for parameter in self.parameters if parameter.grad is not None]
-        norm = float(nn.utils.clip_grad_norm_(touched, settings.clip_norm))
+        norm = float(nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._stop(step, loss, norm)
         rate = learning_rate(
@@ -241,27 +240,9 @@ class _Training:
             peak_rate=settings.peak_rate,
             final_rate_ratio=settings.final_rate_ratio,
         )
-        self.optimizer.param_groups[0]["lr"] = rate
-        self.optimizer.step()
+        self.optimizer.step(network, rate)
         figures = {"loss": loss, "nll": nll, "balance": balance, "rate": rate, "gradient_norm": norm}
         return figures, tokens
-
-    def _sum_gradients(self) -> None:
-        """Sum the gradients over ranks, in one bucket.
-
-        An expert may have got tokens on some ranks only: who has a gradient is agreed on first.
-        """
-        has = [parameter.grad is not None for parameter in self.parameters]
-        counts = torch.tensor(has, dtype=torch.float32, device=self.fabric.device)
-        counts = _sum_over_ranks(self.fabric, counts)
-        touched = [p for p, count in zip(self.parameters, counts.tolist(), strict=True) if count]
-        for parameter in touched:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        bucket = torch.cat([p.grad.flatten() for p in touched if p.grad is not None])
-        bucket = _sum_over_ranks(self.fabric, bucket)
-        for parameter, part in zip(touched, bucket.split([p.numel() for p in touched]), strict=True):
-            parameter.grad = part.view_as(parameter)
 
     def _seed_dropout(self, step: int) -> None:
         key = f"dropout {self.settings.seed} {step} {self.fabric.global_rank}"
@@ -335,6 +316,21 @@ def _launch(settings: TrainingSettings) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def _sum_gradients(fabric: Fabric, network: Transformer) -> None:
+    """Sum the gradients over ranks, in one bucket.
+
+    An expert may have got tokens on some ranks only: who has a gradient is agreed on first.
+    """
+    parameters = list(network.parameters())
+    has = [parameter.grad is not None for parameter in parameters]
+    counts = _sum_over_ranks(fabric, torch.tensor(has, dtype=torch.float32, device=fabric.device))
+    touched = [p for p, count in zip(parameters, counts.tolist(), strict=True) if count]
+    grads = [p.new_zeros(p.shape) if p.grad is None else p.grad for p in touched]
+    bucket = _sum_over_ranks(fabric, torch.cat([grad.flatten() for grad in grads]))
+    for parameter, part in zip(touched, bucket.split([p.numel() for p in touched]), strict=True):
+        parameter.grad = part.view_as(parameter)
 
 
 def _sum_over_ranks(fabric: Fabric, values: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
 """What training minimises: label-smoothed cross-entropy plus the experts' load-balance loss.
 
 Shapes: B sentences, T target tokens, N target tokens that are not padding, n tokens of a chunk,
-D width, V vocabulary.
+D width, C >= D columns of the embedding, V vocabulary.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -51,7 +52,7 @@ def objective(
     """
     output = model(batch.source_BS, batch.target_in_BT)
     hidden_ND, target_N = _without_padding(output.hidden_BTD, batch.target_out_BT)
-    loss, nll_sum = linear_cross_entropy(hidden_ND, model.output_weight_VD, target_N, label_smoothing)
+    loss, nll_sum = linear_cross_entropy(hidden_ND, model.embedding, target_N, label_smoothing)
     tokens = target_N.shape[0]
     balance = loss.new_zeros(())
     if output.routing:
@@ -61,42 +62,50 @@ def objective(
 
 
 def linear_cross_entropy(
-    hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, label_smoothing: float
+    hidden_ND: Tensor, weight_VC: Tensor, target_N: Tensor, label_smoothing: float
 ) -> tuple[Tensor, Tensor]:
     """Output layer and label-smoothed cross-entropy together, without ever holding all the logits.
 
-    Equals `F.cross_entropy(hidden_ND @ weight_VD.T, target_N, label_smoothing=..., reduction="sum")`. The
-    gradients are computed in the forward pass, chunk by chunk, so `backward` may be called once. Under
-    autocast the products run in its type, softmax and accumulation in float32.
+    Equals `F.cross_entropy(hidden_ND @ weight_VC[:, :D].T, target_N, label_smoothing=..., reduction="sum")`;
+    given whole, the weight gets one gradient instead of a slice's and its padded copy. The gradients are
+    computed in the forward pass, chunk by chunk, so `backward` may be called once. Under autocast the
+    products run in its type, softmax and accumulation in float32.
 
     Returns:
         (loss, nll): the summed loss, and the summed negative log-likelihood, which has no gradient.
     """
-    loss, nll_sum = _LinearCrossEntropy.apply(hidden_ND, weight_VD, target_N, label_smoothing)  # type: ignore[no-untyped-call]
+    loss, nll_sum = _LinearCrossEntropy.apply(hidden_ND, weight_VC, target_N, label_smoothing)  # type: ignore[no-untyped-call]
     return loss, nll_sum
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, target_N: Tensor, label_smoothing: float
+        ctx: Any, hidden_ND: Tensor, weight_VC: Tensor, target_N: Tensor, label_smoothing: float
     ) -> tuple[Tensor, Tensor]:
         device = hidden_ND.device.type
         product_type = hidden_ND.dtype
         if torch.is_autocast_enabled(device):
             product_type = torch.get_autocast_dtype(device)
         sum_type = torch.promote_types(product_type, torch.float32)
-        vocabulary = weight_VD.shape[0]
+        tokens, width = hidden_ND.shape
+        vocabulary = weight_VC.shape[0]
         loss, nll_sum = hidden_ND.new_zeros(2, dtype=sum_type).unbind()
         grad_ND = torch.empty_like(hidden_ND)
-        grad_VD = torch.zeros_like(weight_VD, dtype=sum_type)
+        grad_VC = torch.zeros_like(weight_VC, dtype=sum_type)
+        grad_VD = grad_VC[:, :width]
         with torch.autocast(device, enabled=False):
-            product_weight_VD = weight_VD.to(product_type)
-            rows = max(1, CHUNK_LOGITS // vocabulary)
-            for start in range(0, hidden_ND.shape[0], rows):
+            product_weight_VD = weight_VC[:, :width].to(product_type)
+            chunks = math.ceil(tokens * vocabulary / CHUNK_LOGITS)
+            rows = max(1, math.ceil(tokens / chunks))
+            # One buffer for every chunk: fresh memory costs more than what is computed in it.
+            buffer_nV = hidden_ND.new_empty(rows, vocabulary, dtype=product_type)
+            for start in range(0, tokens, rows):
                 hidden_nD = hidden_ND[start : start + rows].to(product_type)
                 target_n1 = target_N[start : start + rows, None]
-                log_p_nV = F.log_softmax((hidden_nD @ product_weight_VD.T).to(sum_type), dim=1)
+                logits_nV = torch.mm(hidden_nD, product_weight_VD.T, out=buffer_nV[: len(hidden_nD)])
+                log_p_nV = logits_nV.to(sum_type)
+                torch.log_softmax(log_p_nV, dim=1, out=log_p_nV)
                 nll = -log_p_nV.gather(1, target_n1).sum()
                 nll_sum += nll
                 loss += (1 - label_smoothing) * nll - (label_smoothing / vocabulary) * log_p_nV.sum()
@@ -109,7 +118,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     grad_VD.addmm_(grad_nV.T, hidden_nD)
                 else:
                     grad_VD += grad_nV.T @ hidden_nD
-        ctx.gradients = grad_ND, grad_VD.to(weight_VD.dtype)
+        ctx.gradients = grad_ND, grad_VC.to(weight_VC.dtype)
         ctx.mark_non_differentiable(nll_sum)
         return loss, nll_sum
 
@@ -117,9 +126,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
         # In place and handed over: a copy would be a second gradient of the whole embedding.
-        grad_ND, grad_VD = ctx.gradients
+        grad_ND, grad_VC = ctx.gradients
         del ctx.gradients
-        return grad_ND.mul_(grad_loss), grad_VD.mul_(grad_loss), None, None
+        return grad_ND.mul_(grad_loss), grad_VC.mul_(grad_loss), None, None
 
 
 def validation_nll(model: Transformer, batches: Iterable[Batch]) -> tuple[float, int]:

@@ -1,0 +1,98 @@
+"""Adam for shared weights: only the leading blocks that a sub-network trained are updated."""
+
+from __future__ import annotations
+
+import mmap
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adam import adam
+
+from automoe.model.sharing import leading_block
+
+# Elements copied at once for a block that is not contiguous: with moments and gradient 4 MiB, a cache's size.
+CHUNK_ELEMENTS = 1 << 18
+
+
+class BlockAdam:
+    """Adam (Kingma & Ba, 2015) over a supernet's parameters, given gradients of a sub-network.
+
+    Weights outside the sub-network's leading blocks, and their moments, stay as they are, as if they were
+    parameters without a gradient: they neither decay nor drift on old momentum. Bias correction counts the
+    updates of each parameter, of whichever block of it. For a whole parameter this is `torch.optim.Adam`
+    with `fused=True`, to the last bit.
+
+    Args:
+        network: owns the parameters (`Supernet.network`).
+        betas, eps: as in `torch.optim.Adam`.
+
+    Attributes:
+        state: `step`, `exp_avg` and `exp_avg_sq` of each parameter of `network` updated so far, full-size.
+    """
+
+    def __init__(self, network: nn.Module, *, betas: tuple[float, float], eps: float) -> None:
+        self.parameters = dict(network.named_parameters())
+        self.betas = betas
+        self.eps = eps
+        self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
+        # Each in one piece, of which the system maps what is written to: an untrained block costs no memory.
+        sizes = [parameter.numel() for parameter in self.parameters.values()]
+        device = next(network.parameters()).device
+        exp_avg, exp_avg_sq = (_lazy_zeros(sum(sizes)).to(device).split(sizes) for _ in range(2))
+        self._moments = dict(zip(self.parameters, zip(exp_avg, exp_avg_sq, strict=True), strict=True))
+
+    @torch.no_grad()
+    def step(self, subnetwork: nn.Module, rate: float) -> None:
+        """Update what has a gradient, and use it up: `grad` is None afterwards, its memory free."""
+        for name, parameter in subnetwork.named_parameters():
+            if parameter.grad is not None:
+                self._update(name, parameter.grad.contiguous(), rate)
+                parameter.grad = None
+
+    def _update(self, name: str, grad: Tensor, rate: float) -> None:
+        parameter = self.parameters[name]
+        if parameter not in self.state:
+            exp_avg, exp_avg_sq = (moment.view_as(parameter) for moment in self._moments[name])
+            step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            self.state[parameter] = {"step": step, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
+        state = self.state[parameter]
+        blocks = [
+            leading_block(x, grad.shape) for x in (parameter.detach(), state["exp_avg"], state["exp_avg_sq"])
+        ]
+        if all(block.is_contiguous() for block in blocks):
+            self._fused(blocks, grad, state["step"].clone(), rate)
+        else:
+            # The fused kernel takes its operands for contiguous, whatever their strides say.
+            rows = max(1, CHUNK_ELEMENTS // grad[0].numel())
+            for *parts, grad_part in zip(*(x.split(rows) for x in (*blocks, grad)), strict=True):
+                copies = [part.contiguous() for part in parts]
+                self._fused(copies, grad_part, state["step"].clone(), rate)
+                for part, copy in zip(parts, copies, strict=True):
+                    part.copy_(copy)
+        state["step"] += 1
+
+    def _fused(self, blocks: list[Tensor], grad: Tensor, step: Tensor, rate: float) -> None:
+        weight, exp_avg, exp_avg_sq = blocks
+        adam(
+            [weight],
+            [grad],
+            [exp_avg],
+            [exp_avg_sq],
+            [],
+            [step],
+            foreach=False,
+            fused=True,
+            amsgrad=False,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            lr=rate,
+            weight_decay=0.0,
+            eps=self.eps,
+            maximize=False,
+        )
+
+
+def _lazy_zeros(size: int) -> Tensor:
+    """Zeros whose memory is mapped when first written to, page by page; `torch.zeros` writes at once."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return torch.frombuffer(mmap.mmap(-1, size * 4, flags), dtype=torch.float32)
