@@ -17,16 +17,16 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from automoe.cost.noise import why_noisy
 from automoe.data.corpus import load_pairs
 from automoe.evaluation import evaluate_model
-from automoe.inference.model_folder import load_model
+from automoe.inference.model_folder import add_to_card, load_model
 from automoe.preparation import corpus_digest, prepare
 from automoe.pricing import count_costs, measure_together
 from automoe.progress import Reporter
-from automoe.recipe import LoadedRecipe
+from automoe.recipe import LoadedRecipe, Recipe
 from automoe.report.report import write_report
 from automoe.search_stages import BEAM_TOKENS, SearchStages
 from automoe.stages import RunFolder, Stage, read_json, write_json
@@ -96,10 +96,15 @@ class Pipeline:
             return None
 
         def report(folder: Path) -> None:
+            results = {name: read_json(stage.folder / "result.json") for name, stage in evaluated.items()}
+            latencies = read_json(latency.folder / "latency.json")
+            for name, stage in systems.items():
+                facts = _measured_facts(recipe, results[name], latencies[name])
+                add_to_card(stage.folder / "model", facts)
             write_report(
                 folder,
-                results={name: read_json(stage.folder / "result.json") for name, stage in evaluated.items()},
-                latencies=read_json(latency.folder / "latency.json"),
+                results=results,
+                latencies=latencies,
                 chosen=read_json(search.folder / "chosen.json"),
                 candidate_log=search.folder / "candidates.jsonl",
                 trainings={"supernet": supernet_stage.folder}
@@ -171,3 +176,21 @@ class Pipeline:
             )
 
         return self._run.stage("latency", inputs, work)
+
+
+def _measured_facts(recipe: Recipe, result: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's card says of it."""
+    protocol = recipe.protocol()
+    train = recipe.data.train
+    return {
+        "source_language": recipe.data.source_language,
+        "target_language": recipe.data.target_language,
+        "corpus": train.dataset or Path(train.path or train.source_path or "").name,
+        "BLEU": result["scores"]["bleu"],
+        "BLEU signature": result["scores"]["bleu_signature"],
+        "chrF": result["scores"]["chrf"],
+        "sparsity": result["counts"]["sparsity"],
+        "FLOPs as routed on the test set": result["counts_as_routed"]["flops"],
+        "latency, ms a sentence": latency["latency_ms"],
+        "latency protocol": ", ".join(f"{k} {v}" for k, v in dataclasses.asdict(protocol).items()),
+    }

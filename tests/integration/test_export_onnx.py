@@ -32,7 +32,7 @@ LINES = ["der Bär isst", "", "  zwei Bären ", "<s> </s> <pad>", "isst isst iss
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Transformer, Tokenizer, Path, Path]:
     folder = tmp_path_factory.mktemp("onnx")
-    words = "der Bär isst zwei Bären und liest den Text <s> Leerzeichen wörtlich".split()
+    words = ["der", "Bär", "isst", "zwei", "Bären", "und", "liest", "Text", "<s>", "Leerzeichen", "wörtlich"]
     lines = (" ".join(pair) for pair in itertools.permutations(words, 2))
     tokenizer = train_tokenizer([*lines, "the quick brown fox jumps over the lazy dog"], 50)
     model = Transformer(ARCHITECTURE, tokenizer.vocabulary_size, ModelOptions("pre"))

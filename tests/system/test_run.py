@@ -81,6 +81,9 @@ def test_a_run_leaves_table_pictures_model_and_candidates(finished):
     latency_ms = profile.predict(Architecture.from_dict(best["architecture"])).latency_ms
     assert latency_ms == pytest.approx(best["latency_ms"])
     routed = json.loads((run / "evaluate-automoe" / "result.json").read_text())
+    card = json.loads((run / "train-automoe" / "model" / "config.json").read_text())["card"]
+    assert card["BLEU"] == routed["scores"]["bleu"]
+    assert card["target_tokens"] > 0  # the training's own facts are kept
     architecture = Architecture.from_dict(routed["architecture"])
     lengths = {"source_length": 5, "target_length": 5, "vocabulary_size": 24, "norm": "pre"}
     expected = count(architecture, routing_shares=routed["routing_shares"], **lengths).flops

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automoe.inference.beam import BeamSettings
+from automoe.inference.translator import Translation
 from automoe.serving.batching import Batcher, QueueFullError
 from automoe.serving.limits import Limits
-from automoe.serving.translation import ScoredText, Sentence, Translated
+from automoe.serving.translation import Sentence, Translated
 
 GREEDY, BEAM = BeamSettings(beam_size=1), BeamSettings(beam_size=3)
 
@@ -21,7 +22,7 @@ def sentence(number: int, length: int = 3, how: BeamSettings = GREEDY) -> Senten
 
 
 def result(number: int) -> Translated:
-    return Translated((ScoredText(str(number), 0.0),), None)
+    return Translated((Translation(str(number), 0.0),), None)
 
 
 class Work:

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings
+from automoe.inference.translator import Translation
 from automoe.serving.limits import Limits
 from automoe.serving.service import Service, TooLargeError
-from automoe.serving.translation import ScoredText, Translated
+from automoe.serving.translation import Translated
 from served import tiny_model
 
 _, TOKENIZER = tiny_model()
@@ -24,7 +25,7 @@ class Capitals:
     async def submit(self, sentences):
         self.sentences += sentences
         texts = TOKENIZER.decode([s.tokens for s in sentences])
-        return [Translated((ScoredText(text.upper(), -1.0),), None) for text in texts]
+        return [Translated((Translation(text.upper(), -1.0),), None) for text in texts]
 
 
 def translate(texts, capitals=None, server=None, limits=None, **request):

@@ -105,6 +105,23 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
+def add_to_card(folder: str | Path, facts: Mapping[str, Any]) -> None:
+    """Record more of a model that `save_model` wrote; entries of the same names are replaced.
+
+    Raises:
+        OSError: the file cannot be written; the old one is unharmed.
+    """
+    path = Path(folder) / CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["card"] = {**config["card"], **facts}
+    partial = path.with_name(f".{CONFIG}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def _refuse_untrusted(folder: Path) -> None:
     files = sorted(folder.iterdir()) if folder.is_dir() else []
     home = folder.resolve()

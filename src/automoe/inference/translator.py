@@ -81,10 +81,9 @@ class Translator:
             sources = self._encode([line.rstrip("\r\n") for line in window], first_number)
             filled = [index for index, source in enumerate(sources) if len(source) > 1]
             found = self.search([sources[index] for index in filled], batch_tokens)
-            texts = iter(self.tokenizer.decode([list(h.tokens) for hypotheses in found for h in hypotheses]))
             translations: list[tuple[Translation, ...]] = [(Translation("", 0.0),)] * len(window)
             for index, hypotheses in zip(filled, found, strict=True):
-                translations[index] = tuple(Translation(_one_line(next(texts)), h.score) for h in hypotheses)
+                translations[index] = self.spell(hypotheses)
             yield from translations
             first_number += len(window)
 
@@ -99,6 +98,14 @@ class Translator:
                 found[index] = hypotheses
         return found
 
+    def spell(self, hypotheses: Sequence[Hypothesis]) -> tuple[Translation, ...]:
+        """The text of each hypothesis; a line break the tokenizer may spell becomes a space."""
+        texts = self.tokenizer.decode([hypothesis.tokens for hypothesis in hypotheses])
+        return tuple(
+            Translation(text.replace("\r", " ").replace("\n", " "), hypothesis.score)
+            for text, hypothesis in zip(texts, hypotheses, strict=True)
+        )
+
     def _encode(self, lines: Sequence[str], first_number: int) -> list[list[int]]:
         sources = [[*tokens, EOS_ID] for tokens in self.tokenizer.encode(list(lines))]
         problems = [
@@ -110,11 +117,6 @@ class Translator:
             limit = self.max_source_tokens
             raise InputError(f"lines of more than {limit} tokens: split them at sentence ends", problems)
         return sources
-
-
-def _one_line(text: str) -> str:
-    """One line in, one line out, whatever the tokenizer can spell."""
-    return text.replace("\r", " ").replace("\n", " ")
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from automoe.data.tokenizer import Tokenizer
 from automoe.inference.beam import BeamSettings
 from automoe.inference.engine import Engine
-from automoe.inference.translator import Translator
+from automoe.inference.translator import Translation, Translator
 from automoe.model.transformer import Transformer
 from automoe.serving.routing import SentenceRouting, route_sentences
 
@@ -29,18 +29,10 @@ class Sentence:
 
 
 @dataclass(frozen=True, slots=True)
-class ScoredText:
-    """One hypothesis: its text, without line breaks, and the score it is ranked by (larger is better)."""
-
-    text: str
-    score: float
-
-
-@dataclass(frozen=True, slots=True)
 class Translated:
     """What became of a `Sentence`: its `n_best` hypotheses, best first, and its routing if asked for."""
 
-    hypotheses: tuple[ScoredText, ...]
+    hypotheses: tuple[Translation, ...]
     routing: SentenceRouting | None
 
 
@@ -65,16 +57,10 @@ class SentenceTranslator:
         translator = Translator(self._engine, self._tokenizer, sentences[0].settings)
         found = translator.search([list(sentence.tokens) for sentence in sentences], self._batch_tokens)
         routing = self._explain(sentences, [hypotheses[0].tokens for hypotheses in found])
-        results = []
-        for index, hypotheses in enumerate(found):
-            texts = self._tokenizer.decode([hypothesis.tokens for hypothesis in hypotheses])
-            scored = tuple(
-                # One line in, one line out, whatever the tokenizer can spell.
-                ScoredText(text.replace("\r", " ").replace("\n", " "), hypothesis.score)
-                for text, hypothesis in zip(texts, hypotheses, strict=True)
-            )
-            results.append(Translated(scored, routing.get(index)))
-        return results
+        return [
+            Translated(translator.spell(hypotheses), routing.get(index))
+            for index, hypotheses in enumerate(found)
+        ]
 
     def _explain(
         self, sentences: Sequence[Sentence], targets: Sequence[Sequence[int]]
