@@ -57,5 +57,5 @@ def test_every_part_is_a_piece_of_its_layers_bar(tmp_path):
     assert to_hex(pieces["attention:decoder.0"].get_facecolor()).upper() == BLUE.upper()
     assert to_hex(pieces["experts:decoder.0"].get_facecolor()).upper() == VERMILLION.upper()
     labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels[:3] == ["encoder layer 1", "encoder layer 2", "encoder: no layer's"]
+    assert labels[:3] == ["encoder layer 1", "encoder layer 2", "encoder as a whole"]
     assert axes.yaxis_inverted()

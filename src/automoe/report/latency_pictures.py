@@ -105,4 +105,4 @@ def _row_label(name: str) -> str:
     stack, _, layer = name.partition(".")
     if layer:
         return f"{stack} layer {int(layer) + 1}"
-    return f"{stack}: no layer's"
+    return f"{stack} as a whole"
