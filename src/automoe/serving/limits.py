@@ -32,4 +32,4 @@ class Limits:
     request_seconds: float = 60.0
     batch_sentences: int = 32
     batch_tokens: int = 2000
-    gather_seconds: float = 0.01
+    gather_seconds: float = 0.04
