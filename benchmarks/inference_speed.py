@@ -27,9 +27,9 @@ import torch
 from ctranslate2.specs import TransformerSpec
 
 from automoe.architecture import Architecture, dense, load_architecture
-from automoe.cost.measure import random_model, random_source
+from automoe.cost.measure import random_engine, random_source
 from automoe.inference.beam import BeamSettings, search_encoded
-from automoe.inference.engine import Engine, make_engine
+from automoe.inference.engine import Engine
 from automoe.model.transformer import Transformer
 
 VOCABULARY, LENGTH, BEAMS = 32768, 30, 5
@@ -85,10 +85,11 @@ def compare(architecture: Architecture, batch: int, wanted: Sequence[str], runs:
             dense_spec(architecture).save(folder)
             for precision in ("float32", "int8"):
                 timed[f"ctranslate2 {precision}"] = ctranslate2_run(folder, precision)
-    model = random_model(architecture, VOCABULARY, seed=0)
     for name in wanted:
         backend, precision = name.split()
-        timed[name] = engine_run(make_engine(model, backend, precision))  # type: ignore[arg-type]
+        timed[name] = engine_run(
+            random_engine(architecture, VOCABULARY, backend=backend, precision=precision)  # type: ignore[arg-type]
+        )
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     generator = torch.Generator().manual_seed(0)
     for turn in range(1 + runs):

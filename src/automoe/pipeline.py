@@ -110,6 +110,7 @@ class Pipeline:
                 trainings={"supernet": supernet_stage.folder}
                 | {system: stage.folder for system, stage in trained.items()},
                 score_label="validation loss" if recipe.search.rank_by == "loss" else "minus BLEU",
+                profile=latency_file if recipe.latency.source == "profile" else None,
             )
 
         fingerprints = [stage.fingerprint for stage in (search, *evaluated.values(), latency)]

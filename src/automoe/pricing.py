@@ -9,11 +9,11 @@ from statistics import fmean
 
 from automoe.architecture import Architecture
 from automoe.cost.counting import Counts, RoutingShares, count
-from automoe.cost.measure import Latency, measure_latency, random_model
+from automoe.cost.measure import Latency, measure_latency, random_engine
 from automoe.cost.noise import why_noisy
 from automoe.cost.predictor import load_predictor
 from automoe.cost.profile import load_profile, this_machine
-from automoe.inference.engine import make_engine
+from automoe.inference.engine import Engine, make_engine
 from automoe.model.transformer import Transformer
 from automoe.recipe import Recipe
 from automoe.search.winner import Measured
@@ -139,7 +139,9 @@ def measure_together(
     """
     protocol = recipe.latency
     engines = {
-        name: make_engine(_model(recipe, subject), protocol.backend, protocol.precision, protocol.threads)
+        name: make_engine(subject, protocol.backend, protocol.precision, protocol.threads)
+        if isinstance(subject, Transformer)
+        else _random_engine(recipe, subject)
         for name, subject in subjects.items()
     }
     rounds = max(1, protocol.runs // RUNS_A_ROUND)
@@ -161,9 +163,7 @@ def measure_together(
 def _measured_ms(recipe: Recipe, architecture: Architecture) -> float:
     protocol = recipe.protocol()
     return measure_latency(
-        _model(recipe, architecture),
-        backend=protocol.backend,
-        precision=protocol.precision,
+        _random_engine(recipe, architecture),
         source_length=protocol.source_length,
         target_length=protocol.target_length,
         beam_size=protocol.beam_size,
@@ -172,10 +172,16 @@ def _measured_ms(recipe: Recipe, architecture: Architecture) -> float:
     ).latency_ms
 
 
-def _model(recipe: Recipe, subject: Transformer | Architecture) -> Transformer:
-    if isinstance(subject, Transformer):
-        return subject
-    return random_model(subject, recipe.data.vocabulary.size, seed=0, norm=recipe.model.norm)
+def _random_engine(recipe: Recipe, architecture: Architecture) -> Engine:
+    p = recipe.protocol()
+    return random_engine(
+        architecture,
+        p.vocabulary_size,
+        backend=p.backend,
+        precision=p.precision,
+        threads=p.threads,
+        norm=p.norm,
+    )
 
 
 def _mean(latencies: Sequence[Latency]) -> Latency:

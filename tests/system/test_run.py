@@ -59,7 +59,7 @@ def test_a_run_leaves_table_pictures_model_and_candidates(finished):
     run = folder / "runs" / "tiny"
     report = {path.name for path in (run / "report").iterdir()}
     assert {"results.md", "results.csv", "loss_curves.png", "architecture.png"} <= report
-    assert {"front_latency_ms.png", "front_flops.png"} <= report
+    assert {"front_latency_ms.png", "front_flops.png", "where_the_time_goes.png"} <= report
     table = pd.read_csv(run / "report" / "results.csv")
     assert set(table["system"]) == set(SYSTEMS)
     candidates = pd.read_json(run / "search" / "candidates.jsonl", lines=True)

@@ -1,14 +1,16 @@
 """The latency protocol: what it runs and how it sums up. Times come from an injected clock."""
 
 import statistics
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 import torch
 
-from automoe.architecture import dense
+from automoe.architecture import Architecture, DecoderLayer, EncoderLayer, dense
 from automoe.cost.measure import ProcessorTimes, measure_latency, stolen_share_between, summarise
 from automoe.errors import InputError
+from automoe.model.experts import MixtureOfExperts
 from automoe.model.transformer import Transformer
 from automoe.vocabulary import EOS_ID
 
@@ -152,3 +154,25 @@ def test_too_few_runs_and_all_other_problems_are_named() -> None:
         measure_latency(SMALL, runs=9, threads=0, beam_size=0, source_length=0, vocabulary_size=4)
     names = [problem.split(":")[0] for problem in refused.value.problems]
     assert names == ["source_length", "beam_size", "runs", "threads", "vocabulary_size"]
+
+
+def test_tokens_of_random_weights_spread_over_the_experts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of E experts, N tokens routed evenly wake E (1 - (1 - 1/E)^N); fresh weights would wake hardly one."""
+    experts = (64, 64, 64, 64)
+    encoder, decoder = (EncoderLayer(4, experts),) * 4, (DecoderLayer(4, 4, experts),) * 4
+    architecture = Architecture(64, 64, 64, encoder, decoder)
+    awake: dict[str, list[int]] = defaultdict(list)
+    route = MixtureOfExperts.route
+
+    def recording_route(mixture, tokens_ND):  # type: ignore[no-untyped-def]
+        routed = route(mixture, tokens_ND)
+        awake[mixture.name].append(int((routed[2].tokens_per_expert_E > 0).sum()))
+        return routed
+
+    monkeypatch.setattr(MixtureOfExperts, "route", recording_route)
+    measure_latency(architecture, vocabulary_size=1000, target_length=10, runs=10, threads=1)
+    assert len(awake) == 8
+    even = 4 * (1 - (1 - 1 / 4) ** 5)
+    for layer, counts in awake.items():
+        expected = even if layer.startswith("decoder") else 4
+        assert statistics.fmean(counts) > 0.75 * expected, layer

@@ -22,7 +22,7 @@ from automoe.cost.measure import (
     MOST_STOLEN_SHARE,
     WARM_UP_RUNS,
     ProcessorTimes,
-    random_model,
+    random_engine,
     random_source,
     stolen_share_between,
     timed_run,
@@ -30,7 +30,7 @@ from automoe.cost.measure import (
 )
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.inference.beam import BeamSettings
-from automoe.inference.engine import Engine, make_engine
+from automoe.inference.engine import Engine
 
 SHORTEST_TURN_MS = 30.0
 
@@ -125,5 +125,11 @@ class Reference:
 
     def _make(self, architecture: Architecture, vocabulary_size: int) -> Engine:
         p = self._protocol
-        model = random_model(architecture, vocabulary_size, seed=0, norm=p.norm)
-        return make_engine(model, p.backend, p.precision, p.threads)
+        return random_engine(
+            architecture,
+            vocabulary_size,
+            backend=p.backend,
+            precision=p.precision,
+            threads=p.threads,
+            norm=p.norm,
+        )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -20,11 +20,12 @@ from automoe.architecture import Architecture
 from automoe.backends import Backend, Precision
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, search_encoded
-from automoe.inference.engine import Engine, make_engine
+from automoe.inference.engine import Engine, Extensions, make_engine
 from automoe.model.transformer import ModelOptions, Transformer
 from automoe.vocabulary import EOS_ID, SPECIAL_TOKENS
 
 FEWEST_RUNS = 10
+_SUBLAYER_SCALE = 0.1  # of `random_engine`
 DROPPED_SHARE = 0.1  # of the runs, at each end
 WARM_UP_RUNS = 2  # not counted: first runs allocate memory and pick kernels
 # Above either, a figure says more about the machine's other work than about the model.
@@ -73,7 +74,8 @@ def measure_latency(
 ) -> Latency:
     """Measure by the protocol of HAT and AutoMoE.
 
-    A sentence of random token ids, another one each run, so that routing is as varied as in real text;
+    A sentence of random token ids, another one each run, so that routing is as varied as in real text (for
+    an architecture's random weights, see `random_engine`);
     encoded, then exactly `target_length` steps of beam search; evaluation mode, no autograd. The
     lowest and the highest 10 % of the runs are dropped and the rest averaged. The papers use 300 runs
     for a figure to report and 100 during a search.
@@ -116,8 +118,11 @@ def measure_latency(
     decoder_ms: list[float] = []
     with torch_threads(threads), torch.inference_mode():
         if isinstance(subject, Architecture):
-            subject = random_model(subject, vocabulary_size, seed)
-        engine = make_engine(subject, backend, precision) if isinstance(subject, Transformer) else subject
+            engine = random_engine(subject, vocabulary_size, backend=backend, precision=precision, seed=seed)
+        elif isinstance(subject, Transformer):
+            engine = make_engine(subject, backend, precision)
+        else:
+            engine = subject
         device = engine.device
         before = ProcessorTimes.read()
         for run in range(WARM_UP_RUNS + runs):
@@ -168,15 +173,55 @@ def summarise(
     )
 
 
-def random_model(
-    architecture: Architecture, vocabulary_size: int, seed: int, norm: Literal["pre", "post"] = "post"
-) -> Transformer:
-    """A model of this architecture with fresh weights; the global generator is left alone."""
+def random_engine(
+    architecture: Architecture,
+    vocabulary_size: int,
+    *,
+    backend: Backend = "torch",
+    precision: Precision = "float32",
+    threads: int | None = None,
+    norm: Literal["pre", "post"] = "post",
+    seed: int = 0,
+) -> Engine:
+    """An architecture with random weights whose tokens spread over the experts, as a trained model's do.
+
+    A mixture's time depends on how many of its experts get a token. Fresh weights send nearly all tokens
+    to one: sub-layers add the same vector to every token, and a decoder that chooses its tokens
+    itself repeats one. So sub-layers are made small beside what a token brings along, and the decoder
+    steps on random tokens, another one in each beam; which it would have chosen is still searched for.
+
+    Raises:
+        InputError: as in `make_engine`.
+    """
     with torch.device("meta"):
         model = Transformer(architecture, vocabulary_size, ModelOptions(norm=norm))
     model.to_empty(device="cpu")
     model.initialise(seed)
-    return model
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("out.weight", "down.weight")):
+                parameter.mul_(_SUBLAYER_SCALE)
+    return _RandomTokens(make_engine(model, backend, precision, threads), seed)
+
+
+class _RandomTokens:
+    """An engine that decodes random tokens, whatever it is given."""
+
+    def __init__(self, engine: Engine, seed: int) -> None:
+        self._engine = engine
+        self._generator = torch.Generator().manual_seed(seed)
+        self.architecture = engine.architecture
+        self.vocabulary_size = engine.vocabulary_size
+        self.device = engine.device
+        self.encode = engine.encode
+        self.start = engine.start
+
+    def step(self, tokens_BK: Tensor, state: Any, candidates: int) -> Extensions:
+        size = tuple(tokens_BK.shape)
+        random_BK = torch.randint(
+            len(SPECIAL_TOKENS), self.vocabulary_size, size, generator=self._generator
+        ).to(self.device)
+        return self._engine.step(random_BK, state, candidates)
 
 
 def random_source(batch: int, length: int, vocabulary_size: int, generator: torch.Generator) -> Tensor:

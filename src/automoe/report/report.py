@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from automoe.architecture import Architecture
+from automoe.cost.profile import load_profile
 from automoe.report.architecture_drawing import draw
+from automoe.report.latency_pictures import where_the_time_goes
 from automoe.report.pictures import candidates as draw_candidates
 from automoe.report.pictures import loss_curves
 from automoe.report.tables import Result, to_csv, to_markdown
@@ -27,6 +29,7 @@ def write_report(
     candidate_log: Path,
     trainings: Mapping[str, Path],
     score_label: str,
+    profile: Path | None = None,
 ) -> None:
     """Write `results.md`, `results.csv` and the pictures into `folder`.
 
@@ -37,6 +40,7 @@ def write_report(
         candidate_log: the search's `candidates.jsonl`.
         trainings: by name, the folders with a training history.
         score_label: what the search ranked by.
+        profile: the device profile that priced the candidates, if one did: it also tells where time goes.
     """
     rows = [
         _row(system, result, latencies[system], chosen.get(system, {})) for system, result in results.items()
@@ -64,6 +68,9 @@ def write_report(
         "The architecture found",
         winner["routing_shares"] or None,
     )
+    if profile is not None:
+        parts = load_profile(profile).predict(Architecture.from_dict(winner["architecture"]))
+        where_the_time_goes(parts, folder / "where_the_time_goes.png", "Where the time of a sentence goes")
     entries = CandidateLog(candidate_log).entries
     known = {entry.candidate.architecture: entry.candidate for entry in entries}
     winner_candidate = known[Architecture.from_dict(winner["architecture"])]
