@@ -15,7 +15,6 @@ from pathlib import Path
 
 import onnx
 
-from automoe.errors import InputError
 from automoe.export.folder import write_folder
 from automoe.inference.beam import BeamSettings
 from automoe.inference.model_folder import CONFIG, TOKENIZER, load_model
@@ -23,7 +22,6 @@ from automoe.inference.onnx_graph import OPSET, GraphPrecision, decoder_graph, e
 from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 FORMAT = "automoe-onnx-1"
-_LARGEST_GRAPH_BYTES = 2**31 - 1  # protobuf's limit
 
 
 def export_onnx(folder: Path, output: Path, precision: GraphPrecision = "float32") -> None:
@@ -56,10 +54,7 @@ def export_onnx(folder: Path, output: Path, precision: GraphPrecision = "float32
 
     def write(partial: Path) -> None:
         for name, make in (("encoder", encoder_graph), ("decoder", decoder_graph)):
-            graph = make(model, precision)
-            if graph.ByteSize() > _LARGEST_GRAPH_BYTES:
-                raise InputError(f"{folder}: the {name} is too large for one ONNX graph (2 GiB)")
-            onnx.save(graph, partial / f"{name}.onnx")
+            onnx.save(make(model, precision), partial / f"{name}.onnx")
         shutil.copyfile(folder / TOKENIZER, partial / TOKENIZER)
         (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
         example = resources.files("automoe.export") / "onnx_template" / "translate.py"

@@ -16,13 +16,11 @@ from onnxruntime import OrtValue
 from torch import Tensor
 
 from automoe.architecture import Architecture
-from automoe.errors import InputError
 from automoe.inference.engine import Extensions
 from automoe.inference.onnx_graph import INVISIBLE, GraphPrecision, decoder_graph, encoder_graph
 from automoe.model.transformer import Transformer
 from automoe.vocabulary import PAD_ID
 
-_LARGEST_GRAPH_BYTES = 2**31 - 1  # protobuf's limit
 _CHOSEN = ["log_probabilities", "extensions", "end"]
 
 
@@ -94,11 +92,7 @@ class OnnxEngine:
         """
         sessions = []
         for make in (encoder_graph, decoder_graph):
-            graph = make(model, precision)
-            if graph.ByteSize() > _LARGEST_GRAPH_BYTES:
-                mend = "use the backend torch, or precision int8"
-                raise InputError("the model is too large for one ONNX graph (2 GiB)", [mend])
-            sessions.append(open_session(graph.SerializeToString(), threads))
+            sessions.append(open_session(make(model, precision).SerializeToString(), threads))
         return OnnxEngine(sessions[0], sessions[1], model.architecture, model.vocabulary_size)
 
     def encode(self, source_BS: Tensor) -> OnnxEncoded:

@@ -20,7 +20,7 @@ N tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import onnx
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from automoe.errors import InputError
 from automoe.model.attention import Attention
 from automoe.model.experts import Expert, MixtureOfExperts
 from automoe.model.transformer import DecoderBlock, EncoderBlock, Residual, Transformer
@@ -36,13 +37,18 @@ from automoe.vocabulary import EOS_ID, PAD_ID
 GraphPrecision = Literal["float32", "int8"]
 
 OPSET = 23  # the first with `Attention`
+LARGEST_BYTES = 2**31 - 1  # protobuf's limit
 CONTRIBUTED = "com.microsoft"  # the domain of ONNX Runtime's own operators
 INVISIBLE = -1e9  # added to a score before the softmax: its weight is exactly 0 in float32
 _FLOAT, _INT = TensorProto.FLOAT, TensorProto.INT64
 
 
 def encoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelProto:
-    """The encoder, and the keys and values every decoder layer reads in all its steps."""
+    """The encoder, and the keys and values every decoder layer reads in all its steps.
+
+    Raises:
+        InputError: the model is too large for a graph.
+    """
     a = model.architecture
     graph = _Graph(precision)
     table = graph.constant("embedding", model.embedding[:, : a.encoder_width])
@@ -77,7 +83,11 @@ def encoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelPr
 
 
 def decoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelProto:
-    """One step of the decoder with the output layer and the choice of the best extensions."""
+    """One step of the decoder with the output layer and the choice of the best extensions.
+
+    Raises:
+        InputError: the model is too large for a graph.
+    """
     a = model.architecture
     graph = _Graph(precision)
     table = graph.constant("embedding", model.output_weight_VD)
@@ -145,7 +155,11 @@ class _Graph:
         tensors = list(self._initializers.values())
         graph = helper.make_graph(self._nodes, "automoe", infos[0], infos[1], tensors)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIBUTED, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="automoe")
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="automoe")
+        if made.ByteSize() > LARGEST_BYTES:
+            mend = "use the backend torch, or precision int8"
+            raise InputError("the model is too large for one ONNX graph (2 GiB)", [mend])
+        return made
 
     def op(
         self,
@@ -329,6 +343,4 @@ class _Graph:
 
 
 def _experts(mixture: MixtureOfExperts) -> list[Expert]:
-    experts = list(mixture.experts)
-    assert all(isinstance(expert, Expert) for expert in experts)
-    return experts  # type: ignore[return-value]
+    return cast(list[Expert], list(mixture.experts))
