@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 # Stamps: the environment is installed again only when pyproject.toml is newer than they are.
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_BENCH := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format bench
@@ -29,7 +30,7 @@ format: $(INSTALLED_DEV) ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(INSTALLED) ## run every benchmark in benchmarks/
+bench: $(INSTALLED_BENCH) ## run every benchmark in benchmarks/, about half an hour
 	@set -e; for benchmark in benchmarks/*.py; do \
 		echo "== $$benchmark"; $(BIN)/python "$$benchmark"; \
 	done
@@ -47,4 +48,8 @@ $(INSTALLED): pyproject.toml | $(BIN)/python
 
 $(INSTALLED_DEV): pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(INSTALLED) $@
+
+$(INSTALLED_BENCH): pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[bench,serve]'
 	@touch $(INSTALLED) $@

@@ -36,6 +36,9 @@ def main() -> None:
     parser.add_argument("model", nargs="?", default=ROOT / "runs" / "demo" / "train-automoe" / "model")
     arguments = parser.parse_args()
     recipe = load_recipe(ROOT / "recipes" / "demo.yaml").recipe
+    if not Path(arguments.model).is_dir():
+        print(f"no model at {arguments.model}: run `make demo` first, or name another")
+        return
     model, tokenizer = load_model(arguments.model)
     pairs = load_pairs(recipe.data.test, recipe.data.limits)[0]
     sources = [[*tokens, EOS_ID] for tokens in tokenizer.encode([pair.source for pair in pairs])]
