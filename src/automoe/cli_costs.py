@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from automoe.backends import Backend, Precision
+from automoe.errors import InputError
 
 app = typer.Typer()
 
@@ -89,7 +90,9 @@ def latency(
 
 @app.command()
 def profile(
-    space: Annotated[Path, typer.Option(help="The search space's YAML.")],
+    space: Annotated[
+        Path | None, typer.Option(help="The search space's YAML. With --check: by default the profile's own.")
+    ] = None,
     backend: Annotated[Backend, typer.Option(help="The one that will serve.")] = "onnx",
     precision: Precision = "float32",
     threads: int = 2,
@@ -116,12 +119,14 @@ def profile(
     from automoe.cost.protocol import MeasuringProtocol
     from automoe.progress import Reporter
     from automoe.report.latency_pictures import predicted_against_measured
-    from automoe.space import load_space
+    from automoe.space import SearchSpace, load_space
 
     reporter = Reporter()
-    choices = load_space(space)
+    choices = None if space is None else load_space(space)
     values: dict[str, Any]
     if check is None:
+        if choices is None:
+            raise InputError("a profile is of a search space", ["name it: --space recipes/spaces/demo.yaml"])
         protocol = MeasuringProtocol(
             backend=backend,
             precision=precision,
@@ -140,6 +145,7 @@ def profile(
         checked = load_profile(check)
         for warning in checked.problems_with(checked.protocol):
             reporter.say(f"warning: {warning}")
+        choices = choices or SearchSpace.from_dict(checked.space)
         report = check_profile(checked, choices, samples, turns=turns, progress=reporter.bar("check"))
         picture = check.with_suffix(".check.png")
         values = dataclasses.asdict(report) | {"picture": str(picture)}

@@ -56,13 +56,19 @@ def test_a_profile_is_made_and_checked(tmp_path, space):
         backend="onnx", threads=1, beam_size=2, source_length=3, target_length=2, vocabulary_size=70
     )
     assert profile.predict(SearchSpace.from_dict(SPACE).smallest()).latency_ms > 0
-    check = run("profile", "--check", output, "--space", space, "--samples", 10, "--turns", 10, "--json")
+    check = run("profile", "--check", output, "--samples", 10, "--turns", 10, "--json")
     assert check.exit_code == 0, check.output
     report = json.loads(check.stdout)
     assert report["samples"] == 10
     assert report["mean_absolute_percentage_error"] >= 0
     assert (tmp_path / "device.check.png").stat().st_size > 1000
     assert report["picture"] == str(tmp_path / "device.check.png")
+
+
+def test_a_profile_of_no_space_is_refused(tmp_path):
+    refused = run("profile", "-o", tmp_path / "device.json")
+    assert isinstance(refused.exception, InputError)
+    assert "--space" in refused.exception.problems[0]
 
 
 def test_bad_input_is_refused_before_anything_is_measured(tmp_path, space):

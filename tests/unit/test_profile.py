@@ -59,6 +59,7 @@ def profile() -> DeviceProfile:
         machine=MACHINE,
         protocol=MeasuringProtocol(),
         quality=QUALITY,
+        space={"qkv_dim": 8},
         qkv_dim=8,
         entries=tuple(Entry.of(term, law(term)) for term in terms()),
     )

@@ -147,6 +147,7 @@ def _profile(
         machine=this_machine(protocol.backend),
         protocol=protocol,
         quality=quality,
+        space=json.loads(json.dumps(asdict(space))),  # lists for tuples
         qkv_dim=space.qkv_dim,
         entries=tuple(Entry.of(term, ms) for term, ms in sorted(times.items())),
     )

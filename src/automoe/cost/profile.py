@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
@@ -142,6 +142,7 @@ class DeviceProfile(BaseModel):
 
     Attributes:
         protocol: what was measured. `machine`, `date`: where and when (UTC).
+        space: whose parts, as `SearchSpace.from_dict` reads it.
         qkv_dim: of every attention. `entries`: the parts.
     """
 
@@ -152,6 +153,7 @@ class DeviceProfile(BaseModel):
     machine: Machine
     protocol: MeasuringProtocol
     quality: Quality
+    space: dict[str, Any]
     qkv_dim: int
     entries: tuple[Entry, ...]
 
