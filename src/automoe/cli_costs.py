@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from automoe.backends import Backend, Precision
+from automoe.cli_options import BackendOption, PrecisionOption
 from automoe.errors import InputError
 
 app = typer.Typer()
@@ -49,10 +49,8 @@ def latency(
     subject: Annotated[
         Path, typer.Argument(metavar="ARCHITECTURE.yml|MODEL", help="A YAML or a model folder.")
     ],
-    backend: Annotated[Backend, typer.Option(help="torch is the reference, onnx the fast one.")] = "torch",
-    precision: Annotated[
-        Precision, typer.Option(help="torch: float32, float16; onnx: float32, int8.")
-    ] = "float32",
+    backend: BackendOption = "torch",
+    precision: PrecisionOption = "float32",
     threads: int = 2,
     beam: int = 5,
     source_length: int = 30,
@@ -93,8 +91,8 @@ def profile(
     space: Annotated[
         Path | None, typer.Option(help="The search space's YAML. With --check: by default the profile's own.")
     ] = None,
-    backend: Annotated[Backend, typer.Option(help="The one that will serve.")] = "onnx",
-    precision: Precision = "float32",
+    backend: BackendOption = "onnx",
+    precision: PrecisionOption = "float32",
     threads: int = 2,
     beam: int = 5,
     source_length: int = 30,

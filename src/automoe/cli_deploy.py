@@ -10,16 +10,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from automoe.backends import Backend, Precision
+from automoe.cli_options import BackendOption, PrecisionOption, ThreadsOption
 from automoe.errors import InputError
 
 app = typer.Typer()
-
-BackendOption = Annotated[
-    Backend, typer.Option(help="What computes: torch is the reference, onnx the fast one.")
-]
-PrecisionOption = Annotated[Precision, typer.Option(help="torch: float32, float16; onnx: float32, int8.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="By default torch's number.")]
 
 
 @app.command()
