@@ -25,7 +25,7 @@ from automoe.model.transformer import ModelOptions, Transformer
 from automoe.vocabulary import EOS_ID, SPECIAL_TOKENS
 
 FEWEST_RUNS = 10
-_SUBLAYER_SCALE = 0.1  # of `random_engine`
+_SUBLAYER_SCALE, _TOKEN_SCALE = 0.1, 10.0  # of `random_engine`
 DROPPED_SHARE = 0.1  # of the runs, at each end
 WARM_UP_RUNS = 2  # not counted: first runs allocate memory and pick kernels
 # Above either, a figure says more about the machine's other work than about the model.
@@ -183,12 +183,14 @@ def random_engine(
     norm: Literal["pre", "post"] = "post",
     seed: int = 0,
 ) -> Engine:
-    """An architecture with random weights whose tokens spread over the experts, as a trained model's do.
+    """An architecture with random weights whose tokens spread evenly over the experts.
 
     A mixture's time depends on how many of its experts get a token. Fresh weights send nearly all tokens
-    to one: sub-layers add the same vector to every token, and a decoder that chooses its tokens
-    itself repeats one. So sub-layers are made small beside what a token brings along, and the decoder
-    steps on random tokens, another one in each beam; which it would have chosen is still searched for.
+    to one: sub-layers add the same vector to every token, tokens of one position have that in common, and
+    a decoder that chooses its tokens itself repeats one. So a token's embedding is made large, sub-layers
+    small, and the decoder steps on random tokens, another one in each beam; which it would have chosen is
+    still searched for. The beams of a trained model are more alike than that and wake fewer experts
+    (`benchmarks/woken_experts.py`): in use, a mixture is rather faster.
 
     Raises:
         InputError: as in `make_engine`.
@@ -198,6 +200,7 @@ def random_engine(
     model.to_empty(device="cpu")
     model.initialise(seed)
     with torch.no_grad():
+        model.embedding.mul_(_TOKEN_SCALE)
         for name, parameter in model.named_parameters():
             if name.endswith(("out.weight", "down.weight")):
                 parameter.mul_(_SUBLAYER_SCALE)
