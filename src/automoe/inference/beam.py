@@ -159,7 +159,7 @@ def search_encoded(
         )
         ends_BC = tokens_BC == EOS_ID
 
-        ending_BK = ends_BC[:, :K] & scores_BC[:, :K].isfinite()
+        ending_BK = ends_BC[:, :K] & (scores_BC[:, :K] != -torch.inf)
         for row, rank in ending_BK.nonzero().tolist():
             if row in rows and len(kept := finished[rows[row]]) < K:
                 log_probability = float(scores_BC[row, rank])

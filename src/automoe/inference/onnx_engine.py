@@ -26,7 +26,7 @@ _CHOSEN = ["log_probabilities", "extensions", "end"]
 
 @dataclass(frozen=True)
 class OnnxEncoded:
-    """Attributes: cross, the decoder's inputs of these names; source_visible (B, 1, S), 0 at tokens."""
+    """Attributes: cross, the decoder's inputs of these names; source_visible (B, S), 0 at tokens."""
 
     cross: dict[str, OrtValue]
     source_visible: Tensor
@@ -37,11 +37,16 @@ class OnnxState:
 
     def __init__(self, encoded: OnnxEncoded, caches: dict[str, OrtValue], beam_size: int) -> None:
         self.position = 0
-        self.cross = encoded.cross
-        self.source_visible = encoded.source_visible.expand(-1, beam_size, -1)
-        self.caches = caches  # self_keys_i, self_values_i: (B, H, P, E)
         batch = encoded.source_visible.shape[0]
+        source_visible = encoded.source_visible[:, None, None].expand(-1, -1, beam_size, -1)
+        # The decoder's inputs that stay: cross_keys_i, cross_values_i and source_visible (B, 1, K, S).
+        self.source = {**encoded.cross, "source_visible": _ort(source_visible.numpy())}
+        self.caches = caches  # self_keys_i, self_values_i: (B, H, P, E)
         self.visible_BKP = torch.empty(batch, beam_size, 0)
+        # A new slot is visible to its own beam.
+        self.itself_BKK = (
+            torch.full((beam_size, beam_size), INVISIBLE).fill_diagonal_(0).expand(batch, -1, -1)
+        )
 
     def reorder(self, beams_BK: Tensor) -> None:
         """As `State.reorder`: the cache stays, a hypothesis takes over what its parent could see."""
@@ -53,9 +58,9 @@ class OnnxState:
         """As `State.keep`."""
         indices = sentences_B.numpy()
         self.caches = {name: _ort(value.numpy()[indices]) for name, value in self.caches.items()}
-        self.cross = {name: _ort(value.numpy()[indices]) for name, value in self.cross.items()}
-        self.source_visible = self.source_visible[sentences_B]
+        self.source = {name: _ort(value.numpy()[indices]) for name, value in self.source.items()}
         self.visible_BKP = self.visible_BKP[sentences_B]
+        self.itself_BKK = self.itself_BKK[: len(indices)]
 
 
 class OnnxEngine:
@@ -99,7 +104,7 @@ class OnnxEngine:
         """As `Engine.encode`."""
         cross = self._encoder.run_with_ort_values(self._cross, {"source": _ort(source_BS.numpy())})
         hidden = (source_BS == PAD_ID).float() * INVISIBLE
-        return OnnxEncoded(dict(zip(self._cross, cross, strict=True)), hidden[:, None, :])
+        return OnnxEncoded(dict(zip(self._cross, cross, strict=True)), hidden)
 
     def start(self, encoded: OnnxEncoded, beam_size: int, max_length: int) -> OnnxState:
         """As `Engine.start`; the caches grow as far as they are used."""
@@ -113,16 +118,13 @@ class OnnxEngine:
 
     def step(self, tokens_BK: Tensor, state: OnnxState, candidates: int) -> Extensions:
         """As `Engine.step`."""
-        batch, beams = tokens_BK.shape
-        itself = torch.full((beams, beams), INVISIBLE).fill_diagonal_(0)
-        state.visible_BKP = torch.cat((state.visible_BKP, itself.expand(batch, -1, -1)), dim=2)
+        state.visible_BKP = torch.cat((state.visible_BKP, state.itself_BKK), dim=2)
         feeds = {
             "tokens": _ort(tokens_BK.numpy()),
             "position": _ort(np.array(state.position)),
             "candidates": _ort(np.array([candidates])),
             "visible": _ort(state.visible_BKP[:, None].numpy()),
-            "source_visible": _ort(state.source_visible[:, None].numpy()),
-            **state.cross,
+            **state.source,
             **state.caches,
         }
         found = self._decoder.run_with_ort_values(self._outputs, feeds)

@@ -1,6 +1,6 @@
 """A `Transformer` as two ONNX graphs: one encodes a batch, one decodes a position for all its beams.
 
-    encoder   source (B, S)  ->  for each decoder layer: cross_keys and cross_values (B, H, M, E)
+    encoder   source (B, S)  ->  for each decoder layer: cross_keys and cross_values (B, M, C)
     decoder   tokens (B, K), position, visible (B, 1, K, P + K), source_visible (B, 1, K, S),
               the encoder's outputs, self_keys and self_values (B, H, P, E) of each layer, candidates C
               ->  log_probabilities and extensions (B, K, C), end (B, K), new_self_keys, new_self_values
@@ -20,7 +20,7 @@ N tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import onnx
@@ -42,6 +42,11 @@ CONTRIBUTED = "com.microsoft"  # the domain of ONNX Runtime's own operators
 INVISIBLE = -1e9  # added to a score before the softmax: its weight is exactly 0 in float32
 _FLOAT, _INT = TensorProto.FLOAT, TensorProto.INT64
 
+_Shape: TypeAlias = Sequence[str | int | None] | int
+"""Dimensions (their names where they vary, None where even that), or only how many."""
+_Value: TypeAlias = tuple[str, int, _Shape]
+"""An input or output of a graph: name, type, shape."""
+
 
 def encoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelProto:
     """The encoder, and the keys and values every decoder layer reads in all its steps.
@@ -52,8 +57,8 @@ def encoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelPr
     a = model.architecture
     graph = _Graph(precision)
     table = graph.constant("embedding", model.embedding[:, : a.encoder_width])
-    positions = graph.positions(graph.ints(0), graph.dimension("source", 1), a.encoder_width)
-    x = graph.embed(table, "source", positions, a.encoder_width)
+    steps = graph.op("Range", graph.ints(0), graph.dimension("source", 1), graph.ints(1))
+    x = graph.embed(table, "source", graph.op("Unsqueeze", steps, graph.ints([1])), a.encoder_width)
     padding = graph.op("Equal", "source", graph.ints(PAD_ID))
     hidden = graph.op("Where", padding, graph.floats(INVISIBLE), graph.floats(0.0))
     # `Attention` wants a mask with a row for each query.
@@ -78,8 +83,8 @@ def encoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelPr
         memory = graph.concat(outputs[-block.encoder_layers_attended :], axis=1)
         for name, linear in (("keys", block.cross.k), ("values", block.cross.v)):
             names.append(f"cross_{name}_{index}")
-            graph.split_heads(graph.linear(memory, linear), block.cross.heads, output=names[-1])
-    return graph.model([("source", _INT, ["B", "S"])], [(name, _FLOAT, 4) for name in names])
+            graph.op("Identity", graph.linear(memory, linear), output=names[-1])
+    return graph.model([("source", _INT, ["B", "S"])], [(name, _FLOAT, 3) for name in names])
 
 
 def decoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelProto:
@@ -91,20 +96,21 @@ def decoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelPr
     a = model.architecture
     graph = _Graph(precision)
     table = graph.constant("embedding", model.output_weight_VD)
-    positions = graph.positions("position", graph.ints(1), a.decoder_width)
-    x = graph.embed(table, "tokens", positions, a.decoder_width)
-    inputs: list[tuple[str, int, Sequence[str | int] | int]] = [
+    x = graph.embed(table, "tokens", "position", a.decoder_width)
+    inputs: list[_Value] = [
         ("tokens", _INT, ["B", "K"]),
         ("position", _INT, []),
         ("candidates", _INT, [1]),
         ("visible", _FLOAT, 4),
         ("source_visible", _FLOAT, 4),
     ]
-    outputs: list[tuple[str, int, Sequence[str | int] | int]] = []
+    outputs: list[_Value] = []
     for index, block in enumerate(model.decoder):
         assert isinstance(block, DecoderBlock)
         names = [f"{kind}_{index}" for kind in ("self_keys", "self_values", "cross_keys", "cross_values")]
-        inputs += [(name, _FLOAT, 4) for name in names]
+        # Without the last dimension of what is attended, ONNX infers a wrong shape.
+        inputs += [(name, _FLOAT, 4) for name in names[:2]]
+        inputs += [(name, _FLOAT, [None, None, a.qkv_dim]) for name in names[2:]]
         past_keys, past_values, cross_keys, cross_values = names
 
         y = graph.before(block.attention_residual, x)
@@ -139,12 +145,8 @@ class _Graph:
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
 
-    def model(
-        self,
-        inputs: Sequence[tuple[str, int, Sequence[str | int] | int]],
-        outputs: Sequence[tuple[str, int, Sequence[str | int] | int]],
-    ) -> onnx.ModelProto:
-        """The finished model; an input's or output's shape is its dimensions, or only how many."""
+    def model(self, inputs: Sequence[_Value], outputs: Sequence[_Value]) -> onnx.ModelProto:
+        """The finished model."""
         infos = [
             [
                 helper.make_tensor_value_info(name, kind, [None] * shape if isinstance(shape, int) else shape)
@@ -197,20 +199,18 @@ class _Graph:
     def concat(self, parts: Sequence[str], axis: int) -> str:
         return parts[0] if len(parts) == 1 else str(self.op("Concat", *parts, axis=axis))
 
-    def positions(self, start: str, length: str, width: int) -> str:
-        """`automoe.model.attention.sinusoidal_positions`, (length, D); `start` and `length` are scalars."""
-        half = (width + 1) // 2
-        rates = (10000.0 ** (-np.arange(half, dtype=np.float32) * 2 / width)).astype(np.float32)
-        steps = self.op("Range", start, self.op("Add", start, length), self.ints(1))
-        steps = self.op("Unsqueeze", self.op("Cast", steps, to=_FLOAT), self.ints([1]))
-        angles = self.op("Mul", steps, self.constant("position_rates", rates))
-        waves = [self.op("Unsqueeze", self.op(f, angles), self.ints([2])) for f in ("Sin", "Cos")]
-        rows = self.op("Reshape", self.concat(waves, axis=2), self.ints([-1, 2 * half]))
-        return str(self.op("Slice", rows, self.ints([0]), self.ints([width]), self.ints([1])))
-
     def embed(self, table: str, tokens: str, positions: str, width: int) -> str:
+        """Embeddings with `automoe.model.attention.sinusoidal_positions`; positions: (S, 1), or a scalar."""
+        columns = np.arange(width)
+        rates_D = (10000.0 ** (-(columns // 2).astype(np.float32) * 2 / width)).astype(np.float32)
+        phases_D = np.where(columns % 2, np.pi / 2, 0.0)  # cos(x) = sin(x + pi / 2), exact enough in float64
+        angles = self.op(
+            "Mul", self.op("Cast", positions, to=_FLOAT), self.constant("position_rates", rates_D)
+        )
+        angles = self.op("Cast", angles, to=TensorProto.DOUBLE)
+        waves = self.op("Sin", self.op("Add", angles, self.constant("position_phases", phases_D)))
         scaled = self.op("Mul", self.op("Gather", table, tokens), self.floats(width**0.5))
-        return str(self.op("Add", scaled, positions))
+        return str(self.op("Add", scaled, self.op("Cast", waves, to=_FLOAT)))
 
     def linear(self, x: str, *layers: nn.Linear) -> str:
         """`x W^T + b`; several layers with one input are computed as one, their outputs side by side."""
@@ -233,7 +233,7 @@ class _Graph:
                 x,
                 self.constant(f"{name}.weight", rounded_IO),
                 self.constant(f"{name}.scale", scale_O),
-                self.constant(f"{name}.zero", np.zeros_like(scale_O, dtype=np.int8)),
+                "",  # no zero point
                 *bias,
                 domain=CONTRIBUTED,
             )
@@ -286,18 +286,15 @@ class _Graph:
         return self.linear(mixed, attention.out)
 
     def cross_attention(
-        self, attention: Attention, x_BXD: str, keys_BHME: str, values_BHME: str, mask: str
+        self, attention: Attention, x_BXD: str, keys_BMC: str, values_BMC: str, mask: str
     ) -> str:
         """Attention of the rows over keys and values that are ready; (B, X, D)."""
-        q_BHXE = self.split_heads(self.linear(x_BXD, attention.q), attention.heads)
-        mixed_BHXE = self.op("Attention", q_BHXE, keys_BHME, values_BHME, mask)
-        mixed_BXHE = self.op("Transpose", mixed_BHXE, perm=[0, 2, 1, 3])
-        return self.linear(self.op("Reshape", mixed_BXHE, self.ints([0, 0, -1])), attention.out)
-
-    def split_heads(self, x_BXC: str, heads: int, output: str | int = 1) -> str:
-        """(B, X, C) to (B, H, X, E)."""
-        split_BXHE = self.op("Reshape", x_BXC, self.ints([0, 0, heads, -1]))
-        return str(self.op("Transpose", split_BXHE, perm=[0, 2, 1, 3], output=output))
+        q_BXC = self.linear(x_BXD, attention.q)
+        heads = attention.heads
+        mixed_BXC = self.op(
+            "Attention", q_BXC, keys_BMC, values_BMC, mask, q_num_heads=heads, kv_num_heads=heads
+        )
+        return self.linear(mixed_BXC, attention.out)
 
     def feed_forward(self, mixture: MixtureOfExperts, residual: Residual, x_BXD: str) -> str:
         """The last sub-layer of a layer, with its residual connection."""
