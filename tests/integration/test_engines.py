@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
-from automoe.inference.beam import BeamSearch, BeamSettings, beam_search
+from automoe.inference.beam import BeamSettings, beam_search
 from automoe.inference.engine import Engine, make_engine
 from automoe.model.transformer import ModelOptions, Transformer
 from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID
@@ -126,52 +126,6 @@ def test_onnx_searches_like_the_model(architecture: Architecture, seed: int) -> 
     for mine, reference in zip(found, expected, strict=True):
         assert [h.tokens for h in mine] == [h.tokens for h in reference]
         for one, other in zip(mine, reference, strict=True):
-            assert one.score == pytest.approx(other.score, abs=1e-4)
-
-
-@settings(deadline=None, max_examples=25)
-@given(
-    architecture=architectures(),
-    seed=st.integers(0, 99),
-    groups=st.lists(
-        st.tuples(st.lists(st.integers(1, 8), min_size=1, max_size=4), st.integers(0, 5)),
-        min_size=2,
-        max_size=5,
-    ),
-)
-def test_sentences_that_join_a_search_are_translated_as_if_alone(
-    architecture: Architecture, seed: int, groups: list[tuple[list[int], int]]
-) -> None:
-    """Groups of sentences (their lengths) enter some steps after one another."""
-    model = random_model(architecture, seed=seed)
-    searched = BeamSettings(beam_size=3, max_length_ratio=1, max_length_extra=3, n_best=2)
-    engine = make_engine(model, "onnx")
-    assert engine.join is not None
-    search = BeamSearch(engine, searched)
-    sources: list[torch.Tensor] = []
-    found = {}
-
-    def step() -> None:
-        for sentence, hypotheses in search.step():
-            assert sentence not in found
-            found[sentence] = hypotheses
-
-    with torch.inference_mode():
-        for number, (lengths, steps) in enumerate(groups):
-            source_BS = batch(seed + number, lengths)
-            search.admit(engine.encode(source_BS), lengths)
-            sources += [row[row != PAD_ID][None] for row in source_BS]
-            for _ in range(steps):
-                if search.live:
-                    step()
-        while search.live:
-            step()
-    assert sorted(found) == list(range(len(sources)))
-    reference = make_engine(model)
-    for sentence, source_1S in enumerate(sources):
-        (expected,) = beam_search(reference, source_1S, searched)
-        assert [h.tokens for h in found[sentence]] == [h.tokens for h in expected]
-        for one, other in zip(found[sentence], expected, strict=True):
             assert one.score == pytest.approx(other.score, abs=1e-4)
 
 

@@ -33,7 +33,7 @@ class Work:
         self.began = threading.Semaphore(0)
         self.allowed = None if permissions is None else threading.Semaphore(permissions)
 
-    def __call__(self, sentences, answer, more):
+    def __call__(self, sentences, answer):
         self.batches.append([s.tokens[0] for s in sentences])
         self.began.release()
         if self.allowed is not None:
@@ -94,7 +94,7 @@ def test_batches_keep_to_their_limits_and_every_caller_gets_its_own(requests, ba
 
     async def scenario():
         work = Work()
-        limits = {"batch_sentences": batch_sentences, "batch_tokens": batch_tokens}
+        limits = {"batch_sentences": batch_sentences, "batch_tokens": batch_tokens, "gather_seconds": 0.0}
         async with batcher_of(work, **limits) as batcher:
             return work.batches, await asyncio.gather(*map(batcher.submit, submitted))
 
@@ -178,7 +178,7 @@ def test_a_sentence_is_answered_while_the_others_of_its_batch_go_on():
     async def scenario():
         long_one = threading.Event()
 
-        def work(sentences, answer, more):
+        def work(sentences, answer):
             for index in reversed(range(len(sentences))):
                 if index == 0:
                     assert long_one.wait(timeout=10)
@@ -206,86 +206,21 @@ def test_no_sentences_need_no_batch():
     asyncio.run(scenario())
 
 
-class Step:
-    """Work in steps, as a search does: each permission finishes the oldest sentence, then more may join."""
-
-    def __init__(self) -> None:
-        self.live: list[list[int]] = []  # numbers translated together, after each step's joining
-        self.began = threading.Semaphore(0)
-        self.allowed = threading.Semaphore(0)
-
-    def __call__(self, sentences, answer, more):
-        live = list(enumerate(sentences))
-        known = len(live)
-        while live:
-            self.live.append([s.tokens[0] for _, s in live])
-            self.began.release()
-            assert self.allowed.acquire(timeout=10)
-            index, done = live.pop(0)
-            answer(index, result(done.tokens[0]))
-            if live:
-                joining = more(len(live), max(len(s.tokens) for _, s in live))
-                live += enumerate(joining, start=known)
-                known += len(joining)
-
-    async def until_begun(self) -> None:
-        assert await asyncio.to_thread(self.began.acquire, timeout=10)
-
-
-def test_what_arrives_joins_the_batch_in_progress():
+def test_clients_that_ask_again_at_once_share_their_batches():
     async def scenario():
-        work = Step()
-        async with batcher_of(work) as batcher:
-            tasks = [await queued(batcher, [sentence(1), sentence(2)])]
-            await work.until_begun()
-            tasks += [await queued(batcher, [sentence(n)]) for n in (3, 4)]
+        work = Work(permissions=0)
+
+        async def client(number: int, requests: int) -> None:
+            for _ in range(requests):
+                await batcher.submit([sentence(number)])
+
+        async with batcher_of(work, gather_seconds=10.0) as batcher:
+            clients = [asyncio.create_task(client(1, 4))]
+            await work.until_begun()  # the first is alone, the others wait for it
+            clients += [asyncio.create_task(client(number, 4)) for number in (2, 3)]
+            await asyncio.sleep(0)
             work.allowed.release(10)
-            answers = await asyncio.gather(*tasks)
-        assert work.live == [[1, 2], [2, 3, 4], [3, 4], [4]]
-        assert answers == [[result(1), result(2)], [result(3)], [result(4)]]
-
-    asyncio.run(scenario())
-
-
-def test_joining_keeps_to_the_limits_of_a_batch():
-    async def scenario():
-        work = Step()
-        async with batcher_of(work, batch_sentences=3, batch_tokens=9) as batcher:
-            tasks = [await queued(batcher, [sentence(1), sentence(2)])]
-            await work.until_begun()
-            # 4 would make three sentences of four tokens.
-            tasks += [await queued(batcher, [sentence(n, length)]) for n, length in ((3, 2), (4, 4), (5, 1))]
-            work.allowed.release(10)
-            await asyncio.gather(*tasks)
-        assert work.live == [[1, 2], [2, 3], [3, 4], [4, 5], [5]]
-
-    asyncio.run(scenario())
-
-
-def test_nobody_joins_before_an_older_sentence_with_other_settings():
-    async def scenario():
-        work = Step()
-        async with batcher_of(work) as batcher:
-            tasks = [await queued(batcher, [sentence(1), sentence(2)])]
-            await work.until_begun()
-            tasks += [await queued(batcher, [sentence(3)]), await queued(batcher, [sentence(4, how=BEAM)])]
-            tasks += [await queued(batcher, [sentence(5)])]
-            work.allowed.release(10)
-            await asyncio.gather(*tasks)
-        assert work.live == [[1, 2], [2, 3], [3], [4], [5]]
-
-    asyncio.run(scenario())
-
-
-def test_few_sentences_do_not_join_many():
-    async def scenario():
-        work = Step()
-        async with batcher_of(work) as batcher:
-            tasks = [await queued(batcher, [sentence(n) for n in range(1, 7)])]
-            await work.until_begun()
-            tasks += [await queued(batcher, [sentence(9)])]
-            work.allowed.release(10)
-            await asyncio.gather(*tasks)
-        assert work.live[:4] == [[1, 2, 3, 4, 5, 6], [2, 3, 4, 5, 6], [3, 4, 5, 6, 9], [4, 5, 6, 9]]
+            await asyncio.gather(*clients)
+        assert [len(batch) for batch in work.batches] == [1, 2, 3, 3, 3]
 
     asyncio.run(scenario())

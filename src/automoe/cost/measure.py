@@ -210,8 +210,6 @@ def random_engine(
 class _RandomTokens:
     """An engine that decodes random tokens, whatever it is given."""
 
-    join = None
-
     def __init__(self, engine: Engine, seed: int) -> None:
         self._engine = engine
         self._generator = torch.Generator().manual_seed(seed)

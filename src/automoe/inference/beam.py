@@ -7,15 +7,15 @@ allowed, C extensions each beam may hand on (enough for the best 2K that are all
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
 from automoe.errors import InputError
-from automoe.inference.engine import Engine, Extensions, State
+from automoe.inference.engine import Engine, Extensions
 from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 # Finished sentences leave the batch once they are this share of it: leaving copies the caches.
@@ -89,48 +89,14 @@ class Hypothesis:
     log_probability: float
 
 
-def beam_search(engine: Engine, source_BS: Tensor, settings: BeamSettings) -> list[list[Hypothesis]]:
-    """Translate a batch: for each sentence its `n_best` hypotheses, best first; see `BeamSearch`.
-
-    Args:
-        engine: searched without autograd.
-        source_BS: int64, each row ends with EOS and is padded on the right with PAD.
-    """
-    lengths = (source_BS != PAD_ID).sum(dim=1).tolist()
-    with torch.inference_mode():
-        return search_encoded(engine, engine.encode(source_BS), lengths, settings)
+OnFinished: TypeAlias = Callable[[int, list[Hypothesis]], None]
+"""Told a sentence's index in its batch and its `n_best` hypotheses as soon as they are known."""
 
 
-def search_encoded(
-    engine: Engine, encoded: Any, source_lengths: Sequence[int], settings: BeamSettings
+def beam_search(
+    engine: Engine, source_BS: Tensor, settings: BeamSettings, on_finished: OnFinished | None = None
 ) -> list[list[Hypothesis]]:
-    """`beam_search` after the encoder, for callers who time or cache the encoder apart.
-
-    Call it inside `torch.inference_mode()`. `encoded` is the engine's; `source_lengths` are tokens of each
-    sentence without padding.
-    """
-    search = BeamSearch(engine, settings)
-    search.admit(encoded, source_lengths)
-    found: list[list[Hypothesis]] = [[] for _ in source_lengths]
-    while search.live:
-        for sentence, hypotheses in search.step():
-            found[sentence] = hypotheses
-    return found
-
-
-@dataclass(slots=True)
-class _Row:
-    """A sentence in the batch. `length`: tokens of its hypotheses so far; `limit`: the most it may have."""
-
-    sentence: int
-    limit: int
-    length: int = 0
-    done: bool = False
-    finished: list[Hypothesis] = field(default_factory=list)
-
-
-class BeamSearch:
-    """A search in progress, of sentences that may enter and leave it between two steps.
+    """Translate a batch: for each sentence its `n_best` hypotheses, best first.
 
     The search is the one of the papers' toolkit (fairseq). At each step every live hypothesis is
     extended with every token but padding and begin-of-sentence, and the extensions are ranked by log
@@ -148,137 +114,97 @@ class BeamSearch:
     extensions to the beam of lower index. Sentences do not influence each other: the result does
     not depend on the batch, up to rounding.
 
-    Use it inside `torch.inference_mode()`.
-
     Args:
-        engine: computes. `settings`: of all sentences.
+        engine: searched without autograd.
+        source_BS: int64, each row ends with EOS and is padded on the right with PAD.
+        on_finished: hears of each sentence when it is done, while others still are searched.
     """
+    lengths = (source_BS != PAD_ID).sum(dim=1).tolist()
+    with torch.inference_mode():
+        return search_encoded(engine, engine.encode(source_BS), lengths, settings, on_finished)
 
-    def __init__(self, engine: Engine, settings: BeamSettings) -> None:
-        self._engine = engine
-        self._settings = settings
-        self._admitted = 0
-        self._clear()
 
-    def _clear(self) -> None:
-        K, device = self._settings.beam_size, self._engine.device
-        self._state: State | None = None
-        self._rows: list[_Row] = []
-        self._tokens_BK = torch.empty(0, K, dtype=torch.int64, device=device)
-        self._scores_BK = torch.empty(0, K, device=device)
-        # Tokens so far, on the right: of a row of length n, the last n columns.
-        self._prefix_BKL = torch.empty(0, K, 0, dtype=torch.int64, device=device)
+def search_encoded(
+    engine: Engine,
+    encoded: Any,
+    source_lengths: Sequence[int],
+    settings: BeamSettings,
+    on_finished: OnFinished | None = None,
+) -> list[list[Hypothesis]]:
+    """`beam_search` after the encoder, for callers who time or cache the encoder apart.
 
-    @property
-    def live(self) -> int:
-        """Sentences that are not done."""
-        return sum(not row.done for row in self._rows)
+    Call it inside `torch.inference_mode()`. `encoded` is the engine's; `source_lengths` are tokens of each
+    sentence without padding.
+    """
+    K = settings.beam_size
+    # Of the best extensions of a beam, at most three are forbidden: padding, begin- and end-of-sentence.
+    C = min(2 * K + 3, engine.vocabulary_size)
+    limits = [settings.max_length(length) for length in source_lengths]
+    L = max(limits, default=0)
+    finished: list[list[Hypothesis]] = [[] for _ in limits]
+    rows = {sentence: sentence for sentence in range(len(limits))}  # batch row -> sentence, of those not done
+    state = engine.start(encoded, K, L)
+    device = engine.device
+    tokens_BK = torch.full((len(limits), K), BOS_ID, device=device)
+    prefix_BKL = torch.full((len(limits), K, L), PAD_ID, device=device)
+    # All beams start equal: only the first may be extended, or every hypothesis would come K times.
+    scores_BK = torch.full((len(limits), K), -torch.inf, device=device)
+    scores_BK[:, 0] = 0
 
-    def admit(self, encoded: Any, source_lengths: Sequence[int]) -> None:
-        """Sentences enter; they are numbered in the order they enter the search, from 0.
-
-        Args:
-            encoded: the engine's. If other sentences are live, the engine must be able to `join`.
-            source_lengths: tokens of each without padding.
-        """
-        limits = [self._settings.max_length(length) for length in source_lengths]
-        if self._state is None:
-            self._state = self._engine.start(encoded, self._settings.beam_size, max(limits, default=0))
-        else:
-            assert self._engine.join is not None
-            self._leave()
-            self._engine.join(self._state, encoded)
-        self._rows += [_Row(self._admitted + i, limit) for i, limit in enumerate(limits)]
-        self._admitted += len(limits)
-        more = (len(limits), self._settings.beam_size)
-        # All beams start equal: only the first may be extended, or every hypothesis would come K times.
-        scores_BK = self._scores_BK.new_full(more, -torch.inf)
-        scores_BK[:, 0] = 0
-        self._scores_BK = torch.cat((self._scores_BK, scores_BK))
-        self._tokens_BK = torch.cat((self._tokens_BK, self._tokens_BK.new_full(more, BOS_ID)))
-        prefix_BKL = self._prefix_BKL.new_full((*more, self._prefix_BKL.shape[2]), PAD_ID)
-        self._prefix_BKL = torch.cat((self._prefix_BKL, prefix_BKL))
-
-    def step(self) -> list[tuple[int, list[Hypothesis]]]:
-        """Decode one position of all; returns those that are done by it with their `n_best`, best first."""
-        assert self._state is not None, "nothing is live"
-        K = self._settings.beam_size
-        # Of the best extensions of a beam, at most three are forbidden: padding, begin- and end-of-sentence.
-        C = min(2 * K + 3, self._engine.vocabulary_size)
-        extensions = self._engine.step(self._tokens_BK, self._state, C)
-        for row in self._rows:
-            row.length += 1
+    for length in range(1, L + 1):
+        extensions = engine.step(tokens_BK, state, C)
+        must_end = [row for row, sentence in rows.items() if limits[sentence] == length]
         scores_BC, origin_BC, tokens_BC = _best_extensions(
-            extensions,
-            self._scores_BK,
-            too_short=[row.length < self._settings.min_length for row in self._rows],
-            must_end=[index for index, row in enumerate(self._rows) if row.length == row.limit],
+            extensions, scores_BK, may_end=length >= settings.min_length, must_end=must_end
         )
         ends_BC = tokens_BC == EOS_ID
-        self._finish(scores_BC[:, :K], origin_BC[:, :K], ends_BC[:, :K])
+
+        ending_BK = ends_BC[:, :K] & (scores_BC[:, :K] != -torch.inf)
+        for row, rank in ending_BK.nonzero().tolist():
+            if row in rows and len(kept := finished[rows[row]]) < K:
+                log_probability = float(scores_BC[row, rank])
+                prefix = prefix_BKL[row, origin_BC[row, rank], : length - 1].tolist()
+                score = _score(log_probability, length, settings)
+                kept.append(Hypothesis(tuple(prefix), score, log_probability))
 
         # The best K that go on, in order: a stable sort puts the ended extensions last.
         going_BK = ends_BC.to(torch.uint8).sort(dim=1, stable=True).indices[:, :K]
-        self._scores_BK, origin_BK, self._tokens_BK = (
-            x.gather(1, going_BK) for x in (scores_BC, origin_BC, tokens_BC)
-        )
-        done = []
-        for row, best_live in zip(self._rows, self._scores_BK[:, 0].tolist(), strict=True):
-            if not row.done and (row.length == row.limit or _is_done(row, best_live, self._settings)):
-                row.done = True
-                best = sorted(row.finished, key=lambda h: -h.score)[: self._settings.n_best]
-                done.append((row.sentence, best))
-        if not self.live:
-            self._clear()
-            return done
-        self._state.reorder(origin_BK)
-        columns_BKL = origin_BK[:, :, None].expand(-1, -1, self._prefix_BKL.shape[2])
-        prefix_BKL = self._prefix_BKL.gather(1, columns_BKL)
-        self._prefix_BKL = torch.cat((prefix_BKL, self._tokens_BK[:, :, None]), dim=2)
-        if self.live <= (1 - LEAVING_SHARE) * len(self._rows):
-            self._leave()
-        return done
+        scores_BK, origin_BK, tokens_BK = (x.gather(1, going_BK) for x in (scores_BC, origin_BC, tokens_BC))
 
-    def _finish(self, scores_BK: Tensor, origin_BK: Tensor, ends_BK: Tensor) -> None:
-        """Keep those of the best K extensions that end their sentence."""
-        ending_BK = ends_BK & (scores_BK != -torch.inf)
-        for index, rank in ending_BK.nonzero().tolist():
-            row = self._rows[index]
-            if not row.done and len(row.finished) < self._settings.beam_size:
-                log_probability = float(scores_BK[index, rank])
-                first = self._prefix_BKL.shape[2] - (row.length - 1)
-                prefix = self._prefix_BKL[index, origin_BK[index, rank], first:].tolist()
-                score = _score(log_probability, row.length, self._settings)
-                row.finished.append(Hypothesis(tuple(prefix), score, log_probability))
+        best_live = scores_BK[:, 0].tolist()
+        for row, sentence in list(rows.items()):
+            if row in must_end or _is_done(finished[sentence], best_live[row], limits[sentence], settings):
+                del rows[row]
+                finished[sentence] = sorted(finished[sentence], key=lambda h: -h.score)[: settings.n_best]
+                if on_finished is not None:
+                    on_finished(sentence, finished[sentence])
+        if not rows:
+            break
+        state.reorder(origin_BK)
+        prefix_BKL = prefix_BKL.gather(1, origin_BK[:, :, None].expand(-1, -1, L))
+        prefix_BKL[:, :, length - 1] = tokens_BK
+        if len(rows) <= (1 - LEAVING_SHARE) * len(tokens_BK):
+            remaining_B = torch.tensor(list(rows), device=device)
+            state.keep(remaining_B)
+            tokens_BK, scores_BK, prefix_BKL = (x[remaining_B] for x in (tokens_BK, scores_BK, prefix_BKL))
+            rows = dict(enumerate(rows.values()))
 
-    def _leave(self) -> None:
-        """Sentences that are done leave the batch."""
-        remaining = [index for index, row in enumerate(self._rows) if not row.done]
-        if self._state is None or len(remaining) == len(self._rows):
-            return
-        self._rows = [self._rows[index] for index in remaining]
-        remaining_B = torch.tensor(remaining, device=self._engine.device)
-        self._state.keep(remaining_B)
-        self._tokens_BK, self._scores_BK = self._tokens_BK[remaining_B], self._scores_BK[remaining_B]
-        first = self._prefix_BKL.shape[2] - max(row.length for row in self._rows)
-        self._prefix_BKL = self._prefix_BKL[remaining_B, :, first:]
+    return finished
 
 
 def _best_extensions(
-    extensions: Extensions, scores_BK: Tensor, *, too_short: Sequence[bool], must_end: Sequence[int]
+    extensions: Extensions, scores_BK: Tensor, *, may_end: bool, must_end: Sequence[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The best 2K extensions of each sentence, best first: log probability, beam extended, token added.
 
     At most K of 2K end the sentence (one a beam), so K that go on are always among them. Forbidden
-    tokens keep their share of the probability. Rows that are `too_short` may not end; in the rows
-    `must_end` only end-of-sentence may follow.
+    tokens keep their share of the probability. In the rows `must_end` only end-of-sentence may follow.
     """
     added_BKC, tokens_BKC = extensions.log_probability_BKC, extensions.tokens_BKC
     B, K, C = added_BKC.shape
     forbidden_BKC = (tokens_BKC == PAD_ID) | (tokens_BKC == BOS_ID)
-    if any(too_short):
-        short_B = torch.tensor(too_short, device=tokens_BKC.device)
-        forbidden_BKC |= (tokens_BKC == EOS_ID) & short_B[:, None, None]
+    if not may_end:
+        forbidden_BKC |= tokens_BKC == EOS_ID
     added_BKC = added_BKC.masked_fill(forbidden_BKC, -torch.inf)
     if must_end:
         tokens_BKC = tokens_BKC.clone()
@@ -297,11 +223,13 @@ def _score(log_probability: float, length: int, settings: BeamSettings) -> float
     return log_probability / math.pow(length, settings.length_penalty)
 
 
-def _is_done(row: _Row, best_live: float, settings: BeamSettings) -> bool:
+def _is_done(
+    finished: Sequence[Hypothesis], best_live: float, max_length: int, settings: BeamSettings
+) -> bool:
     """Enough hypotheses are finished, or no live one can still enter the `n_best`."""
-    if len(row.finished) >= settings.beam_size:
+    if len(finished) >= settings.beam_size:
         return True
-    if len(row.finished) < settings.n_best:
+    if len(finished) < settings.n_best:
         return False
-    worst_kept = sorted((h.score for h in row.finished), reverse=True)[settings.n_best - 1]
-    return worst_kept >= _score(best_live, row.limit, settings)
+    worst_kept = sorted((h.score for h in finished), reverse=True)[settings.n_best - 1]
+    return worst_kept >= _score(best_live, max_length, settings)

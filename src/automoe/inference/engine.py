@@ -69,11 +69,6 @@ class Engine(Protocol):
     def step(self, tokens_BK: Tensor, state: Any, candidates: int) -> Extensions:
         """Decode one position: the best `candidates` tokens after `tokens_BK`; advances the state."""
 
-    @property
-    def join(self) -> Callable[[Any, Any], None] | None:
-        """`join(state, encoded)`: more sentences enter a batch, after those that are there, at their first
-        position. None where all sentences of a batch are at one position."""
-
 
 def make_engine(
     model: Transformer,

@@ -33,21 +33,20 @@ class OnnxEncoded:
 
 
 class OnnxState:
-    """The caches of one batch; `OnnxEngine.step` advances it.
-
-    A sentence at position p has filled the last p * K slots; those before are not visible to it.
-    """
+    """The caches of one batch; `OnnxEngine.step` advances it."""
 
     def __init__(self, encoded: OnnxEncoded, caches: dict[str, OrtValue], beam_size: int) -> None:
+        self.position = 0
         batch = encoded.source_visible.shape[0]
         source_visible = encoded.source_visible[:, None, None].expand(-1, -1, beam_size, -1)
         # The decoder's inputs that stay: cross_keys_i, cross_values_i and source_visible (B, 1, K, S).
         self.source = {**encoded.cross, "source_visible": _ort(source_visible.numpy())}
         self.caches = caches  # self_keys_i, self_values_i: (B, H, P, E)
-        self.positions_B = np.zeros(batch, dtype=np.int64)
         self.visible_BKP = torch.empty(batch, beam_size, 0)
         # A new slot is visible to its own beam.
-        self.itself_KK = torch.full((beam_size, beam_size), INVISIBLE).fill_diagonal_(0)
+        self.itself_BKK = (
+            torch.full((beam_size, beam_size), INVISIBLE).fill_diagonal_(0).expand(batch, -1, -1)
+        )
 
     def reorder(self, beams_BK: Tensor) -> None:
         """As `State.reorder`: the cache stays, a hypothesis takes over what its parent could see."""
@@ -56,49 +55,12 @@ class OnnxState:
         )
 
     def keep(self, sentences_B: Tensor) -> None:
-        """As `State.keep`; what nobody sees any more is dropped."""
+        """As `State.keep`."""
         indices = sentences_B.numpy()
-        self.positions_B = self.positions_B[indices]
-        first = self.visible_BKP.shape[2] - int(self.positions_B.max()) * self.visible_BKP.shape[1]
-        self.visible_BKP = self.visible_BKP[sentences_B, :, first:]
-        self.caches = {name: _ort(value.numpy()[indices, :, first:]) for name, value in self.caches.items()}
-        source = {name: value.numpy()[indices] for name, value in self.source.items()}
-        longest = int((source["source_visible"][:, 0, 0] == 0).sum(axis=1).max())
-        self.source = {name: _ort(value) for name, value in _resized(source, longest).items()}
-
-    def join(self, new: OnnxState) -> None:
-        """The sentences of another state, which has made no step, follow those of this one."""
-        more, slots = len(new.positions_B), self.visible_BKP.shape[2]
-        self.positions_B = np.concatenate((self.positions_B, new.positions_B))
-        hidden = self.visible_BKP.new_full((more, self.visible_BKP.shape[1], slots), INVISIBLE)
-        self.visible_BKP = torch.cat((self.visible_BKP, hidden))
-        for name, value in self.caches.items():
-            old = value.numpy()
-            unused = np.zeros((more, *old.shape[1:]), dtype=old.dtype)
-            self.caches[name] = _ort(np.concatenate((old, unused)))
-        sources = [{name: x.numpy() for name, x in state.source.items()} for state in (self, new)]
-        longest = max(source["source_visible"].shape[3] for source in sources)
-        old_source, new_source = (_resized(source, longest) for source in sources)
-        self.source = {name: _ort(np.concatenate((x, new_source[name]))) for name, x in old_source.items()}
-
-
-def _resized(source: dict[str, NDArray[Any]], length: int) -> dict[str, NDArray[Any]]:
-    """The same inputs with another source length: longer with padding, or shorter without some."""
-    visible = source["source_visible"]
-    batch, S = visible.shape[0], visible.shape[3]
-    if length == S:
-        return source
-    added = max(0, length - S)
-    resized = {}
-    for name, value in source.items():
-        if name == "source_visible":
-            padded = np.pad(value, ((0, 0), (0, 0), (0, 0), (0, added)), constant_values=INVISIBLE)
-            resized[name] = padded[:, :, :, :length]
-        else:  # (B, M, C): one block of S for each attended layer
-            blocks = value.reshape(batch, -1, S, value.shape[2])
-            padded = np.pad(blocks, ((0, 0), (0, 0), (0, added), (0, 0)))
-            resized[name] = padded[:, :, :length].reshape(batch, -1, value.shape[2])
-    return resized
+        self.caches = {name: _ort(value.numpy()[indices]) for name, value in self.caches.items()}
+        self.source = {name: _ort(value.numpy()[indices]) for name, value in self.source.items()}
+        self.visible_BKP = self.visible_BKP[sentences_B]
+        self.itself_BKK = self.itself_BKK[: len(indices)]
 
 
 class OnnxEngine:
@@ -156,11 +118,10 @@ class OnnxEngine:
 
     def step(self, tokens_BK: Tensor, state: OnnxState, candidates: int) -> Extensions:
         """As `Engine.step`."""
-        itself_BKK = state.itself_KK.expand(len(tokens_BK), -1, -1)
-        state.visible_BKP = torch.cat((state.visible_BKP, itself_BKK), dim=2)
+        state.visible_BKP = torch.cat((state.visible_BKP, state.itself_BKK), dim=2)
         feeds = {
             "tokens": _ort(tokens_BK.numpy()),
-            "positions": _ort(state.positions_B[:, None, None]),
+            "position": _ort(np.array(state.position)),
             "candidates": _ort(np.array([candidates])),
             "visible": _ort(state.visible_BKP[:, None].numpy()),
             **state.source,
@@ -168,12 +129,8 @@ class OnnxEngine:
         }
         found = self._decoder.run_with_ort_values(self._outputs, feeds)
         state.caches = dict(zip(self._caches, found[len(_CHOSEN) :], strict=True))
-        state.positions_B = state.positions_B + 1
+        state.position += 1
         return Extensions(*(torch.from_numpy(value.numpy()) for value in found[: len(_CHOSEN)]))
-
-    def join(self, state: OnnxState, encoded: OnnxEncoded) -> None:
-        """As `Engine.join`."""
-        state.join(self.start(encoded, state.visible_BKP.shape[1], 0))
 
 
 def open_session(graph: bytes | str, threads: int) -> ort.InferenceSession:

@@ -1,7 +1,7 @@
 """A `Transformer` as two ONNX graphs: one encodes a batch, one decodes a position for all its beams.
 
     encoder   source (B, S)  ->  for each decoder layer: cross_keys and cross_values (B, M, C)
-    decoder   tokens (B, K), positions (B, 1, 1), visible (B, 1, K, P + K), source_visible (B, 1, K, S),
+    decoder   tokens (B, K), position, visible (B, 1, K, P + K), source_visible (B, 1, K, S),
               the encoder's outputs, self_keys and self_values (B, H, P, E) of each layer, candidates C
               ->  log_probabilities and extensions (B, K, C), end (B, K), new_self_keys, new_self_values
 
@@ -96,10 +96,10 @@ def decoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelPr
     a = model.architecture
     graph = _Graph(precision)
     table = graph.constant("embedding", model.output_weight_VD)
-    x = graph.embed(table, "tokens", "positions", a.decoder_width)
+    x = graph.embed(table, "tokens", "position", a.decoder_width)
     inputs: list[_Value] = [
         ("tokens", _INT, ["B", "K"]),
-        ("positions", _INT, ["B", 1, 1]),
+        ("position", _INT, []),
         ("candidates", _INT, [1]),
         ("visible", _FLOAT, 4),
         ("source_visible", _FLOAT, 4),
@@ -200,7 +200,7 @@ class _Graph:
         return parts[0] if len(parts) == 1 else str(self.op("Concat", *parts, axis=axis))
 
     def embed(self, table: str, tokens: str, positions: str, width: int) -> str:
-        """Embeddings with `automoe.model.attention.sinusoidal_positions`; positions (S, 1) or (B, 1, 1)."""
+        """Embeddings with `automoe.model.attention.sinusoidal_positions`; positions: (S, 1), or a scalar."""
         columns = np.arange(width)
         rates_D = (10000.0 ** (-(columns // 2).astype(np.float32) * 2 / width)).astype(np.float32)
         phases_D = np.where(columns % 2, np.pi / 2, 0.0)  # cos(x) = sin(x + pi / 2), exact enough in float64

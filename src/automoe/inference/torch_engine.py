@@ -31,8 +31,6 @@ class TorchEngine:
         InputError: this processor or this build of torch cannot run packed weights.
     """
 
-    join = None
-
     def __init__(self, model: Transformer, precision: Literal["float32", "float16"] = "float32") -> None:
         self.architecture = model.architecture
         self.vocabulary_size = model.vocabulary_size

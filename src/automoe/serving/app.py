@@ -73,7 +73,7 @@ def create_app(
         limits: on requests, queue and batches.
     """
     limits = limits or Limits()
-    translator = SentenceTranslator(model, engine, tokenizer)
+    translator = SentenceTranslator(model, engine, tokenizer, limits.batch_tokens)
     # Bound below: the metrics read the queue's length, the queue reports its batches.
     batcher = Batcher(translator, limits, lambda sentences: metrics.observe_batch(sentences))
     metrics = Metrics(lambda: batcher.waiting)

@@ -1,21 +1,13 @@
-"""Continuous batching: one thread translates, and what comes meanwhile joins the batch in progress."""
+"""Dynamic batching: one thread translates whatever is waiting, so that load makes batches larger."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeAlias
 
-from automoe.inference.beam import BeamSettings
 from automoe.serving.limits import Limits
-from automoe.serving.translation import Answer, More, Sentence, Translated
-
-# Sentences join a batch when they are this share of it: joining copies the caches.
-JOINING_SHARE = 0.25
-
-_Waiting: TypeAlias = dict[asyncio.Future[Translated], Sentence]
+from automoe.serving.translation import Sentence, Translated
 
 
 class QueueFullError(Exception):
@@ -26,28 +18,26 @@ class Batcher:
     """A queue of sentences and the one thread that works it off; used from one event loop.
 
     Sentences are begun in the order they came. A batch is the oldest waiting sentence and those after
-    it with the same search settings, as far as the limits of a batch allow. Others with these settings
-    join it later, but never before an older one with other settings, which waits for the batch to end.
+    it with the same search settings, as far as the limits of a batch allow.
 
     Args:
-        work: translates a batch, answers each sentence as soon as it is done, and may ask for more; called
-            in the thread, never twice at once. What it raises is raised by `submit` for every sentence
-            it has not answered yet.
-        limits: `waiting_sentences` and `batch_*` of them.
-        on_batch: told how many sentences are translated together, whenever some begin; in the thread.
+        work: translates a batch, and answers each sentence (by its index) as soon as it is done; called in
+            the thread, never twice at once. What it raises is raised by `submit` for every sentence of
+            that batch not answered yet.
+        limits: `waiting_sentences`, `batch_*` and `gather_seconds` of them.
+        on_batch: told the size of each batch when it begins.
     """
 
     def __init__(
         self,
-        work: Callable[[Sequence[Sentence], Answer, More], None],
+        work: Callable[[Sequence[Sentence], Callable[[int, Translated], None]], None],
         limits: Limits,
         on_batch: Callable[[int], None],
     ) -> None:
         self._work = work
         self._limits = limits
         self._on_batch = on_batch
-        self._lock = threading.Lock()  # of the queue: the thread takes from it
-        self._waiting: _Waiting = {}  # oldest first
+        self._waiting: dict[asyncio.Future[Translated], Sentence] = {}  # oldest first
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="translation")
 
@@ -64,88 +54,80 @@ class Batcher:
         Raises:
             QueueFullError: not all of them fit; none is queued.
         """
+        if len(self._waiting) + len(sentences) > self._limits.waiting_sentences:
+            raise QueueFullError
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Translated]] = [loop.create_future() for _ in sentences]
-        with self._lock:
-            if len(self._waiting) + len(sentences) > self._limits.waiting_sentences:
-                raise QueueFullError
-            self._waiting.update(zip(futures, sentences, strict=True))
+        self._waiting.update(zip(futures, sentences, strict=True))
         self._arrived.set()
         try:
             return list(await asyncio.gather(*futures))
         finally:
-            with self._lock:
-                for future in futures:
-                    self._waiting.pop(future, None)
             for future in futures:
+                self._waiting.pop(future, None)
                 future.cancel()
 
     async def run(self) -> None:
         """Work until cancelled; a batch that has begun is finished by the thread all the same."""
         loop = asyncio.get_running_loop()
+        sentences = 0  # that came at once: in the last batch or waiting when it began, or when it ended
         try:
             while True:
                 await self._arrived.wait()
-                self._arrived.clear()
-                while batch := self._take():
-                    futures = list(batch)
-                    try:
-                        await loop.run_in_executor(self._thread, self._translate, loop, batch, futures)
-                    except Exception as error:  # handed to whoever waits for it; the server goes on
-                        for future in futures:
-                            if not future.done():
-                                future.set_exception(error)
+                await self._gather(max(sentences, len(self._waiting)))
+                batch = self._take()
+                if not batch:
+                    sentences = 0
+                    self._arrived.clear()
+                    continue
+                self._on_batch(len(batch))
+                sentences = len(batch) + len(self._waiting)
+                futures = list(batch)
+
+                def answer(
+                    index: int, result: Translated, futures: Sequence[asyncio.Future[Translated]] = futures
+                ) -> None:
+                    loop.call_soon_threadsafe(_answer, futures[index], result)
+
+                try:
+                    await loop.run_in_executor(self._thread, self._work, list(batch.values()), answer)
+                except Exception as error:  # handed to whoever waits for this batch; the server goes on
+                    for future in futures:
+                        if not future.done():
+                            future.set_exception(error)
         finally:
             self._thread.shutdown(wait=False)
 
-    def _translate(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: _Waiting,
-        futures: list[asyncio.Future[Translated]],
-    ) -> None:
-        """In the thread: work on a batch; the futures of sentences that join it are appended."""
-        sentences = list(batch.values())
-        settings = sentences[0].settings
+    async def _gather(self, sentences: int) -> None:
+        """Under load, wait a moment for the clients just answered, who are about to ask again.
 
-        def answer(number: int, result: Translated) -> None:
-            loop.call_soon_threadsafe(_answer, futures[number], result)
-
-        def more(begun: int, longest: int) -> list[Sentence]:
-            if len(self._waiting) < JOINING_SHARE * begun:
-                return []
-            joining = self._take(settings, begun, longest)
-            futures.extend(joining)
-            if joining:
-                self._on_batch(begun + len(joining))
-            return list(joining.values())
-
-        self._on_batch(len(sentences))
-        self._work(sentences, answer, more)
-
-    def _take(self, settings: BeamSettings | None = None, begun: int = 0, longest: int = 0) -> _Waiting:
-        """Sentences that may be translated together, taken out of the queue.
-
-        Args:
-            settings: of the batch they join, with `begun` sentences and a longest of `longest` tokens.
+        Else the first of them would be translated alone, and all the others would wait for it.
         """
-        limits = self._limits
-        taken: _Waiting = {}
-        with self._lock:
-            for future, sentence in self._waiting.items():
-                if settings not in (None, sentence.settings):
-                    if begun:
-                        break
-                    continue
-                longest = max(longest, len(sentence.tokens))
-                size = begun + len(taken) + 1
-                if size > 1 and (size > limits.batch_sentences or size * longest > limits.batch_tokens):
-                    break
-                taken[future] = sentence
-                settings = sentence.settings
-            for future in taken:
-                del self._waiting[future]
-        return taken
+        if sentences < 2:
+            return
+        expected = min(sentences, self._limits.batch_sentences)
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._limits.gather_seconds
+        while len(self._waiting) < expected and loop.time() < end:
+            await asyncio.sleep(0.001)
+
+    def _take(self) -> dict[asyncio.Future[Translated], Sentence]:
+        """The next batch, taken out of the queue; empty when nothing waits."""
+        batch: dict[asyncio.Future[Translated], Sentence] = {}
+        longest = 0
+        settings = None
+        for future, sentence in self._waiting.items():
+            if settings not in (None, sentence.settings):
+                continue
+            longest = max(longest, len(sentence.tokens))
+            size = len(batch) + 1
+            if batch and (size > self._limits.batch_sentences or size * longest > self._limits.batch_tokens):
+                break
+            batch[future] = sentence
+            settings = sentence.settings
+        for future in batch:
+            del self._waiting[future]
+        return batch
 
 
 def _answer(future: asyncio.Future[Translated], result: Translated) -> None:

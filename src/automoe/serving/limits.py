@@ -17,8 +17,10 @@ class Limits:
         beam_size: the largest beam a request may ask for; a larger one is answered 422.
         waiting_sentences: not yet begun; what would exceed it is answered 503.
         request_seconds: from a request's last byte to its answer; after that it is answered 504.
-        batch_sentences, batch_tokens: at most so many sentences are translated together, and so many
-            source tokens with padding counted; a longer sentence is a batch of its own.
+        batch_sentences, batch_tokens: one batch holds at most so many sentences, and so many source
+            tokens with padding counted; a longer sentence is a batch of its own.
+        gather_seconds: under load, how long a batch waits at most for the clients that the last one
+            answered.
     """
 
     body_bytes: int = 256 * 1024
@@ -30,3 +32,4 @@ class Limits:
     request_seconds: float = 60.0
     batch_sentences: int = 32
     batch_tokens: int = 2000
+    gather_seconds: float = 0.04

@@ -29,7 +29,7 @@ class Metrics:
         )
         self._batches = Histogram(
             "automoe_batch_sentences",
-            "Sentences translated together, whenever some begin.",
+            "Sentences translated together.",
             buckets=BATCH_SENTENCES,
             registry=self.registry,
         )
@@ -42,7 +42,7 @@ class Metrics:
         self._latency.labels(path).observe(seconds)
 
     def observe_batch(self, sentences: int) -> None:
-        """Count how many sentences are translated together now."""
+        """Count one batch."""
         self._batches.observe(sentences)
 
 

@@ -1,17 +1,14 @@
-"""The work of the serving thread: sentences in, translations and routing out."""
+"""The work of the serving thread: a batch of sentences in, translations and routing out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
-
-import torch
 
 from automoe.data.tokenizer import Tokenizer
-from automoe.inference.beam import BeamSearch, BeamSettings
+from automoe.inference.beam import BeamSettings, Hypothesis
 from automoe.inference.engine import Engine
-from automoe.inference.translator import Translation, Translator, pad_right
+from automoe.inference.translator import Translation, Translator
 from automoe.model.transformer import Transformer
 from automoe.serving.routing import SentenceRouting, route_sentences
 
@@ -22,7 +19,7 @@ class Sentence:
 
     Attributes:
         tokens: of the source, end-of-sentence last.
-        settings: of the beam search; sentences translated together share them.
+        settings: of the beam search; one batch shares them.
         explain: whether the routing of its best translation is wanted.
     """
 
@@ -39,13 +36,6 @@ class Translated:
     routing: SentenceRouting | None
 
 
-Answer: TypeAlias = Callable[[int, Translated], None]
-"""Told a sentence's number and what became of it; they are numbered in the order they came, from 0."""
-
-More: TypeAlias = Callable[[int, int], list[Sentence]]
-"""Asked for sentences that may join so many others, the longest of so many tokens: with their settings."""
-
-
 class SentenceTranslator:
     """The engine that translates and the reference model that explains, used by one thread.
 
@@ -53,37 +43,33 @@ class SentenceTranslator:
         model: the reference; its teacher-forced pass tells the routing.
         engine: what decodes, possibly less precisely.
         tokenizer: the model's.
+        batch_tokens: source tokens of one batch of the engine, padding counted.
     """
 
-    def __init__(self, model: Transformer, engine: Engine, tokenizer: Tokenizer) -> None:
+    def __init__(self, model: Transformer, engine: Engine, tokenizer: Tokenizer, batch_tokens: int) -> None:
         self._model = model
         self._engine = engine
         self._tokenizer = tokenizer
+        self._batch_tokens = batch_tokens
 
-    def __call__(self, sentences: Sequence[Sentence], answer: Answer, more: More) -> None:
-        """Translate sentences that share their settings, and those that join them, until none is left.
+    def __call__(self, sentences: Sequence[Sentence], answer: Callable[[int, Translated], None]) -> None:
+        """Translate sentences that share their settings.
 
         Args:
-            answer: told of each sentence as soon as it is done, while others still are searched.
-            more: asked after every step, if the engine lets sentences join.
+            answer: told the index of each sentence and what became of it, as soon as it is known: short
+                sentences do not wait for the long ones of their batch, only for an explanation.
         """
-        settings = sentences[0].settings
-        spell = Translator(self._engine, self._tokenizer, settings).spell
-        search = BeamSearch(self._engine, settings)
-        live: dict[int, Sentence] = {}
-        joining, known = list(sentences), 0
-        with torch.inference_mode():
-            while joining or live:
-                if joining:
-                    live.update(enumerate(joining, start=known))
-                    known += len(joining)
-                    encoded = self._engine.encode(pad_right([sentence.tokens for sentence in joining]))
-                    search.admit(encoded, [len(sentence.tokens) for sentence in joining])
-                for number, hypotheses in search.step():
-                    routing = None
-                    if (sentence := live.pop(number)).explain:
-                        (routing,) = route_sentences(self._model, [sentence.tokens], [hypotheses[0].tokens])
-                    answer(number, Translated(spell(hypotheses), routing))
-                joining = []
-                if live and self._engine.join is not None:
-                    joining = more(len(live), max(len(sentence.tokens) for sentence in live.values()))
+        translator = Translator(self._engine, self._tokenizer, sentences[0].settings)
+
+        def finished(index: int, hypotheses: list[Hypothesis]) -> None:
+            if not sentences[index].explain:
+                answer(index, Translated(translator.spell(hypotheses), None))
+
+        sources = [list(sentence.tokens) for sentence in sentences]
+        found = translator.search(sources, self._batch_tokens, finished)
+        explained = [index for index, sentence in enumerate(sentences) if sentence.explain]
+        if explained:
+            targets = [found[index][0].tokens for index in explained]
+            routed = route_sentences(self._model, [sources[index] for index in explained], targets)
+            for index, routing in zip(explained, routed, strict=True):
+                answer(index, Translated(translator.spell(found[index]), routing))

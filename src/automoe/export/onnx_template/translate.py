@@ -28,7 +28,7 @@ def translate(text: str) -> str:
     longest = int(config["max_length_ratio"] * len(source)) + config["max_length_extra"]
     tokens = [bos]
     while len(tokens) < longest:  # the last token allowed is end-of-sentence
-        feeds |= {"tokens": np.array([tokens[-1:]]), "positions": np.array([[[len(tokens) - 1]]])}
+        feeds |= {"tokens": np.array([tokens[-1:]]), "position": np.array(len(tokens) - 1)}
         feeds |= {"candidates": np.array([4]), "visible": np.zeros((1, 1, 1, len(tokens)), np.float32)}
         best, *new = decoder.run(["extensions", *caches], feeds)
         feeds |= {name.removeprefix("new_"): cache for name, cache in zip(caches, new, strict=True)}
