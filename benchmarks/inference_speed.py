@@ -1,7 +1,7 @@
 """How fast the engines decode, side by side with CTranslate2 and with the memory's speed.
 
     pip install 'automoe[bench]'
-    python benchmarks/inference_speed.py [--runs 20] [--threads 2] [--only base automoe batch]
+    python benchmarks/inference_speed.py [--runs 20] [--threads 2] [--only base automoe eight batch]
 
 The papers' protocol: sentences of 30 random tokens, exactly 30 decoding steps, beam 5, vocabulary 32,768,
 random weights, 2 threads. Every engine of an architecture is timed in turns, so that the machine's drift
@@ -40,6 +40,7 @@ ENGINES = ("onnx float32", "onnx int8", "torch float16", "torch float32")
 SUBJECTS = {  # name: architecture, CTranslate2's, sentences a batch, our engines
     "base": (BASE, BASE, 1, ENGINES),
     "automoe": (load_architecture(AUTOMOE), BIG, 1, ENGINES),
+    "eight": (BASE, BASE, 8, ENGINES[:2]),
     "batch": (BASE, BASE, 64, ENGINES[:2]),
 }
 
@@ -56,7 +57,7 @@ def main() -> None:
     print(f"{arguments.threads} threads, memory read at {bandwidth:.1f} GB/s", flush=True)
     for name in arguments.only:
         architecture, rivals, batch, wanted = SUBJECTS[name]
-        runs = max(3, arguments.runs // (10 if batch > 1 else 1))
+        runs = max(3, arguments.runs // (10 if batch > 8 else 1))
         times = compare(architecture, rivals, batch, wanted, runs)
         print(f"\n{name}: {architecture}, {batch} sentence(s); CTranslate2: {rivals}")
         for engine, seconds in times.items():

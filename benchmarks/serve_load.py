@@ -1,11 +1,12 @@
 """What dynamic batching is worth under load: `automoe serve` against itself, one sentence at a time.
 
-    python benchmarks/serve_load.py [MODEL] [--clients 8] [--seconds 60] [--threads 2]
+    python benchmarks/serve_load.py [MODEL | --base] [--clients 8] [--seconds 60] [--threads 2]
         [--backend onnx] [--precision float32]
 
 Eight clients, each sending the next sentence of the demo's test set as soon as the last one is answered, ask
 first a server that translates one request at a time, then one with the default limits. Without MODEL, random
-weights of the demo's size are served: their translations mean nothing and are as long as is allowed.
+weights of the demo's size or of Transformer-Base are served: their translations mean nothing and are as long
+as is allowed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from automoe.architecture import Architecture
+from automoe.architecture import Architecture, dense
 from automoe.data.corpus import load_pairs
 from automoe.data.tokenizer import train_tokenizer
 from automoe.inference.model_folder import save_model
@@ -51,6 +52,7 @@ def main() -> None:
     """Measure and print; exit code 1 when a request failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", type=Path, nargs="?")
+    parser.add_argument("--base", action="store_true", help="random weights of Transformer-Base")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--threads", type=int, default=2)
@@ -64,7 +66,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = arguments.model or _random_model(
             Path(folder),
-            loaded.space.sample(random.Random(0)),
+            dense(512, 2048, 8, 6, 6) if arguments.base else loaded.space.sample(random.Random(0)),
             [text for pair in pairs for text in (pair.source, pair.target)],
         )
         print(
