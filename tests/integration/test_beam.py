@@ -168,25 +168,6 @@ def test_finished_sentences_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> 
     assert all(count <= 1 for count in rows[3:])
 
 
-def test_finished_sentences_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = random_model(1, 14)
-    steps: list[int] = []
-    step = model.step
-    monkeypatch.setattr(model, "step", lambda tokens, state: steps.append(0) or step(tokens, state))
-    settings = BeamSettings(2, max_length_ratio=1, max_length_extra=0, min_length=2, n_best=2)
-    told: dict[int, tuple[int, list[Hypothesis]]] = {}
-
-    def tell(sentence: int, hypotheses: list[Hypothesis]) -> None:
-        assert sentence not in told
-        told[sentence] = (len(steps), list(hypotheses))
-
-    source_BS = random_batch(1, 14, [3, 9, 2])
-    found = beam_search(TorchEngine(model.eval()), source_BS, settings, tell)
-    assert [told[sentence][1] for sentence in range(3)] == found
-    assert told[2][0] <= 2 < len(steps)  # its limit is the source length
-    assert told[0][0] <= 3 < len(steps)
-
-
 def test_padding_and_begin_of_sentence_are_never_generated() -> None:
     model = random_model(2, 8)
     with torch.no_grad():  # make both the most probable tokens by far

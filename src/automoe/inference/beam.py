@@ -7,9 +7,9 @@ allowed, C extensions each beam may hand on (enough for the best 2K that are all
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -89,13 +89,7 @@ class Hypothesis:
     log_probability: float
 
 
-OnFinished: TypeAlias = Callable[[int, list[Hypothesis]], None]
-"""Told a sentence's index in its batch and its `n_best` hypotheses as soon as they are known."""
-
-
-def beam_search(
-    engine: Engine, source_BS: Tensor, settings: BeamSettings, on_finished: OnFinished | None = None
-) -> list[list[Hypothesis]]:
+def beam_search(engine: Engine, source_BS: Tensor, settings: BeamSettings) -> list[list[Hypothesis]]:
     """Translate a batch: for each sentence its `n_best` hypotheses, best first.
 
     The search is the one of the papers' toolkit (fairseq). At each step every live hypothesis is
@@ -117,19 +111,14 @@ def beam_search(
     Args:
         engine: searched without autograd.
         source_BS: int64, each row ends with EOS and is padded on the right with PAD.
-        on_finished: hears of each sentence when it is done, while others still are searched.
     """
     lengths = (source_BS != PAD_ID).sum(dim=1).tolist()
     with torch.inference_mode():
-        return search_encoded(engine, engine.encode(source_BS), lengths, settings, on_finished)
+        return search_encoded(engine, engine.encode(source_BS), lengths, settings)
 
 
 def search_encoded(
-    engine: Engine,
-    encoded: Any,
-    source_lengths: Sequence[int],
-    settings: BeamSettings,
-    on_finished: OnFinished | None = None,
+    engine: Engine, encoded: Any, source_lengths: Sequence[int], settings: BeamSettings
 ) -> list[list[Hypothesis]]:
     """`beam_search` after the encoder, for callers who time or cache the encoder apart.
 
@@ -175,9 +164,6 @@ def search_encoded(
         for row, sentence in list(rows.items()):
             if row in must_end or _is_done(finished[sentence], best_live[row], limits[sentence], settings):
                 del rows[row]
-                finished[sentence] = sorted(finished[sentence], key=lambda h: -h.score)[: settings.n_best]
-                if on_finished is not None:
-                    on_finished(sentence, finished[sentence])
         if not rows:
             break
         state.reorder(origin_BK)
@@ -189,7 +175,7 @@ def search_encoded(
             tokens_BK, scores_BK, prefix_BKL = (x[remaining_B] for x in (tokens_BK, scores_BK, prefix_BKL))
             rows = dict(enumerate(rows.values()))
 
-    return finished
+    return [sorted(kept, key=lambda h: -h.score)[: settings.n_best] for kept in finished]
 
 
 def _best_extensions(

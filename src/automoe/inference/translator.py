@@ -14,7 +14,7 @@ from torch import Tensor
 
 from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
-from automoe.inference.beam import BeamSettings, Hypothesis, OnFinished, beam_search
+from automoe.inference.beam import BeamSettings, Hypothesis, beam_search
 from automoe.inference.engine import Engine
 from automoe.vocabulary import EOS_ID, PAD_ID
 
@@ -87,28 +87,15 @@ class Translator:
             yield from translations
             first_number += len(window)
 
-    def search(
-        self,
-        sources: Sequence[Sequence[int]],
-        batch_tokens: int,
-        on_finished: OnFinished | None = None,
-    ) -> list[list[Hypothesis]]:
-        """The `n_best` hypotheses of token sequences that end with EOS, in the order given.
-
-        Args:
-            batch_tokens: as in `translate_n_best`.
-            on_finished: hears of each sequence (its index) when it is done, before the others of its batch.
-        """
+    def search(self, sources: Sequence[Sequence[int]], batch_tokens: int) -> list[list[Hypothesis]]:
+        """The `n_best` hypotheses of token sequences that end with EOS, in the order given."""
         found: list[list[Hypothesis]] = [[] for _ in sources]
         for indices in batches_by_length([len(source) for source in sources], batch_tokens):
-
-            def keep(row: int, hypotheses: list[Hypothesis], indices: list[int] = indices) -> None:
-                found[indices[row]] = hypotheses
-                if on_finished is not None:
-                    on_finished(indices[row], hypotheses)
-
             source_BS = pad_right([sources[index] for index in indices]).to(self.engine.device)
-            beam_search(self.engine, source_BS, self.settings, keep)
+            for index, hypotheses in zip(
+                indices, beam_search(self.engine, source_BS, self.settings), strict=True
+            ):
+                found[index] = hypotheses
         return found
 
     def spell(self, hypotheses: Sequence[Hypothesis]) -> tuple[Translation, ...]:

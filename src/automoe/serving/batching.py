@@ -21,16 +21,15 @@ class Batcher:
     it with the same search settings, as far as the limits of a batch allow.
 
     Args:
-        work: translates a batch, and answers each sentence (by its index) as soon as it is done; called in
-            the thread, never twice at once. What it raises is raised by `submit` for every sentence of
-            that batch not answered yet.
+        work: translates a batch; called in the thread, never twice at once. What it raises is raised
+            by `submit` for every sentence of that batch.
         limits: `waiting_sentences`, `batch_*` and `gather_seconds` of them.
         on_batch: told the size of each batch when it begins.
     """
 
     def __init__(
         self,
-        work: Callable[[Sequence[Sentence], Callable[[int, Translated], None]], None],
+        work: Callable[[Sequence[Sentence]], Sequence[Translated]],
         limits: Limits,
         on_batch: Callable[[int], None],
     ) -> None:
@@ -70,31 +69,28 @@ class Batcher:
     async def run(self) -> None:
         """Work until cancelled; a batch that has begun is finished by the thread all the same."""
         loop = asyncio.get_running_loop()
-        sentences = 0  # that came at once: in the last batch or waiting when it began, or when it ended
+        sentences = 0  # translated by the last batch or waiting when it ended
         try:
             while True:
                 await self._arrived.wait()
-                await self._gather(max(sentences, len(self._waiting)))
+                await self._gather(sentences)
                 batch = self._take()
                 if not batch:
                     sentences = 0
                     self._arrived.clear()
                     continue
                 self._on_batch(len(batch))
-                sentences = len(batch) + len(self._waiting)
-                futures = list(batch)
-
-                def answer(
-                    index: int, result: Translated, futures: Sequence[asyncio.Future[Translated]] = futures
-                ) -> None:
-                    loop.call_soon_threadsafe(_answer, futures[index], result)
-
                 try:
-                    await loop.run_in_executor(self._thread, self._work, list(batch.values()), answer)
+                    results = await loop.run_in_executor(self._thread, self._work, list(batch.values()))
                 except Exception as error:  # handed to whoever waits for this batch; the server goes on
-                    for future in futures:
+                    for future in batch:
                         if not future.done():
                             future.set_exception(error)
+                else:
+                    for future, result in zip(batch, results, strict=True):
+                        if not future.done():
+                            future.set_result(result)
+                sentences = len(batch) + len(self._waiting)
         finally:
             self._thread.shutdown(wait=False)
 
@@ -128,8 +124,3 @@ class Batcher:
         for future in batch:
             del self._waiting[future]
         return batch
-
-
-def _answer(future: asyncio.Future[Translated], result: Translated) -> None:
-    if not future.done():  # its caller may have left
-        future.set_result(result)

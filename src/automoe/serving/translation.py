@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from automoe.data.tokenizer import Tokenizer
-from automoe.inference.beam import BeamSettings, Hypothesis
+from automoe.inference.beam import BeamSettings
 from automoe.inference.engine import Engine
 from automoe.inference.translator import Translation, Translator
 from automoe.model.transformer import Transformer
@@ -52,24 +52,23 @@ class SentenceTranslator:
         self._tokenizer = tokenizer
         self._batch_tokens = batch_tokens
 
-    def __call__(self, sentences: Sequence[Sentence], answer: Callable[[int, Translated], None]) -> None:
-        """Translate sentences that share their settings.
-
-        Args:
-            answer: told the index of each sentence and what became of it, as soon as it is known: short
-                sentences do not wait for the long ones of their batch, only for an explanation.
-        """
+    def __call__(self, sentences: Sequence[Sentence]) -> list[Translated]:
+        """Translate sentences that share their settings; as many results, in their order."""
         translator = Translator(self._engine, self._tokenizer, sentences[0].settings)
+        found = translator.search([list(sentence.tokens) for sentence in sentences], self._batch_tokens)
+        routing = self._explain(sentences, [hypotheses[0].tokens for hypotheses in found])
+        return [
+            Translated(translator.spell(hypotheses), routing.get(index))
+            for index, hypotheses in enumerate(found)
+        ]
 
-        def finished(index: int, hypotheses: list[Hypothesis]) -> None:
-            if not sentences[index].explain:
-                answer(index, Translated(translator.spell(hypotheses), None))
-
-        sources = [list(sentence.tokens) for sentence in sentences]
-        found = translator.search(sources, self._batch_tokens, finished)
-        explained = [index for index, sentence in enumerate(sentences) if sentence.explain]
-        if explained:
-            targets = [found[index][0].tokens for index in explained]
-            routed = route_sentences(self._model, [sources[index] for index in explained], targets)
-            for index, routing in zip(explained, routed, strict=True):
-                answer(index, Translated(translator.spell(found[index]), routing))
+    def _explain(
+        self, sentences: Sequence[Sentence], targets: Sequence[Sequence[int]]
+    ) -> dict[int, SentenceRouting]:
+        """The routing of the sentences that want it, by index."""
+        wanted = [index for index, sentence in enumerate(sentences) if sentence.explain]
+        if not wanted:
+            return {}
+        sources = [sentences[index].tokens for index in wanted]
+        routed = route_sentences(self._model, sources, [targets[index] for index in wanted])
+        return dict(zip(wanted, routed, strict=True))
