@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from ctranslate2.specs import TransformerSpec
 
-from automoe.architecture import Architecture, dense, load_architecture
+from automoe.design.architecture import Architecture, dense, load_architecture
 from automoe.cost.measure import random_engine, random_source
 from automoe.inference.beam import BeamSettings, search_encoded
 from automoe.inference.engine import Engine

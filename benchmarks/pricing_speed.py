@@ -21,7 +21,7 @@ from automoe.cost.probing import make_profile
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.pricing import candidate_costs, latency_source
 from automoe.recipe import load_recipe
-from automoe.space import SearchSpace
+from automoe.design.space import SearchSpace
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "wmt14-en-de.yaml"
 

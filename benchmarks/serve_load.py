@@ -28,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from automoe.architecture import Architecture, dense
+from automoe.design.architecture import Architecture, dense
 from automoe.data.corpus import load_pairs
 from automoe.data.tokenizer import train_tokenizer
 from automoe.inference.model_folder import save_model

@@ -19,7 +19,7 @@ import torch
 
 from automoe.data.batching import Batch
 from automoe.model.sharing import Supernet
-from automoe.space import load_space
+from automoe.design.space import load_space
 from automoe.training.objective import objective
 from automoe.training.optimizer import BlockAdam
 from automoe.vocabulary import BOS_ID, EOS_ID

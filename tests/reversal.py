@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.data.batching import Batch
 from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS
 

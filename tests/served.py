@@ -15,7 +15,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.inference.model_folder import save_model
 from automoe.model.transformer import Transformer

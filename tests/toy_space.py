@@ -4,7 +4,7 @@ import itertools
 import random
 from collections.abc import Iterator
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 
 WIDTHS, HEADS, FFN_SIZES = (8, 16, 32), (1, 2), (8, 16, 32)
 GENES = (WIDTHS, WIDTHS, HEADS, FFN_SIZES, HEADS, FFN_SIZES, HEADS, FFN_SIZES)

@@ -71,7 +71,7 @@ def space(
 ) -> None:
     """Print the size of a search space and its extremes."""
     from automoe.cost.counting import count
-    from automoe.space import load_space
+    from automoe.design.space import load_space
     from automoe.yaml_file import read_mapping
 
     plain = read_mapping(recipe)

@@ -26,7 +26,7 @@ def cost(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Count parameters, FLOPs and memory of an architecture."""
-    from automoe.architecture import load_architecture
+    from automoe.design.architecture import load_architecture
     from automoe.cost.counting import count
 
     counts = count(
@@ -60,7 +60,7 @@ def latency(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure the time of one sentence on this machine, by the papers' protocol."""
-    from automoe.architecture import load_architecture
+    from automoe.design.architecture import load_architecture
     from automoe.cost.measure import measure_latency
     from automoe.cost.noise import why_noisy
     from automoe.inference.model_folder import load_model
@@ -117,7 +117,7 @@ def profile(
     from automoe.cost.protocol import MeasuringProtocol
     from automoe.progress import Reporter
     from automoe.report.latency_pictures import predicted_against_measured
-    from automoe.space import SearchSpace, load_space
+    from automoe.design.space import SearchSpace, load_space
 
     reporter = Reporter()
     choices = None if space is None else load_space(space)

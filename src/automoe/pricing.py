@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.cost.counting import Counts, RoutingShares, count
 from automoe.cost.measure import Latency, measure_latency, random_engine
 from automoe.cost.noise import why_noisy

@@ -20,7 +20,7 @@ from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings
 from automoe.search.constraint import parse_constraints
 from automoe.search.evolution import EvolutionSettings
-from automoe.space import SearchSpace, load_space
+from automoe.design.space import SearchSpace, load_space
 from automoe.training.loop import TrainingSettings
 from automoe.yaml_file import read_mapping
 

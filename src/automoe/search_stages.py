@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from automoe.architecture import Architecture, save_architecture
+from automoe.design.architecture import Architecture, save_architecture
 from automoe.cost.probing import make_profile
 from automoe.data.batching import fixed_batches
 from automoe.data.corpus import load_pairs

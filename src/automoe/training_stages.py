@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.data.batching import BatchStream, fixed_batches
 from automoe.inference.model_folder import save_model
 from automoe.model.sharing import Supernet

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, Hypothesis, beam_search
 from automoe.inference.torch_engine import TorchEngine

@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.cli import main
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.errors import InputError

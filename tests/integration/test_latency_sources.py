@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from automoe import pricing, search_stages
-from automoe.architecture import Architecture, dense
+from automoe.design.architecture import Architecture, dense
 from automoe.cost.counting import count
 from automoe.cost.measure import Latency, summarise
 from automoe.cost.predictor import fit_predictor

@@ -11,7 +11,7 @@ from automoe.cost import beside, probes
 from automoe.cost.profile import load_profile
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.errors import InputError
-from automoe.space import SearchSpace
+from automoe.design.space import SearchSpace
 
 STACK = {
     "widths": [8],

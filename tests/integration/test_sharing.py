@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.model.experts import reference_mixture
 from automoe.model.sharing import Supernet, leading_block
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.space import DecoderSpace, EncoderSpace, SearchSpace
+from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace
 from automoe.training.optimizer import BlockAdam
 from automoe.vocabulary import PAD_ID
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import models, pre_tokenizers
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, beam_search

@@ -5,7 +5,7 @@ import random
 import sacrebleu
 import torch
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.inference.beam import BeamSettings, beam_search
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model.sharing import Supernet

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.cost.counting import count
 from automoe.cost.profile import load_profile
 from automoe.recipe import load_recipe

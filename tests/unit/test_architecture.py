@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from automoe.architecture import (
+from automoe.design.architecture import (
     Architecture,
     DecoderLayer,
     EncoderLayer,

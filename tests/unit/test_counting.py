@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer, dense, load_architecture
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense, load_architecture
 from automoe.cost.counting import Work, count, teacher_forced_work
 from automoe.errors import InputError
 

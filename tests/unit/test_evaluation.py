@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.data.corpus import Pair
 from automoe.evaluation import evaluate_model, evaluate_translations, expert_use
 from automoe.inference.beam import BeamSettings

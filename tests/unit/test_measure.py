@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer, dense
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
 from automoe.cost.measure import ProcessorTimes, measure_latency, stolen_share_between, summarise
 from automoe.errors import InputError
 from automoe.model.experts import MixtureOfExperts

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer, load_architecture
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, load_architecture
 from automoe.cli import app
 from automoe.cost.predictor import fit_predictor, load_predictor
 from automoe.errors import InputError

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.cost.beside import Ratio
 from automoe.cost.check import check_profile
 from automoe.cost.probes import Probe, needed_terms, probes
 from automoe.cost.probing import make_profile
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.errors import InputError
-from automoe.space import SearchSpace, load_space
+from automoe.design.space import SearchSpace, load_space
 
 SPACES = Path(__file__).parents[2] / "recipes" / "spaces"
 LATENCY = {"source_length": 4, "target_length": 4, "vocabulary_size": 100, "threads": 1}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.cost.parts import Inventory, Term
 from automoe.cost.profile import DeviceProfile, Entry, Machine, Quality, load_profile
 from automoe.cost.protocol import MeasuringProtocol

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer, dense
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
 from automoe.errors import InputError
 from automoe.report import architecture_drawing, pictures, tables
 from automoe.report.tables import Result

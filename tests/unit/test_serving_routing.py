@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from automoe.architecture import dense
+from automoe.design.architecture import dense
 from automoe.model.experts import MixtureOfExperts
 from automoe.model.transformer import Transformer
 from automoe.serving.routing import LayerRouting, mean_ffn_sizes, route_sentences

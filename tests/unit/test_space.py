@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer, dense
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
 from automoe.errors import InputError
-from automoe.space import DecoderSpace, EncoderSpace, SearchSpace, load_space
+from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace, load_space
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "spaces").glob("*.yaml"))
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.cost.measure import (
     MOST_RELATIVE_SPREAD,
     MOST_STOLEN_SHARE,

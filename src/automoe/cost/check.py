@@ -13,7 +13,7 @@ from automoe.cost.probes import Probe
 from automoe.cost.probing import TURNS, Measure, measuring, reference_ms, stack_ms
 from automoe.cost.profile import DeviceProfile
 from automoe.errors import InputError
-from automoe.space import SearchSpace
+from automoe.design.space import SearchSpace
 
 FEWEST_SAMPLES = 10
 MOST_ERROR_PERCENT, LEAST_TAU = 5.0, 0.95  # what a profile should keep

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
 
 RoutingShares = Mapping[str, Sequence[float]]

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.backends import Backend, Precision
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, search_encoded

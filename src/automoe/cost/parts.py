@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
 
 Stack = Literal["encoder", "decoder"]

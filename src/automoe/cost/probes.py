@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.cost.parts import STACKS, Inventory, Stack, Term
-from automoe.space import EncoderSpace, SearchSpace
+from automoe.design.space import EncoderSpace, SearchSpace
 
 WHOLE_MODELS = 12
 TINY_VOCABULARY = 64

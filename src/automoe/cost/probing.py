@@ -20,7 +20,7 @@ from automoe.cost.profile import DeviceProfile, Entry, Quality, this_machine
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.cost.solving import StackMs, explained, solve
 from automoe.errors import InputError
-from automoe.space import SearchSpace
+from automoe.design.space import SearchSpace
 
 TURNS = 12
 FEWEST_TURNS = 10

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from automoe.architecture import DecoderLayer, EncoderLayer
+from automoe.design.architecture import DecoderLayer, EncoderLayer
 from automoe.cost.counting import count
 from automoe.inference.beam import BeamSettings
 from automoe.model.transformer import Transformer

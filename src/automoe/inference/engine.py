@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.backends import Backend, Precision
 from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError

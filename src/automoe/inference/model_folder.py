@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
 from automoe.model.transformer import ModelOptions, Transformer

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxruntime import OrtValue
 from torch import Tensor
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.inference.engine import Extensions
 from automoe.inference.onnx_graph import INVISIBLE, GraphPrecision, decoder_graph, encoder_graph
 from automoe.model.transformer import Transformer

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.model.transformer import ModelOptions, Transformer
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Rectangle
 from matplotlib.path import Path as Curve
 
-from automoe.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.report.style import BLUE, FAINT, GREEN, INK, MUTED, PURPLE, STYLE, VERMILLION, save, tint
 
 # Inches.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.cost.profile import load_profile
 from automoe.report.architecture_drawing import draw
 from automoe.report.latency_pictures import where_the_time_goes

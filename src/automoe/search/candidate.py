@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate
 from automoe.search.constraint import MEASURED, Constraint, violations

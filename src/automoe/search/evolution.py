@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate
 from automoe.search.constraint import Constraint
@@ -28,7 +28,7 @@ TRIES_PER_CANDIDATE = 100
 
 
 class Space(Sampled, Protocol):
-    """What evolution needs of a search space; `automoe.space.SearchSpace` has it."""
+    """What evolution needs of a search space; `automoe.design.space.SearchSpace` has it."""
 
     def mutate(self, parent: Architecture, probability: float, rng: random.Random) -> Architecture: ...
     def cross(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture: ...

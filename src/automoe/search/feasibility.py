@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate
 from automoe.search.constraint import Constraint

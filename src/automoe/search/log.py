@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate
 from automoe.search.constraint import COSTS, MEASURED

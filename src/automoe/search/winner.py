@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate
 

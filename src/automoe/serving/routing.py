@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 
 import torch
 
-from automoe.architecture import DecoderLayer, EncoderLayer
+from automoe.design.architecture import DecoderLayer, EncoderLayer
 from automoe.inference.translator import pad_right
 from automoe.model.experts import Routing
 from automoe.model.transformer import Transformer

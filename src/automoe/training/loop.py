@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from automoe.architecture import Architecture
+from automoe.design.architecture import Architecture
 from automoe.data.batching import Batch
 from automoe.errors import InputError
 from automoe.model.sharing import Supernet
