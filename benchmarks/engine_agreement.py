@@ -22,7 +22,7 @@ from automoe.inference.model_folder import load_model
 from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer
 from automoe.recipe import load_recipe
-from automoe.vocabulary import BOS_ID, EOS_ID
+from automoe.data.vocabulary import BOS_ID, EOS_ID
 
 ROOT = Path(__file__).parent.parent
 ENGINES = (("torch", "float32"), ("torch", "float16"), ("onnx", "float32"), ("onnx", "int8"))

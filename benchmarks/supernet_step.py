@@ -22,7 +22,7 @@ from automoe.model.sharing import Supernet
 from automoe.design.space import load_space
 from automoe.training.objective import objective
 from automoe.training.optimizer import BlockAdam
-from automoe.vocabulary import BOS_ID, EOS_ID
+from automoe.data.vocabulary import BOS_ID, EOS_ID
 
 SPACE = Path(__file__).parent.parent / "recipes" / "spaces" / "paper-6-fractional.yaml"
 VOCABULARY_SIZE, SENTENCES, LENGTH = 32768, 32, 30

@@ -9,7 +9,7 @@ import torch
 
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.data.batching import Batch
-from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS
+from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS
 
 FIRST_DIGIT = len(SPECIAL_TOKENS)
 VOCABULARY = FIRST_DIGIT + 10

@@ -18,7 +18,7 @@ from automoe.inference.beam import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator, batches_by_length, pad_right
 from automoe.model.transformer import Transformer
-from automoe.vocabulary import BOS_ID, EOS_ID
+from automoe.data.vocabulary import BOS_ID, EOS_ID
 
 
 @dataclass(frozen=True, slots=True)

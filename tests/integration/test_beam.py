@@ -12,7 +12,7 @@ from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, Hypothesis, beam_search
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID
+from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 FORBIDDEN = (PAD_ID, BOS_ID)
 

@@ -13,7 +13,7 @@ from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, beam_search
 from automoe.inference.engine import Engine, make_engine
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID
+from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 VOCABULARY = 23
 FAST = [("onnx", "float32"), ("onnx", "int8"), ("torch", "float16")]

@@ -26,7 +26,7 @@ from automoe.inference.engine import make_engine
 from automoe.inference.model_folder import save_model
 from automoe.inference.translator import Translator
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from tiny_run import REPOSITORY
 
 ARCHITECTURE = Architecture(

@@ -22,7 +22,7 @@ from automoe.inference.translator import Translator
 from automoe.serving.app import create_app
 from automoe.serving.limits import Limits
 from automoe.serving.routing import route_sentences
-from automoe.vocabulary import EOS_ID
+from automoe.data.vocabulary import EOS_ID
 from served import GatedEngine, running, serving, tiny_model, wait_until, write_tiny_model
 
 MODEL, TOKENIZER = tiny_model()

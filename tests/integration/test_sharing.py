@@ -14,7 +14,7 @@ from automoe.model.sharing import Supernet, leading_block
 from automoe.model.transformer import ModelOptions, Transformer
 from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace
 from automoe.training.optimizer import BlockAdam
-from automoe.vocabulary import PAD_ID
+from automoe.data.vocabulary import PAD_ID
 
 VOCABULARY_SIZE = 23
 STACK = {"layer_counts": (2, 3), "self_attention_heads": (2, 4), "ffn_sizes": (0, 5, 8, 12)}

@@ -16,7 +16,7 @@ from automoe.training.history import read_history
 from automoe.training.loop import TrainingDiverged, TrainingSettings, train
 from automoe.training.objective import validation_loss
 from automoe.training.schedule import learning_rate
-from automoe.vocabulary import PAD_ID
+from automoe.data.vocabulary import PAD_ID
 from reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
 
 SETTINGS = TrainingSettings(

@@ -22,7 +22,7 @@ from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import WINDOW_LINES, Translator, batches_by_length
 from automoe.model.sharing import Supernet
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.vocabulary import EOS_ID, SPECIAL_TOKENS
+from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "."]
 ARCHITECTURE = Architecture(

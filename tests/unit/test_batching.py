@@ -13,7 +13,7 @@ from automoe.data.batching import Batch, BatchStream, TokenisedCorpus, fixed_bat
 from automoe.data.corpus import Pair
 from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
-from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS
+from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS
 
 NUMBERS = 2000
 Ids = tuple[tuple[int, ...], tuple[int, ...]]

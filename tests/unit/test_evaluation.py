@@ -13,7 +13,7 @@ from automoe.inference.beam import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer
-from automoe.vocabulary import BOS_ID, EOS_ID
+from automoe.data.vocabulary import BOS_ID, EOS_ID
 
 ALPHABET = "abcdefgh "
 

@@ -12,7 +12,7 @@ from automoe.cost.measure import ProcessorTimes, measure_latency, stolen_share_b
 from automoe.errors import InputError
 from automoe.model.experts import MixtureOfExperts
 from automoe.model.transformer import Transformer
-from automoe.vocabulary import EOS_ID
+from automoe.data.vocabulary import EOS_ID
 
 SMALL = dense(16, 32, 2, 1, 1)
 

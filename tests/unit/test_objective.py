@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from automoe.model.sharing import Supernet
 from automoe.training import objective as room
 from automoe.training.objective import linear_cross_entropy, objective, validation_loss
-from automoe.vocabulary import PAD_ID
+from automoe.data.vocabulary import PAD_ID
 from reversal import LARGE, SMALL, VOCABULARY, ReversalStream
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from automoe.data.corpus import CorpusSource, load_pairs
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.errors import InputError
-from automoe.vocabulary import SPECIAL_TOKENS, UNK_ID
+from automoe.data.vocabulary import SPECIAL_TOKENS, UNK_ID
 
 CORPUS = Path(__file__).parents[2] / "data" / "libreoffice-help.en-de.valid.tsv.xz"
 TEXTS = [

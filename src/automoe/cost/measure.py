@@ -22,7 +22,7 @@ from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, search_encoded
 from automoe.inference.engine import Engine, Extensions, make_engine
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.vocabulary import EOS_ID, SPECIAL_TOKENS
+from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 
 FEWEST_RUNS = 10
 _SUBLAYER_SCALE, _TOKEN_SCALE = 0.1, 10.0  # of `random_engine`

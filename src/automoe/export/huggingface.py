@@ -31,7 +31,7 @@ from automoe.export.model_card import model_card
 from automoe.inference.beam import BeamSettings
 from automoe.inference.model_folder import CONFIG, TOKENIZER, WEIGHTS, load_model, read_card
 from automoe.model.transformer import Transformer
-from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
+from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
 
 MODEL_TYPE = "automoe"
 MAX_SOURCE_TOKENS = 1024  # transformers warns of a longer source, as the `Translator` refuses it

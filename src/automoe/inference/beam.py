@@ -16,7 +16,7 @@ from torch import Tensor
 
 from automoe.errors import InputError
 from automoe.inference.engine import Engine, Extensions
-from automoe.vocabulary import BOS_ID, EOS_ID, PAD_ID
+from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 # Finished sentences leave the batch once they are this share of it: leaving copies the caches.
 LEAVING_SHARE = 0.25

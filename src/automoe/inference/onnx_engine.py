@@ -19,7 +19,7 @@ from automoe.design.architecture import Architecture
 from automoe.inference.engine import Extensions
 from automoe.inference.onnx_graph import INVISIBLE, GraphPrecision, decoder_graph, encoder_graph
 from automoe.model.transformer import Transformer
-from automoe.vocabulary import PAD_ID
+from automoe.data.vocabulary import PAD_ID
 
 _CHOSEN = ["log_probabilities", "extensions", "end"]
 

@@ -32,7 +32,7 @@ from automoe.errors import InputError
 from automoe.model.attention import Attention
 from automoe.model.experts import Expert, MixtureOfExperts
 from automoe.model.transformer import DecoderBlock, EncoderBlock, Residual, Transformer
-from automoe.vocabulary import EOS_ID, PAD_ID
+from automoe.data.vocabulary import EOS_ID, PAD_ID
 
 GraphPrecision = Literal["float32", "int8"]
 

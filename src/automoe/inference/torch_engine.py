@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from automoe.errors import InputError
 from automoe.inference.engine import Extensions
 from automoe.model.transformer import DecoderState, Encoded, Transformer
-from automoe.vocabulary import EOS_ID
+from automoe.data.vocabulary import EOS_ID
 
 
 class TorchEngine:

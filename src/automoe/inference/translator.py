@@ -16,7 +16,7 @@ from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, Hypothesis, beam_search
 from automoe.inference.engine import Engine
-from automoe.vocabulary import EOS_ID, PAD_ID
+from automoe.data.vocabulary import EOS_ID, PAD_ID
 
 # Lines held at once. Large enough that sorting by length wastes little padding, small enough that
 # a stream shows progress.

@@ -21,7 +21,7 @@ from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.model.attention import Attention, sinusoidal_positions
 from automoe.model.embedding import lookup
 from automoe.model.experts import MixtureOfExperts, Routing
-from automoe.vocabulary import PAD_ID
+from automoe.data.vocabulary import PAD_ID
 
 
 @dataclass(frozen=True)

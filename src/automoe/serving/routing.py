@@ -15,7 +15,7 @@ from automoe.design.architecture import DecoderLayer, EncoderLayer
 from automoe.inference.translator import pad_right
 from automoe.model.experts import Routing
 from automoe.model.transformer import Transformer
-from automoe.vocabulary import BOS_ID, EOS_ID
+from automoe.data.vocabulary import BOS_ID, EOS_ID
 
 
 @dataclass(frozen=True, slots=True)

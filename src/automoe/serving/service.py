@@ -12,7 +12,7 @@ from automoe.inference.beam import BeamSettings
 from automoe.serving.batching import Batcher
 from automoe.serving.limits import Limits
 from automoe.serving.translation import Sentence, Translated
-from automoe.vocabulary import EOS_ID
+from automoe.data.vocabulary import EOS_ID
 
 _LINE_BREAK = re.compile(r"(\r\n|\r|\n)")
 
