@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from automoe.backends import Backend, Precision
+from automoe.inference.backends import Backend, Precision
 
 BackendOption = Annotated[
     Backend, typer.Option(help="What computes: torch is the reference, onnx the fast one.")

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from automoe.backends import Backend, Precision
+from automoe.inference.backends import Backend, Precision
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.corpus import CorpusSource, Limits
 from automoe.errors import InputError

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from automoe.design.architecture import Architecture
-from automoe.backends import Backend, Precision
+from automoe.inference.backends import Backend, Precision
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, search_encoded
 from automoe.inference.engine import Engine, Extensions, make_engine

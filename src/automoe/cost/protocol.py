@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from automoe.backends import Backend, Precision
+from automoe.inference.backends import Backend, Precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""From text to translations: engines, beam search, and a trained model on disk."""

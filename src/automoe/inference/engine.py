@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from automoe.design.architecture import Architecture
-from automoe.backends import Backend, Precision
+from automoe.inference.backends import Backend, Precision
 from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
 from automoe.inference.model_folder import load_model

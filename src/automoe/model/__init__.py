@@ -1,0 +1,1 @@
+"""The one Transformer: attention, experts, and the rule by which sub-networks share weights."""

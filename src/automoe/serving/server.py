@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import uvicorn
 
-from automoe.backends import Backend, Precision
+from automoe.inference.backends import Backend, Precision
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings
 from automoe.inference.engine import make_engine

@@ -1,0 +1,1 @@
+"""From batches to weights: objective, schedule, optimizer, and the loop that survives a kill."""
