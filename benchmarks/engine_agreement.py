@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from automoe.data.corpus import load_pairs
-from automoe.evaluation import evaluate_translations
+from automoe.evaluation.scores import evaluate_translations
 from automoe.inference.beam import BeamSettings, Hypothesis
 from automoe.inference.engine import make_engine
 from automoe.inference.model_folder import load_model

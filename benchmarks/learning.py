@@ -18,7 +18,7 @@ import torch
 from automoe.data.batching import BatchStream, TokenisedCorpus, fixed_batches
 from automoe.data.corpus import load_pairs
 from automoe.data.tokenizer import train_tokenizer
-from automoe.evaluation import evaluate_model
+from automoe.evaluation.scores import evaluate_model
 from automoe.inference.beam import BeamSettings
 from automoe.model.sharing import Supernet
 from automoe.recipe import load_recipe

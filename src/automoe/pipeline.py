@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from automoe.cost.noise import why_noisy
 from automoe.data.corpus import load_pairs
-from automoe.evaluation import evaluate_model
+from automoe.evaluation.scores import evaluate_model
 from automoe.inference.model_folder import add_to_card, load_model
 from automoe.preparation import corpus_digest, prepare
 from automoe.pricing import count_costs, measure_together

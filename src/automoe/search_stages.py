@@ -14,7 +14,7 @@ from automoe.cost.probing import make_profile
 from automoe.data.batching import fixed_batches
 from automoe.data.corpus import load_pairs
 from automoe.errors import InputError
-from automoe.evaluation import evaluate_model
+from automoe.evaluation.scores import evaluate_model
 from automoe.model.sharing import Supernet
 from automoe.preparation import Prepared, file_digest
 from automoe.pricing import (

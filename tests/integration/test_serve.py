@@ -21,7 +21,7 @@ from automoe.inference.engine import make_engine
 from automoe.inference.translator import Translator
 from automoe.serving.app import create_app
 from automoe.serving.limits import Limits
-from automoe.serving.routing import route_sentences
+from automoe.evaluation.routing import route_sentences
 from automoe.data.vocabulary import EOS_ID
 from served import GatedEngine, running, serving, tiny_model, wait_until, write_tiny_model
 

@@ -8,7 +8,7 @@ import torch
 
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.data.corpus import Pair
-from automoe.evaluation import evaluate_model, evaluate_translations, expert_use
+from automoe.evaluation.scores import evaluate_model, evaluate_translations, expert_use
 from automoe.inference.beam import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator

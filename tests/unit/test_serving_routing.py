@@ -6,7 +6,7 @@ import torch
 from automoe.design.architecture import dense
 from automoe.model.experts import MixtureOfExperts
 from automoe.model.transformer import Transformer
-from automoe.serving.routing import LayerRouting, mean_ffn_sizes, route_sentences
+from automoe.evaluation.routing import LayerRouting, mean_ffn_sizes, route_sentences
 from automoe.data.vocabulary import BOS_ID, EOS_ID
 from served import ARCHITECTURE, tiny_model
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from automoe.data.tokenizer import Tokenizer
-from automoe.serving.routing import LayerRouting, mean_ffn_sizes
+from automoe.evaluation.routing import LayerRouting, mean_ffn_sizes
 from automoe.serving.service import TranslatedText
 from automoe.serving.translation import Translated
 

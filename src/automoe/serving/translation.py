@@ -10,7 +10,7 @@ from automoe.inference.beam import BeamSettings
 from automoe.inference.engine import Engine
 from automoe.inference.translator import Translation, Translator
 from automoe.model.transformer import Transformer
-from automoe.serving.routing import SentenceRouting, route_sentences
+from automoe.evaluation.routing import SentenceRouting, route_sentences
 
 
 @dataclass(frozen=True, slots=True)
