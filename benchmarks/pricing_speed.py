@@ -16,10 +16,10 @@ from pathlib import Path
 
 from automoe.cost.beside import Ratio
 from automoe.cost.counting import count
-from automoe.cost.probes import Probe
-from automoe.cost.probing import make_profile
+from automoe.cost.device.probes import Probe
+from automoe.cost.device.probing import make_profile
 from automoe.cost.protocol import MeasuringProtocol
-from automoe.pricing import candidate_costs, latency_source
+from automoe.cost.sources import candidate_costs, latency_source
 from automoe.recipe import load_recipe
 from automoe.design.space import SearchSpace
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from automoe.cost.beside import Ratio
 from automoe.cost.counting import count
-from automoe.cost.probes import Probe
-from automoe.cost.probing import make_profile
+from automoe.cost.device.probes import Probe
+from automoe.cost.device.probing import make_profile
 from automoe.recipe import LoadedRecipe
 
 REPOSITORY = Path(__file__).parent.parent

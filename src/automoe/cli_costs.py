@@ -111,9 +111,9 @@ def profile(
 
     A check measures by the profile's own protocol, and draws a picture beside the profile.
     """
-    from automoe.cost.check import check_profile
-    from automoe.cost.probing import make_profile
-    from automoe.cost.profile import load_profile
+    from automoe.cost.device.check import check_profile
+    from automoe.cost.device.probing import make_profile
+    from automoe.cost.device.profile import load_profile
     from automoe.cost.protocol import MeasuringProtocol
     from automoe.progress import Reporter
     from automoe.report.latency_pictures import predicted_against_measured

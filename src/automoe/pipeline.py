@@ -24,7 +24,7 @@ from automoe.data.corpus import load_pairs
 from automoe.evaluation.scores import evaluate_model
 from automoe.inference.model_folder import add_to_card, load_model
 from automoe.preparation import corpus_digest, prepare
-from automoe.pricing import count_costs, measure_together
+from automoe.cost.sources import count_costs, measure_together
 from automoe.progress import Reporter
 from automoe.recipe import LoadedRecipe, Recipe
 from automoe.report.report import write_report

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from automoe.design.architecture import Architecture, save_architecture
-from automoe.cost.probing import make_profile
+from automoe.cost.device.probing import make_profile
 from automoe.data.batching import fixed_batches
 from automoe.data.corpus import load_pairs
 from automoe.errors import InputError
 from automoe.evaluation.scores import evaluate_model
 from automoe.model.sharing import Supernet
 from automoe.preparation import Prepared, file_digest
-from automoe.pricing import (
+from automoe.cost.sources import (
     LatencyMs,
     candidate_costs,
     is_of_another_machine,

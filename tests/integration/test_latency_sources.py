@@ -11,9 +11,9 @@ from automoe.design.architecture import Architecture, dense
 from automoe.cost.counting import count
 from automoe.cost.measure import Latency, summarise
 from automoe.cost.predictor import fit_predictor
-from automoe.cost.profile import load_profile
+from automoe.cost.device.profile import load_profile
 from automoe.errors import InputError
-from automoe.pricing import candidate_costs, is_of_another_machine, latency_source, measure_against_budget
+from automoe.cost.sources import candidate_costs, is_of_another_machine, latency_source, measure_against_budget
 from automoe.progress import Reporter
 from automoe.recipe import LoadedRecipe, load_recipe
 from automoe.search.winner import Measured

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from automoe.cli import app
 from automoe.cost import beside, probes
-from automoe.cost.profile import load_profile
+from automoe.cost.device.profile import load_profile
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.errors import InputError
 from automoe.design.space import SearchSpace

@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.colors import to_hex
 
-from automoe.cost.profile import LatencyParts, PartLatency
+from automoe.cost.device.profile import LatencyParts, PartLatency
 from automoe.report.latency_pictures import predicted_against_measured, where_the_time_goes
 from automoe.report.style import BLUE, VERMILLION
 

@@ -8,9 +8,9 @@ import pytest
 
 from automoe.design.architecture import Architecture
 from automoe.cost.beside import Ratio
-from automoe.cost.check import check_profile
-from automoe.cost.probes import Probe, needed_terms, probes
-from automoe.cost.probing import make_profile
+from automoe.cost.device.check import check_profile
+from automoe.cost.device.probes import Probe, needed_terms, probes
+from automoe.cost.device.probing import make_profile
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.errors import InputError
 from automoe.design.space import SearchSpace, load_space

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
-from automoe.cost.parts import Inventory, Term
-from automoe.cost.profile import DeviceProfile, Entry, Machine, Quality, load_profile
+from automoe.cost.device.parts import Inventory, Term
+from automoe.cost.device.profile import DeviceProfile, Entry, Machine, Quality, load_profile
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.errors import InputError
 

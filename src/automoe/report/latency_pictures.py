@@ -9,7 +9,7 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from automoe.cost.profile import Kind, LatencyParts
+from automoe.cost.device.profile import Kind, LatencyParts
 from automoe.report.style import BLUE, FAINT, GREEN, INK, MUTED, ORANGE, STYLE, VERMILLION, save
 
 _KIND_LOOK: dict[Kind, tuple[str, str]] = {

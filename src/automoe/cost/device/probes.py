@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
-from automoe.cost.parts import STACKS, Inventory, Stack, Term
+from automoe.cost.device.parts import STACKS, Inventory, Stack, Term
 from automoe.design.space import EncoderSpace, SearchSpace
 
 WHOLE_MODELS = 12

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from scipy.stats import kendalltau
 
-from automoe.cost.probes import Probe
-from automoe.cost.probing import TURNS, Measure, measuring, reference_ms, stack_ms
-from automoe.cost.profile import DeviceProfile
+from automoe.cost.device.probes import Probe
+from automoe.cost.device.probing import TURNS, Measure, measuring, reference_ms, stack_ms
+from automoe.cost.device.profile import DeviceProfile
 from automoe.errors import InputError
 from automoe.design.space import SearchSpace
 
