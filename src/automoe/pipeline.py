@@ -27,7 +27,7 @@ from automoe.preparation import corpus_digest, prepare
 from automoe.cost.sources import count_costs, measure_together
 from automoe.progress import Reporter
 from automoe.recipe import LoadedRecipe, Recipe
-from automoe.report.report import write_report
+from automoe.report.run_report import write_report
 from automoe.search_stages import BEAM_TOKENS, SearchStages
 from automoe.stages import RunFolder, Stage, read_json, write_json
 from automoe.training_stages import TrainingStages

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from automoe.inference.beam import BeamSettings
 from automoe.inference.translator import Translation
-from automoe.serving.batching import Batcher, QueueFullError
+from automoe.serving.batcher import Batcher, QueueFullError
 from automoe.serving.limits import Limits
 from automoe.serving.translation import Sentence, Translated
 

@@ -1,1 +1,1 @@
-"""Translation over HTTP: batches under load, and a page that shows which expert each token used."""
+"""Translation over HTTP, with a page that shows which expert each token used."""

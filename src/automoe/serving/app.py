@@ -21,7 +21,7 @@ from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings
 from automoe.inference.engine import Engine
 from automoe.model.transformer import Transformer
-from automoe.serving.batching import Batcher, QueueFullError
+from automoe.serving.batcher import Batcher, QueueFullError
 from automoe.serving.body_limit import BodyLimit
 from automoe.serving.limits import Limits
 from automoe.serving.messages import (

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings
-from automoe.serving.batching import Batcher
+from automoe.serving.batcher import Batcher
 from automoe.serving.limits import Limits
 from automoe.serving.translation import Sentence, Translated
 from automoe.data.vocabulary import EOS_ID
