@@ -21,7 +21,7 @@ from automoe.inference.engine import make_engine
 from automoe.inference.model_folder import load_model
 from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer
-from automoe.recipe import load_recipe
+from automoe.run.recipe import load_recipe
 from automoe.data.vocabulary import BOS_ID, EOS_ID
 
 ROOT = Path(__file__).parent.parent

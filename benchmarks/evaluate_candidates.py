@@ -18,7 +18,7 @@ from automoe.data.batching import TokenisedCorpus, fixed_batches
 from automoe.data.corpus import load_pairs
 from automoe.data.tokenizer import train_tokenizer
 from automoe.model.sharing import Supernet
-from automoe.recipe import load_recipe
+from automoe.run.recipe import load_recipe
 from automoe.training.objective import validation_loss
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.yaml"

@@ -21,7 +21,7 @@ from automoe.data.tokenizer import train_tokenizer
 from automoe.evaluation.scores import evaluate_model
 from automoe.inference.beam import BeamSettings
 from automoe.model.sharing import Supernet
-from automoe.recipe import load_recipe
+from automoe.run.recipe import load_recipe
 from automoe.training.objective import objective, validation_nll
 from automoe.training.schedule import learning_rate
 

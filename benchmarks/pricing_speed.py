@@ -20,7 +20,7 @@ from automoe.cost.device.probes import Probe
 from automoe.cost.device.probing import make_profile
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.cost.sources import candidate_costs, latency_source
-from automoe.recipe import load_recipe
+from automoe.run.recipe import load_recipe
 from automoe.design.space import SearchSpace
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "wmt14-en-de.yaml"

@@ -33,7 +33,7 @@ from automoe.data.corpus import load_pairs
 from automoe.data.tokenizer import train_tokenizer
 from automoe.inference.model_folder import save_model
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.recipe import load_recipe
+from automoe.run.recipe import load_recipe
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.yaml"
 TARGET_RATIO = 2.0

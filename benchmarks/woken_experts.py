@@ -21,7 +21,7 @@ from automoe.inference.engine import make_engine
 from automoe.inference.model_folder import load_model
 from automoe.inference.translator import Translator
 from automoe.model.experts import MixtureOfExperts
-from automoe.recipe import load_recipe
+from automoe.run.recipe import load_recipe
 
 ROOT = Path(__file__).parent.parent
 SENTENCES = 100

@@ -12,7 +12,7 @@ from automoe.cost.beside import Ratio
 from automoe.cost.counting import count
 from automoe.cost.device.probes import Probe
 from automoe.cost.device.probing import make_profile
-from automoe.recipe import LoadedRecipe
+from automoe.run.recipe import LoadedRecipe
 
 REPOSITORY = Path(__file__).parent.parent
 TRAINING = (

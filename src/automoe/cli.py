@@ -13,7 +13,7 @@ from automoe import cli_costs, cli_deploy
 from automoe.errors import InputError
 
 if TYPE_CHECKING:
-    from automoe.pipeline import StageName
+    from automoe.run.pipeline import StageName
 
 app = typer.Typer(
     name="automoe",
@@ -32,10 +32,10 @@ RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is 
 
 
 def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until: StageName) -> None:
-    from automoe.pipeline import Pipeline
+    from automoe.run.pipeline import Pipeline
     from automoe.progress import Reporter
-    from automoe.recipe import load_recipe
-    from automoe.stages import is_first_process, join_processes
+    from automoe.run.recipe import load_recipe
+    from automoe.run.folder import is_first_process, join_processes
 
     loaded = load_recipe(recipe, overrides or [])
     join_processes()

@@ -15,10 +15,10 @@ from automoe.cost.device.profile import load_profile
 from automoe.errors import InputError
 from automoe.cost.sources import candidate_costs, is_of_another_machine, latency_source, measure_against_budget
 from automoe.progress import Reporter
-from automoe.recipe import LoadedRecipe, load_recipe
+from automoe.run.recipe import LoadedRecipe, load_recipe
 from automoe.search.winner import Measured
-from automoe.search_stages import SearchStages, remembered
-from automoe.stages import RunFolder
+from automoe.run.search import SearchStages, remembered
+from automoe.run.folder import RunFolder
 from tiny_run import write_made_up_profile, write_tiny_recipe
 
 TABLE = Path(__file__).parent.parent / "data" / "latency" / "raspberrypi_last_400.csv"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from automoe.errors import InputError
-from automoe.recipe import load_recipe
+from automoe.run.recipe import load_recipe
 from tiny_run import REPOSITORY, write_tiny_recipe
 
 SHIPPED = sorted((REPOSITORY / "recipes").glob("*.yaml"))

@@ -15,7 +15,7 @@ from automoe.cost.predictor import load_predictor
 from automoe.cost.device.profile import load_profile, this_machine
 from automoe.inference.engine import Engine, make_engine
 from automoe.model.transformer import Transformer
-from automoe.recipe import Recipe
+from automoe.run.recipe import Recipe
 from automoe.search.winner import Measured
 
 RUNS_A_ROUND = 30

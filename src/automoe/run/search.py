@@ -16,7 +16,7 @@ from automoe.data.corpus import load_pairs
 from automoe.errors import InputError
 from automoe.evaluation.scores import evaluate_model
 from automoe.model.sharing import Supernet
-from automoe.preparation import Prepared, file_digest
+from automoe.run.prepare import Prepared, file_digest
 from automoe.cost.sources import (
     LatencyMs,
     candidate_costs,
@@ -26,13 +26,13 @@ from automoe.cost.sources import (
     share_of,
 )
 from automoe.progress import Reporter
-from automoe.recipe import LoadedRecipe
+from automoe.run.recipe import LoadedRecipe
 from automoe.search.constraint import Constraint, parse_constraints
 from automoe.search.evolution import SearchResult, evolve, random_search
 from automoe.search.feasibility import check_feasible
 from automoe.search.log import CandidateLog
 from automoe.search.winner import Measure, Measured, Winner, measured_winner
-from automoe.stages import RunFolder, Stage, read_json, write_json
+from automoe.run.folder import RunFolder, Stage, read_json, write_json
 from automoe.training.objective import validation_loss
 
 BEAM_TOKENS = 2000  # source tokens translated together

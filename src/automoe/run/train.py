@@ -10,10 +10,10 @@ from automoe.design.architecture import Architecture
 from automoe.data.batching import BatchStream, fixed_batches
 from automoe.inference.model_folder import save_model
 from automoe.model.sharing import Supernet
-from automoe.preparation import Prepared
+from automoe.run.prepare import Prepared
 from automoe.progress import Reporter
-from automoe.recipe import LoadedRecipe
-from automoe.stages import RunFolder, Stage, is_first_process, write_json
+from automoe.run.recipe import LoadedRecipe
+from automoe.run.folder import RunFolder, Stage, is_first_process, write_json
 from automoe.training.loop import Progress, TrainingSettings, TrainResult, train
 
 

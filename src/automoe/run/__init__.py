@@ -1,0 +1,1 @@
+"""A run: from a recipe to a searched, trained and measured model, stage by stage."""
