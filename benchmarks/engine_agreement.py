@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from automoe.data.corpus import load_pairs
+from automoe.data.vocabulary import BOS_ID, EOS_ID
 from automoe.evaluation.scores import evaluate_translations
 from automoe.inference.beam import BeamSettings, Hypothesis
 from automoe.inference.engine import make_engine
@@ -22,7 +23,6 @@ from automoe.inference.model_folder import load_model
 from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer
 from automoe.run.recipe import load_recipe
-from automoe.data.vocabulary import BOS_ID, EOS_ID
 
 ROOT = Path(__file__).parent.parent
 ENGINES = (("torch", "float32"), ("torch", "float16"), ("onnx", "float32"), ("onnx", "int8"))

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from ctranslate2.specs import TransformerSpec
 
-from automoe.design.architecture import Architecture, dense, load_architecture
 from automoe.cost.measure import random_engine, random_source
+from automoe.design.architecture import Architecture, dense, load_architecture
 from automoe.inference.beam import BeamSettings, search_encoded
 from automoe.inference.engine import Engine
 from automoe.model.transformer import Transformer

@@ -20,8 +20,8 @@ from automoe.cost.device.probes import Probe
 from automoe.cost.device.probing import make_profile
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.cost.sources import candidate_costs, latency_source
-from automoe.run.recipe import load_recipe
 from automoe.design.space import SearchSpace
+from automoe.run.recipe import load_recipe
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "wmt14-en-de.yaml"
 

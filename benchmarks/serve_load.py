@@ -28,9 +28,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from automoe.design.architecture import Architecture, dense
 from automoe.data.corpus import load_pairs
 from automoe.data.tokenizer import train_tokenizer
+from automoe.design.architecture import Architecture, dense
 from automoe.inference.model_folder import save_model
 from automoe.model.transformer import ModelOptions, Transformer
 from automoe.run.recipe import load_recipe

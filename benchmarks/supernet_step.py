@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from automoe.data.batching import Batch
-from automoe.model.sharing import Supernet
+from automoe.data.vocabulary import BOS_ID, EOS_ID
 from automoe.design.space import load_space
+from automoe.model.sharing import Supernet
 from automoe.training.objective import objective
 from automoe.training.optimizer import BlockAdam
-from automoe.data.vocabulary import BOS_ID, EOS_ID
 
 SPACE = Path(__file__).parent.parent / "recipes" / "spaces" / "paper-6-fractional.yaml"
 VOCABULARY_SIZE, SENTENCES, LENGTH = 32768, 32, 30

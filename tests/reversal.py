@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.data.batching import Batch
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 
 FIRST_DIGIT = len(SPECIAL_TOKENS)
 VOCABULARY = FIRST_DIGIT + 10

@@ -15,8 +15,8 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.inference.model_folder import save_model
 from automoe.model.transformer import Transformer
 

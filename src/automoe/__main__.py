@@ -1,5 +1,5 @@
 """`python -m automoe`, for torchrun."""
 
-from automoe.cli import main
+from automoe.cli.main import main
 
 main()

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, Hypothesis, beam_search
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 FORBIDDEN = (PAD_ID, BOS_ID)
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from automoe.design.architecture import Architecture
 from automoe.cost.counting import count, teacher_forced_work
-from automoe.model.transformer import ModelOptions, Transformer
+from automoe.design.architecture import Architecture
 from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace
+from automoe.model.transformer import ModelOptions, Transformer
 
 V = 50
 SPACE = SearchSpace(

@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, beam_search
 from automoe.inference.engine import Engine, make_engine
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 VOCABULARY = 23
 FAST = [("onnx", "float32"), ("onnx", "int8"), ("torch", "float16")]

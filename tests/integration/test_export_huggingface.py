@@ -16,9 +16,10 @@ import yaml
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.cli import main
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
+from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
 from automoe.export.huggingface import export_huggingface, exported_name
 from automoe.inference.beam import BeamSettings
@@ -26,7 +27,6 @@ from automoe.inference.engine import make_engine
 from automoe.inference.model_folder import save_model
 from automoe.inference.translator import Translator
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from tiny_run import REPOSITORY
 
 ARCHITECTURE = Architecture(

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.cli import main
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.export.onnx import export_onnx
 from automoe.inference.beam import BeamSettings
 from automoe.inference.model_folder import save_model

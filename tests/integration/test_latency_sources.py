@@ -7,18 +7,23 @@ from pathlib import Path
 import pytest
 
 from automoe import pricing, search_stages
-from automoe.design.architecture import Architecture, dense
 from automoe.cost.counting import count
+from automoe.cost.device.profile import load_profile
 from automoe.cost.measure import Latency, summarise
 from automoe.cost.predictor import fit_predictor
-from automoe.cost.device.profile import load_profile
+from automoe.cost.sources import (
+    candidate_costs,
+    is_of_another_machine,
+    latency_source,
+    measure_against_budget,
+)
+from automoe.design.architecture import Architecture, dense
 from automoe.errors import InputError
-from automoe.cost.sources import candidate_costs, is_of_another_machine, latency_source, measure_against_budget
 from automoe.progress import Reporter
-from automoe.run.recipe import LoadedRecipe, load_recipe
-from automoe.search.winner import Measured
-from automoe.run.search import SearchStages, remembered
 from automoe.run.folder import RunFolder
+from automoe.run.recipe import LoadedRecipe, load_recipe
+from automoe.run.search import SearchStages, remembered
+from automoe.search.winner import Measured
 from tiny_run import write_made_up_profile, write_tiny_recipe
 
 TABLE = Path(__file__).parent.parent / "data" / "latency" / "raspberrypi_last_400.csv"

@@ -10,8 +10,8 @@ from automoe.cli import app
 from automoe.cost import beside, probes
 from automoe.cost.device.profile import load_profile
 from automoe.cost.protocol import MeasuringProtocol
-from automoe.errors import InputError
 from automoe.design.space import SearchSpace
+from automoe.errors import InputError
 
 STACK = {
     "widths": [8],

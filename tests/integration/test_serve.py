@@ -15,14 +15,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from automoe import cli
+from automoe.cli import main as cli
+from automoe.data.vocabulary import EOS_ID
+from automoe.evaluation.routing import route_sentences
 from automoe.inference.beam import BeamSettings
 from automoe.inference.engine import make_engine
 from automoe.inference.translator import Translator
 from automoe.serving.app import create_app
 from automoe.serving.limits import Limits
-from automoe.evaluation.routing import route_sentences
-from automoe.data.vocabulary import EOS_ID
 from served import GatedEngine, running, serving, tiny_model, wait_until, write_tiny_model
 
 MODEL, TOKENIZER = tiny_model()

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import models, pre_tokenizers
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.data.tokenizer import Tokenizer
+from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, beam_search
 from automoe.inference.model_folder import load_model, save_model
@@ -22,7 +23,6 @@ from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import WINDOW_LINES, Translator, batches_by_length
 from automoe.model.sharing import Supernet
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "."]
 ARCHITECTURE = Architecture(

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from automoe.design.architecture import Architecture
 from automoe.cost.counting import count
 from automoe.cost.device.profile import load_profile
+from automoe.design.architecture import Architecture
 from automoe.run.recipe import load_recipe
 from automoe.training.history import read_history
 from tiny_run import automoe, write_made_up_profile, write_tiny_recipe

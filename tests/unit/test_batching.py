@@ -12,8 +12,8 @@ from tokenizers import models, pre_tokenizers
 from automoe.data.batching import Batch, BatchStream, TokenisedCorpus, fixed_batches
 from automoe.data.corpus import Pair
 from automoe.data.tokenizer import Tokenizer
-from automoe.errors import InputError
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS
+from automoe.errors import InputError
 
 NUMBERS = 2000
 Ids = tuple[tuple[int, ...], tuple[int, ...]]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense, load_architecture
 from automoe.cost.counting import Work, count, teacher_forced_work
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense, load_architecture
 from automoe.errors import InputError
 
 HAT = Path(__file__).parents[1] / "data" / "hat"

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.data.corpus import Pair
+from automoe.data.vocabulary import BOS_ID, EOS_ID
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.evaluation.scores import evaluate_model, evaluate_translations, expert_use
 from automoe.inference.beam import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer
-from automoe.data.vocabulary import BOS_ID, EOS_ID
 
 ALPHABET = "abcdefgh "
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
 from automoe.cost.measure import ProcessorTimes, measure_latency, stolen_share_between, summarise
+from automoe.data.vocabulary import EOS_ID
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
 from automoe.errors import InputError
 from automoe.model.experts import MixtureOfExperts
 from automoe.model.transformer import Transformer
-from automoe.data.vocabulary import EOS_ID
 
 SMALL = dense(16, 32, 2, 1, 1)
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from automoe.data.vocabulary import PAD_ID
 from automoe.model.sharing import Supernet
 from automoe.training import objective as room
 from automoe.training.objective import linear_cross_entropy, objective, validation_loss
-from automoe.data.vocabulary import PAD_ID
 from reversal import LARGE, SMALL, VOCABULARY, ReversalStream
 
 

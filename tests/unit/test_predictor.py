@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, load_architecture
 from automoe.cli import app
 from automoe.cost.predictor import fit_predictor, load_predictor
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, load_architecture
 from automoe.errors import InputError
 
 RASPBERRY_PI = Path(__file__).parents[1] / "data" / "latency" / "raspberrypi_last_400.csv"

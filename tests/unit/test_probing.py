@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from automoe.design.architecture import Architecture
 from automoe.cost.beside import Ratio
 from automoe.cost.device.check import check_profile
 from automoe.cost.device.probes import Probe, needed_terms, probes
 from automoe.cost.device.probing import make_profile
 from automoe.cost.protocol import MeasuringProtocol
-from automoe.errors import InputError
+from automoe.design.architecture import Architecture
 from automoe.design.space import SearchSpace, load_space
+from automoe.errors import InputError
 
 SPACES = Path(__file__).parents[2] / "recipes" / "spaces"
 LATENCY = {"source_length": 4, "target_length": 4, "vocabulary_size": 100, "threads": 1}

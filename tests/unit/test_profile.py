@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.cost.device.parts import Inventory, Term
 from automoe.cost.device.profile import DeviceProfile, Entry, Machine, Quality, load_profile
 from automoe.cost.protocol import MeasuringProtocol
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
 
 MACHINE = Machine("Abacus 3", {"automoe": "1", "torch": "2"})

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from automoe.data.vocabulary import BOS_ID, EOS_ID
 from automoe.design.architecture import dense
+from automoe.evaluation.routing import LayerRouting, mean_ffn_sizes, route_sentences
 from automoe.model.experts import MixtureOfExperts
 from automoe.model.transformer import Transformer
-from automoe.evaluation.routing import LayerRouting, mean_ffn_sizes, route_sentences
-from automoe.data.vocabulary import BOS_ID, EOS_ID
 from served import ARCHITECTURE, tiny_model
 
 SOURCES = [[7, 8, 9, EOS_ID], [5, EOS_ID], [9, 9, 20, 30, 31, 12, EOS_ID]]

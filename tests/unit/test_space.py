@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
-from automoe.errors import InputError
 from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace, load_space
+from automoe.errors import InputError
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "spaces").glob("*.yaml"))
 

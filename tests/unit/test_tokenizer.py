@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from automoe.data.corpus import CorpusSource, load_pairs
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
-from automoe.errors import InputError
 from automoe.data.vocabulary import SPECIAL_TOKENS, UNK_ID
+from automoe.errors import InputError
 
 CORPUS = Path(__file__).parents[2] / "data" / "libreoffice-help.en-de.valid.tsv.xz"
 TEXTS = [

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from automoe.design.architecture import Architecture
 from automoe.cost.measure import (
     MOST_RELATIVE_SPREAD,
     MOST_STOLEN_SHARE,
@@ -29,6 +28,7 @@ from automoe.cost.measure import (
     torch_threads,
 )
 from automoe.cost.protocol import MeasuringProtocol
+from automoe.design.architecture import Architecture
 from automoe.inference.beam import BeamSettings
 from automoe.inference.engine import Engine
 

@@ -16,13 +16,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 from automoe.design.architecture import Architecture
-from automoe.inference.backends import Backend, Precision
 from automoe.errors import InputError
+from automoe.inference.backends import Backend, Precision
 from automoe.inference.beam import BeamSettings, search_encoded
 from automoe.inference.engine import Engine, Extensions, make_engine
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 
 FEWEST_RUNS = 10
 _SUBLAYER_SCALE, _TOKEN_SCALE = 0.1, 10.0  # of `random_engine`

@@ -7,12 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 
-from automoe.design.architecture import Architecture
 from automoe.cost.counting import Counts, RoutingShares, count
+from automoe.cost.device.profile import load_profile, this_machine
 from automoe.cost.measure import Latency, measure_latency, random_engine
 from automoe.cost.noise import why_noisy
 from automoe.cost.predictor import load_predictor
-from automoe.cost.device.profile import load_profile, this_machine
+from automoe.design.architecture import Architecture
 from automoe.inference.engine import Engine, make_engine
 from automoe.model.transformer import Transformer
 from automoe.run.recipe import Recipe

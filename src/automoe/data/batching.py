@@ -18,8 +18,8 @@ from torch import Tensor
 
 from automoe.data.corpus import Pair
 from automoe.data.tokenizer import Tokenizer
-from automoe.errors import InputError
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
+from automoe.errors import InputError
 
 SIDES = ("source", "target")
 # Sentences sorted together: enough that little is padded, few enough that an epoch is well mixed.

@@ -13,8 +13,8 @@ from typing import Literal
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from automoe.errors import InputError
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
+from automoe.errors import InputError
 
 WORD_START = "▁"
 # The share of all characters a vocabulary must spell; the rarest beyond it become <unk>. Web corpora hold

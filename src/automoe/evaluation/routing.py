@@ -11,11 +11,11 @@ from itertools import accumulate, pairwise
 
 import torch
 
+from automoe.data.vocabulary import BOS_ID, EOS_ID
 from automoe.design.architecture import DecoderLayer, EncoderLayer
 from automoe.inference.translator import pad_right
 from automoe.model.experts import Routing
 from automoe.model.transformer import Transformer
-from automoe.data.vocabulary import BOS_ID, EOS_ID
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,12 @@ from tokenizers import normalizers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
+from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
 from automoe.export.folder import write_folder
 from automoe.export.model_card import model_card
 from automoe.inference.beam import BeamSettings
 from automoe.inference.model_folder import CONFIG, TOKENIZER, WEIGHTS, load_model, read_card
 from automoe.model.transformer import Transformer
-from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
 
 MODEL_TYPE = "automoe"
 MAX_SOURCE_TOKENS = 1024  # transformers warns of a longer source, as the `Translator` refuses it

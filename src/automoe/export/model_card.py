@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from automoe.design.architecture import DecoderLayer, EncoderLayer
 from automoe.cost.counting import count
+from automoe.design.architecture import DecoderLayer, EncoderLayer
 from automoe.inference.beam import BeamSettings
 from automoe.model.transformer import Transformer
 

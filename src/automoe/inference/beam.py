@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.errors import InputError
 from automoe.inference.engine import Engine, Extensions
-from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 
 # Finished sentences leave the batch once they are this share of it: leaving copies the caches.
 LEAVING_SHARE = 0.25

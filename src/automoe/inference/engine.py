@@ -15,10 +15,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from automoe.design.architecture import Architecture
-from automoe.inference.backends import Backend, Precision
 from automoe.data.tokenizer import Tokenizer
+from automoe.design.architecture import Architecture
 from automoe.errors import InputError
+from automoe.inference.backends import Backend, Precision
 from automoe.inference.model_folder import load_model
 from automoe.model.transformer import Transformer
 

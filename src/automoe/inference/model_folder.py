@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from automoe.design.architecture import Architecture
 from automoe.data.tokenizer import Tokenizer
+from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.model.transformer import ModelOptions, Transformer
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from onnxruntime import OrtValue
 from torch import Tensor
 
+from automoe.data.vocabulary import PAD_ID
 from automoe.design.architecture import Architecture
 from automoe.inference.engine import Extensions
 from automoe.inference.onnx_graph import INVISIBLE, GraphPrecision, decoder_graph, encoder_graph
 from automoe.model.transformer import Transformer
-from automoe.data.vocabulary import PAD_ID
 
 _CHOSEN = ["log_probabilities", "extensions", "end"]
 

@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from automoe.data.vocabulary import EOS_ID, PAD_ID
 from automoe.errors import InputError
 from automoe.model.attention import Attention
 from automoe.model.experts import Expert, MixtureOfExperts
 from automoe.model.transformer import DecoderBlock, EncoderBlock, Residual, Transformer
-from automoe.data.vocabulary import EOS_ID, PAD_ID
 
 GraphPrecision = Literal["float32", "int8"]
 

@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from automoe.data.vocabulary import EOS_ID
 from automoe.errors import InputError
 from automoe.inference.engine import Extensions
 from automoe.model.transformer import DecoderState, Encoded, Transformer
-from automoe.data.vocabulary import EOS_ID
 
 
 class TorchEngine:

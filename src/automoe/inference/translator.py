@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from automoe.data.tokenizer import Tokenizer
+from automoe.data.vocabulary import EOS_ID, PAD_ID
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings, Hypothesis, beam_search
 from automoe.inference.engine import Engine
-from automoe.data.vocabulary import EOS_ID, PAD_ID
 
 # Lines held at once. Large enough that sorting by length wastes little padding, small enough that
 # a stream shows progress.

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from automoe.data.vocabulary import PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.model.attention import Attention, sinusoidal_positions
 from automoe.model.embedding import lookup
 from automoe.model.experts import MixtureOfExperts, Routing
-from automoe.data.vocabulary import PAD_ID
 
 
 @dataclass(frozen=True)

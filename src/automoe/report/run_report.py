@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from automoe.design.architecture import Architecture
 from automoe.cost.device.profile import load_profile
+from automoe.design.architecture import Architecture
 from automoe.report.architecture_drawing import draw
 from automoe.report.latency_pictures import where_the_time_goes
 from automoe.report.pictures import candidates as draw_candidates

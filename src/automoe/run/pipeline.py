@@ -20,16 +20,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from automoe.cost.noise import why_noisy
+from automoe.cost.sources import count_costs, measure_together
 from automoe.data.corpus import load_pairs
 from automoe.evaluation.scores import evaluate_model
 from automoe.inference.model_folder import add_to_card, load_model
-from automoe.run.prepare import corpus_digest, prepare
-from automoe.cost.sources import count_costs, measure_together
 from automoe.progress import Reporter
-from automoe.run.recipe import LoadedRecipe, Recipe
 from automoe.report.run_report import write_report
-from automoe.run.search import BEAM_TOKENS, SearchStages
 from automoe.run.folder import RunFolder, Stage, read_json, write_json
+from automoe.run.prepare import corpus_digest, prepare
+from automoe.run.recipe import LoadedRecipe, Recipe
+from automoe.run.search import BEAM_TOKENS, SearchStages
 from automoe.run.train import TrainingStages
 
 StageName = Literal["prepare", "supernet", "search", "train", "evaluate", "report"]

@@ -11,8 +11,8 @@ from typing import Any
 from automoe.data.batching import TokenisedCorpus
 from automoe.data.corpus import CorpusSource, load_pairs
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
-from automoe.run.recipe import Recipe
 from automoe.run.folder import RunFolder, Stage, write_json
+from automoe.run.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from automoe.inference.backends import Backend, Precision
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.corpus import CorpusSource, Limits
+from automoe.design.space import SearchSpace, load_space
 from automoe.errors import InputError
+from automoe.inference.backends import Backend, Precision
 from automoe.inference.beam import BeamSettings
 from automoe.search.constraint import parse_constraints
 from automoe.search.evolution import EvolutionSettings
-from automoe.design.space import SearchSpace, load_space
 from automoe.training.loop import TrainingSettings
 from automoe.yaml_file import read_mapping
 

@@ -9,14 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from automoe.design.architecture import Architecture, save_architecture
 from automoe.cost.device.probing import make_profile
-from automoe.data.batching import fixed_batches
-from automoe.data.corpus import load_pairs
-from automoe.errors import InputError
-from automoe.evaluation.scores import evaluate_model
-from automoe.model.sharing import Supernet
-from automoe.run.prepare import Prepared, file_digest
 from automoe.cost.sources import (
     LatencyMs,
     candidate_costs,
@@ -25,14 +18,21 @@ from automoe.cost.sources import (
     measure_against_budget,
     share_of,
 )
+from automoe.data.batching import fixed_batches
+from automoe.data.corpus import load_pairs
+from automoe.design.architecture import Architecture, save_architecture
+from automoe.errors import InputError
+from automoe.evaluation.scores import evaluate_model
+from automoe.model.sharing import Supernet
 from automoe.progress import Reporter
+from automoe.run.folder import RunFolder, Stage, read_json, write_json
+from automoe.run.prepare import Prepared, file_digest
 from automoe.run.recipe import LoadedRecipe
 from automoe.search.constraint import Constraint, parse_constraints
 from automoe.search.evolution import SearchResult, evolve, random_search
 from automoe.search.feasibility import check_feasible
 from automoe.search.log import CandidateLog
 from automoe.search.winner import Measure, Measured, Winner, measured_winner
-from automoe.run.folder import RunFolder, Stage, read_json, write_json
 from automoe.training.objective import validation_loss
 
 BEAM_TOKENS = 2000  # source tokens translated together

@@ -6,14 +6,14 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from automoe.design.architecture import Architecture
 from automoe.data.batching import BatchStream, fixed_batches
+from automoe.design.architecture import Architecture
 from automoe.inference.model_folder import save_model
 from automoe.model.sharing import Supernet
-from automoe.run.prepare import Prepared
 from automoe.progress import Reporter
-from automoe.run.recipe import LoadedRecipe
 from automoe.run.folder import RunFolder, Stage, is_first_process, write_json
+from automoe.run.prepare import Prepared
+from automoe.run.recipe import LoadedRecipe
 from automoe.training.loop import Progress, TrainingSettings, TrainResult, train
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 import uvicorn
 
-from automoe.inference.backends import Backend, Precision
 from automoe.errors import InputError
+from automoe.inference.backends import Backend, Precision
 from automoe.inference.beam import BeamSettings
 from automoe.inference.engine import make_engine
 from automoe.inference.model_folder import load_model

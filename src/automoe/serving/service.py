@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from automoe.data.tokenizer import Tokenizer
+from automoe.data.vocabulary import EOS_ID
 from automoe.errors import InputError
 from automoe.inference.beam import BeamSettings
 from automoe.serving.batcher import Batcher
 from automoe.serving.limits import Limits
 from automoe.serving.translation import Sentence, Translated
-from automoe.data.vocabulary import EOS_ID
 
 _LINE_BREAK = re.compile(r"(\r\n|\r|\n)")
 

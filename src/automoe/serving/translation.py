@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from automoe.data.tokenizer import Tokenizer
+from automoe.evaluation.routing import SentenceRouting, route_sentences
 from automoe.inference.beam import BeamSettings
 from automoe.inference.engine import Engine
 from automoe.inference.translator import Translation, Translator
 from automoe.model.transformer import Transformer
-from automoe.evaluation.routing import SentenceRouting, route_sentences
 
 
 @dataclass(frozen=True, slots=True)

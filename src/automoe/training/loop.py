@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from automoe.design.architecture import Architecture
 from automoe.data.batching import Batch
+from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.model.sharing import Supernet
 from automoe.model.transformer import Transformer

@@ -17,8 +17,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from automoe.data.batching import Batch
-from automoe.model.transformer import Transformer
 from automoe.data.vocabulary import PAD_ID
+from automoe.model.transformer import Transformer
 
 # Most logits held at once: 64 MiB of float32. A vocabulary of 4,000 fits 4,000 tokens into one chunk.
 CHUNK_LOGITS = 1 << 24

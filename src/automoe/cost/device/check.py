@@ -12,8 +12,8 @@ from scipy.stats import kendalltau
 from automoe.cost.device.probes import Probe
 from automoe.cost.device.probing import TURNS, Measure, measuring, reference_ms, stack_ms
 from automoe.cost.device.profile import DeviceProfile
-from automoe.errors import InputError
 from automoe.design.space import SearchSpace
+from automoe.errors import InputError
 
 FEWEST_SAMPLES = 10
 MOST_ERROR_PERCENT, LEAST_TAU = 5.0, 0.95  # what a profile should keep

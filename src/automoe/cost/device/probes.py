@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.cost.device.parts import STACKS, Inventory, Stack, Term
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.design.space import EncoderSpace, SearchSpace
 
 WHOLE_MODELS = 12

@@ -17,10 +17,10 @@ from automoe.cost.beside import Ratio, Reference
 from automoe.cost.device.parts import STACKS, Inventory, Stack, Term
 from automoe.cost.device.probes import TINY_VOCABULARY, Probe, needed_terms, probes
 from automoe.cost.device.profile import DeviceProfile, Entry, Quality, this_machine
-from automoe.cost.protocol import MeasuringProtocol
 from automoe.cost.device.solving import StackMs, explained, solve
-from automoe.errors import InputError
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.space import SearchSpace
+from automoe.errors import InputError
 
 TURNS = 12
 FEWEST_TURNS = 10

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from automoe.cli_options import BackendOption, PrecisionOption
+from automoe.cli.options import BackendOption, PrecisionOption
 from automoe.errors import InputError
 
 app = typer.Typer()
@@ -26,8 +26,8 @@ def cost(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Count parameters, FLOPs and memory of an architecture."""
-    from automoe.design.architecture import load_architecture
     from automoe.cost.counting import count
+    from automoe.design.architecture import load_architecture
 
     counts = count(
         load_architecture(architecture),
@@ -60,9 +60,9 @@ def latency(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure the time of one sentence on this machine, by the papers' protocol."""
-    from automoe.design.architecture import load_architecture
     from automoe.cost.measure import measure_latency
     from automoe.cost.noise import why_noisy
+    from automoe.design.architecture import load_architecture
     from automoe.inference.model_folder import load_model
 
     measured = measure_latency(
@@ -115,9 +115,9 @@ def profile(
     from automoe.cost.device.probing import make_profile
     from automoe.cost.device.profile import load_profile
     from automoe.cost.protocol import MeasuringProtocol
+    from automoe.design.space import SearchSpace, load_space
     from automoe.progress import Reporter
     from automoe.report.latency_pictures import predicted_against_measured
-    from automoe.design.space import SearchSpace, load_space
 
     reporter = Reporter()
     choices = None if space is None else load_space(space)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from automoe import cli_costs, cli_deploy
+from automoe.cli import costs, deploy
 from automoe.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is 
 
 
 def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until: StageName) -> None:
-    from automoe.run.pipeline import Pipeline
     from automoe.progress import Reporter
-    from automoe.run.recipe import load_recipe
     from automoe.run.folder import is_first_process, join_processes
+    from automoe.run.pipeline import Pipeline
+    from automoe.run.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     join_processes()
@@ -90,8 +90,8 @@ def space(
         print(f"  FLOPs             {costs.flops:>14,.0f} (one sentence of 30 + 30 tokens)")
 
 
-app.add_typer(cli_deploy.app)
-app.add_typer(cli_costs.app)
+app.add_typer(deploy.app)
+app.add_typer(costs.app)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from automoe.cli_options import BackendOption, PrecisionOption, ThreadsOption
+from automoe.cli.options import BackendOption, PrecisionOption, ThreadsOption
 from automoe.errors import InputError
 
 app = typer.Typer()

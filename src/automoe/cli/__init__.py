@@ -1,0 +1,1 @@
+"""The automoe command: arguments in, one clear message out; the work is elsewhere."""
