@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tiny_run import automoe, write_tiny_recipe
+from helpers.tiny_run import automoe, write_tiny_recipe
 
 
 def refused(folder: Path, *arguments: str | Path) -> str:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from automoe.model.sharing import Supernet
 from automoe.training.history import read_history
 from automoe.training.loop import TrainingSettings, TrainResult, train
-from reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
+from helpers.reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
 
 STEPS = 12
 

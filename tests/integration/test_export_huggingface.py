@@ -16,7 +16,7 @@ import yaml
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from automoe.cli import main
+from automoe.cli.main import main
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
@@ -27,7 +27,7 @@ from automoe.inference.engine import make_engine
 from automoe.inference.model_folder import save_model
 from automoe.inference.translator import Translator
 from automoe.model.transformer import ModelOptions, Transformer
-from tiny_run import REPOSITORY
+from helpers.paths import REPOSITORY
 
 ARCHITECTURE = Architecture(
     encoder_width=24,
@@ -121,7 +121,7 @@ def both(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict
         }
         questions.append(question)
     (folder / "questions.json").write_text(json.dumps(questions))
-    client = REPOSITORY / "tests" / "huggingface_client.py"
+    client = REPOSITORY / "tests" / "helpers" / "huggingface_client.py"
     done = subprocess.run(
         [sys.executable, client, folder / "questions.json", folder / "answers.json"],
         cwd=folder,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from automoe.cli import main
+from automoe.cli.main import main
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.export.onnx import export_onnx

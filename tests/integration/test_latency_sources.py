@@ -24,9 +24,10 @@ from automoe.run.folder import RunFolder
 from automoe.run.recipe import LoadedRecipe, load_recipe
 from automoe.run.search import SearchStages, remembered
 from automoe.search.winner import Measured
-from tiny_run import write_made_up_profile, write_tiny_recipe
+from helpers.paths import TEST_DATA
+from helpers.tiny_run import write_made_up_profile, write_tiny_recipe
 
-TABLE = Path(__file__).parent.parent / "data" / "latency" / "raspberrypi_last_400.csv"
+TABLE = TEST_DATA / "latency" / "raspberrypi_last_400.csv"
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from automoe.cli import app
+from automoe.cli.main import app
 from automoe.cost import beside, probes
 from automoe.cost.device.profile import load_profile
 from automoe.cost.protocol import MeasuringProtocol

@@ -23,7 +23,7 @@ from automoe.inference.engine import make_engine
 from automoe.inference.translator import Translator
 from automoe.serving.app import create_app
 from automoe.serving.limits import Limits
-from served import GatedEngine, running, serving, tiny_model, wait_until, write_tiny_model
+from helpers.served import GatedEngine, running, serving, tiny_model, wait_until, write_tiny_model
 
 MODEL, TOKENIZER = tiny_model()
 ENGINE = make_engine(MODEL)

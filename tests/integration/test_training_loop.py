@@ -17,7 +17,7 @@ from automoe.training.history import read_history
 from automoe.training.loop import TrainingDiverged, TrainingSettings, train
 from automoe.training.objective import validation_loss
 from automoe.training.schedule import learning_rate
-from reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
+from helpers.reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
 
 SETTINGS = TrainingSettings(
     steps=20,

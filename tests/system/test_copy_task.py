@@ -10,7 +10,7 @@ from automoe.inference.beam import BeamSettings, beam_search
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model.sharing import Supernet
 from automoe.training.loop import TrainingSettings, train
-from reversal import FIRST_DIGIT, VOCABULARY, ReversalStream, batch_of, digits
+from helpers.reversal import FIRST_DIGIT, VOCABULARY, ReversalStream, batch_of, digits
 
 MODEL = Architecture(
     encoder_width=64,

@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from automoe.inference.beam import BeamSettings
 from automoe.inference.engine import make_engine
 from automoe.serving.app import create_app
-from served import ARCHITECTURE, running, tiny_model
+from helpers.served import ARCHITECTURE, running, tiny_model
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Without these it looks up its maker's hosts at every start.

@@ -18,7 +18,7 @@ from automoe.cost.device.profile import load_profile
 from automoe.design.architecture import Architecture
 from automoe.run.recipe import load_recipe
 from automoe.training.history import read_history
-from tiny_run import automoe, write_made_up_profile, write_tiny_recipe
+from helpers.tiny_run import automoe, write_made_up_profile, write_tiny_recipe
 
 # A bound that every machine keeps: two runs measure different latencies and must choose the same.
 BOUNDS = "{flops: 90%, latency_ms: 10000}"

@@ -5,11 +5,11 @@ import random
 import pandas
 import pytest
 
-import toy_space
 from automoe.search.candidate import front
 from automoe.search.constraint import parse_constraints
 from automoe.search.evolution import EvolutionSettings, evolve
 from automoe.search.log import CandidateLog
+from helpers import toy_space
 
 COSTS = {"flops": toy_space.flops, "latency_ms": toy_space.latency_ms}
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+from helpers.paths import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "scripts"))
 import build_corpora
 from build_corpora import Row, aligned_sentences, fold, main, part_of, sentences, split_by_page
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
 from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace, load_space
 from automoe.errors import InputError
+from helpers.paths import RECIPES
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "spaces").glob("*.yaml"))
+RECIPES = sorted((RECIPES / "spaces").glob("*.yaml"))
 
 TOY = SearchSpace(
     qkv_dim=8,

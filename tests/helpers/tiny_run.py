@@ -13,8 +13,8 @@ from automoe.cost.counting import count
 from automoe.cost.device.probes import Probe
 from automoe.cost.device.probing import make_profile
 from automoe.run.recipe import LoadedRecipe
+from helpers.paths import REPOSITORY
 
-REPOSITORY = Path(__file__).parent.parent
 TRAINING = (
     "{{steps: {steps}, peak_rate: 3.0e-3, warmup_steps: 5, batch_tokens: 200, checkpoint_every: 10, "
     "validate_every: 20, average_checkpoints: 2, device: cpu}}"

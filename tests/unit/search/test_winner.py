@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-import toy_space
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate
 from automoe.search.winner import MOST_TRIES, Measured, measured_winner
-from toy_space import Counted, ToySpace
+from helpers import toy_space
+from helpers.toy_space import Counted, ToySpace
 
 MEMBERS = random.Random(0).sample(list(ToySpace().members()), 40)
 BOUND_MS = 10.0

@@ -15,8 +15,9 @@ from automoe.data.corpus import CorpusSource, load_pairs
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.data.vocabulary import SPECIAL_TOKENS, UNK_ID
 from automoe.errors import InputError
+from helpers.paths import CORPORA
 
-CORPUS = Path(__file__).parents[2] / "data" / "libreoffice-help.en-de.valid.tsv.xz"
+CORPUS = CORPORA / "libreoffice-help.en-de.valid.tsv.xz"
 TEXTS = [
     *(text for pair in load_pairs(CorpusSource(path=str(CORPUS)))[0] for text in (pair.source, pair.target)),
     *["an </s> in the <unk> text", "1 < 2 / 3 > 4"] * 5,

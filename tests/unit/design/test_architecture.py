@@ -14,8 +14,9 @@ from automoe.design.architecture import (
     save_architecture,
 )
 from automoe.errors import InputError
+from helpers.paths import TEST_DATA
 
-HAT_FILES = sorted((Path(__file__).parents[1] / "data" / "hat").glob("*.yml"))
+HAT_FILES = sorted((TEST_DATA / "hat").glob("*.yml"))
 
 MIXED = Architecture(
     encoder_width=48,

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import toy_space
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate
 from automoe.search.constraint import COSTS
 from automoe.search.log import CandidateLog, Entry
+from helpers import toy_space
 
 MEMBERS = list(toy_space.ToySpace().members())
 

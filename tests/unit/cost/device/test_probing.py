@@ -2,7 +2,6 @@
 
 import json
 import random
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,9 @@ from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.design.space import SearchSpace, load_space
 from automoe.errors import InputError
+from helpers.paths import RECIPES
 
-SPACES = Path(__file__).parents[2] / "recipes" / "spaces"
+SPACES = RECIPES / "spaces"
 LATENCY = {"source_length": 4, "target_length": 4, "vocabulary_size": 100, "threads": 1}
 PROTOCOL = MeasuringProtocol(backend="torch", **LATENCY)
 

@@ -6,7 +6,7 @@ import pytest
 
 from automoe.errors import InputError
 from automoe.run.recipe import load_recipe
-from tiny_run import REPOSITORY, write_tiny_recipe
+from helpers.tiny_run import REPOSITORY, write_tiny_recipe
 
 SHIPPED = sorted((REPOSITORY / "recipes").glob("*.yaml"))
 

@@ -13,7 +13,7 @@ from automoe.data.vocabulary import PAD_ID
 from automoe.model.sharing import Supernet
 from automoe.training import objective as room
 from automoe.training.objective import linear_cross_entropy, objective, validation_loss
-from reversal import LARGE, SMALL, VOCABULARY, ReversalStream
+from helpers.reversal import LARGE, SMALL, VOCABULARY, ReversalStream
 
 
 def _inputs(tokens, width, vocabulary):

@@ -13,7 +13,7 @@ from automoe.inference.translator import Translation
 from automoe.serving.limits import Limits
 from automoe.serving.service import Service, TooLargeError
 from automoe.serving.translation import Translated
-from served import tiny_model
+from helpers.served import tiny_model
 
 _, TOKENIZER = tiny_model()
 

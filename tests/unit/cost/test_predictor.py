@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from automoe.cli import app
+from automoe.cli.main import app
 from automoe.cost.predictor import fit_predictor, load_predictor
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, load_architecture
 from automoe.errors import InputError
+from helpers.paths import TEST_DATA
 
-RASPBERRY_PI = Path(__file__).parents[1] / "data" / "latency" / "raspberrypi_last_400.csv"
+RASPBERRY_PI = TEST_DATA / "latency" / "raspberrypi_last_400.csv"
 INSIDE = Architecture(
     encoder_width=576,
     decoder_width=600,

@@ -8,7 +8,7 @@ from automoe.design.architecture import dense
 from automoe.evaluation.routing import LayerRouting, mean_ffn_sizes, route_sentences
 from automoe.model.experts import MixtureOfExperts
 from automoe.model.transformer import Transformer
-from served import ARCHITECTURE, tiny_model
+from helpers.served import ARCHITECTURE, tiny_model
 
 SOURCES = [[7, 8, 9, EOS_ID], [5, EOS_ID], [9, 9, 20, 30, 31, 12, EOS_ID]]
 TARGETS = [[10, 11], [6, 7, 8, 9, 40], []]

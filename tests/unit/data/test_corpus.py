@@ -15,8 +15,9 @@ import pytest
 
 from automoe.data.corpus import CorpusSource, Limits, Pair, load_pairs
 from automoe.errors import InputError
+from helpers.paths import CORPORA
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = CORPORA
 PAIRS = [Pair("A cat.", "Eine Katze."), Pair("Über 100 “dogs”", "Mehr als 100 „Hunde“"), Pair("Yes", "Ja")]
 ROWS = [{"source": pair.source, "target": pair.target} for pair in PAIRS]
 TRANSLATIONS = [{"translation": {"en": pair.source, "de": pair.target}} for pair in PAIRS]

@@ -2,17 +2,17 @@
 
 import csv
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from automoe.cost.counting import Work, count, teacher_forced_work
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense, load_architecture
 from automoe.errors import InputError
+from helpers.paths import RECIPES, TEST_DATA
 
-HAT = Path(__file__).parents[1] / "data" / "hat"
+HAT = TEST_DATA / "hat"
 PUBLISHED = list(csv.DictReader((HAT / "hat_published.csv").open()))
-RECIPES = Path(__file__).parents[2] / "recipes" / "architectures"
+ARCHITECTURES = RECIPES / "architectures"
 
 
 @pytest.mark.parametrize("row", PUBLISHED, ids=lambda row: row["config"])
@@ -49,14 +49,14 @@ def test_published_work_by_kind() -> None:
 def test_the_shipped_automoe_architectures_cost_what_their_comments_say(
     name: str, active_millions: float
 ) -> None:
-    assert f"{count(load_architecture(RECIPES / f'{name}.yaml')).active_parameters / 1e6:.1f}" == str(
+    assert f"{count(load_architecture(ARCHITECTURES / f'{name}.yaml')).active_parameters / 1e6:.1f}" == str(
         active_millions
     )
 
 
 def test_the_shipped_classics_are_the_classics() -> None:
-    assert load_architecture(RECIPES / "transformer-base.yaml") == dense(512, 2048, 8, 6, 6)
-    assert load_architecture(RECIPES / "transformer-big.yaml") == dense(1024, 4096, 16, 6, 6)
+    assert load_architecture(ARCHITECTURES / "transformer-base.yaml") == dense(512, 2048, 8, 6, 6)
+    assert load_architecture(ARCHITECTURES / "transformer-big.yaml") == dense(1024, 4096, 16, 6, 6)
 
 
 # Width 4 and 6, qkv 8. One encoder layer with experts of 10, 20 and 0 (identity), two a token; one

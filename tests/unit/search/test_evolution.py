@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import toy_space
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate, front
 from automoe.search.constraint import Constraint
 from automoe.search.evolution import EvolutionSettings, evolve, random_search
 from automoe.search.feasibility import MEASUREMENTS, check_feasible
 from automoe.search.log import CandidateLog
-from toy_space import Counted, ToySpace
+from helpers import toy_space
+from helpers.toy_space import Counted, ToySpace
 
 SMALL = EvolutionSettings(iterations=4, population=12, parents=6, mutations=6, crossovers=6)
 BOUNDS = (Constraint("flops", 1000), Constraint("latency_ms", 12))
