@@ -1,6 +1,7 @@
 """The vocabulary: text comes back, training repeats exactly, text cannot forge special tokens."""
 
 import json
+import os
 import subprocess
 import sys
 import unicodedata
@@ -15,7 +16,7 @@ from automoe.data.corpus import CorpusSource, load_pairs
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.data.vocabulary import SPECIAL_TOKENS, UNK_ID
 from automoe.errors import InputError
-from helpers.paths import CORPORA
+from helpers.paths import CORPORA, REPOSITORY
 
 CORPUS = CORPORA / "libreoffice-help.en-de.valid.tsv.xz"
 TEXTS = [
@@ -94,7 +95,8 @@ def test_training_gives_the_same_file_in_another_process(kind, tmp_path):
     )
     for name in ("a.json", "b.json"):
         command = [sys.executable, "-c", program, kind, str(tmp_path / name)]
-        subprocess.run(command, cwd=Path(__file__).parent, check=True, timeout=100)
+        path = os.pathsep.join([str(Path(__file__).parent), str(REPOSITORY / "tests")])
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=True, timeout=100)
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
