@@ -1,0 +1,234 @@
+"""What this package reads and writes: YAML and JSON in; whole files out, or none; journals; digests."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from safetensors import SafetensorError
+
+from automoe.errors import InputError
+
+T = TypeVar("T")
+_MOST_PROBLEMS = 20
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, but for numbers such as `2e9` and `1e-3`, which are numbers as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+    """
+    return yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The keys and values of a YAML file.
+
+    Raises:
+        InputError: the file is missing, is not text, is not YAML, or does not hold keys and values.
+    """
+    path = Path(path)
+    try:
+        plain = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not YAML", [str(error)]) from error
+    if not isinstance(plain, dict):
+        raise InputError(f"{path}: cannot be used", [f"expected keys and values, got {plain!r:.80}"])
+    return plain
+
+
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        mend = f"delete {path.parent}, then that stage runs again"
+        raise InputError(f"{path}: is damaged", [str(error), mend]) from error
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: str | Path, error: OSError) -> InputError:
+    """What to raise when the system does not let a file be read."""
+    return InputError(f"{path}: cannot be read", [error.strerror or str(error)])
+
+
+@contextlib.contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """Turn a failure to write `path`, or below it (full disk, no permission), into an InputError."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        mend = "free some disk space (or mend the cause), then start again: what was finished is intact"
+        raise InputError(f"{path}: cannot be written", [reason, mend]) from error
+
+
+@contextlib.contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Write a file completely or not at all.
+
+    Yields a path beside it to write to. At the end that file is flushed to the disk and renamed, with the
+    mode that the umask gives any new file; after an error nothing is left of it, and an older file stays.
+
+    Raises:
+        InputError: the disk is full or refuses.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.touch()
+            mode = temporary.stat().st_mode
+            yield temporary
+            temporary.chmod(mode)  # some writers make a file of their own, for its owner alone
+            _flush(temporary)
+            temporary.replace(path)
+            _flush(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8, as `whole_file` does; line ends stay as they are."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write JSON, as `whole_file` does."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def digest(value: Any) -> str:
+    """The SHA-256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str | None:
+    """The SHA-256 of a file's content; None when there is no such file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def read_journal(path: Path, parse: Callable[[Mapping[str, Any]], T], mend: str) -> list[T]:
+    """The records of a journal, a JSON object a line; none when there is no such file.
+
+    A last line without its end is what a kill leaves: it does not count. (`append_to_journal` cuts it
+    off.) Only a line that begins as a record may be left out so: another file is refused.
+
+    Args:
+        parse: a record from its object; raises ValueError (so also InputError) for a wrong one.
+        mend: how to go on without the lines that are wrong.
+
+    Raises:
+        InputError: the file cannot be read, or has lines that are no such records; each is listed.
+    """
+    try:
+        *lines, tail = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise unreadable(path, error) from error
+    records: list[T] = []
+    problems: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            plain = json.loads(line)
+            if not isinstance(plain, dict):
+                raise ValueError("is no record")
+            records.append(parse(plain))
+        except InputError as error:
+            problems.append(f"line {number}: {'; '.join(error.problems) or error.summary}")
+        except (ValueError, KeyError, TypeError) as error:
+            problems.append(f"line {number}: {error}")
+    if tail and not tail.startswith(b"{"):
+        problems.append(f"line {len(lines) + 1}: is not the beginning of a record")
+    if problems:
+        more = len(problems) - _MOST_PROBLEMS
+        shown = problems[:_MOST_PROBLEMS] + ([f"and {more:,} more lines"] if more > 0 else [])
+        raise InputError(f"{path}: is damaged, or not the file of this name", [*shown, mend])
+    return records
+
+
+def append_to_journal(path: Path, records: Iterable[Mapping[str, Any]], *, durable: bool) -> None:
+    """Append records to a journal, after cutting off what a kill left of a last line.
+
+    Args:
+        durable: wait until the disk has them; otherwise only the system has, which outlives this process.
+
+    Raises:
+        InputError: the disk is full or refuses.
+        ValueError: a number is not finite.
+    """
+    text = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+    with disk_errors(path), path.open("ab+") as file:
+        _cut_torn_line(file)
+        file.write(text.encode("utf-8"))
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+
+
+def write_journal(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """A journal of just these records, as `whole_file` writes."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def _cut_torn_line(file: Any) -> None:
+    end = file.seek(0, os.SEEK_END)
+    kept = end
+    while kept > 0:
+        start = max(0, kept - 4096)
+        file.seek(start)
+        found = file.read(kept - start).rfind(b"\n")
+        if found >= 0:
+            kept = start + found + 1
+            break
+        kept = start
+    if kept < end:
+        file.truncate(kept)
+    file.seek(0, os.SEEK_END)
+
+
+def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
