@@ -27,7 +27,8 @@ import torch
 from ctranslate2.specs import TransformerSpec
 
 from automoe.cost.measure import random_engine, random_source
-from automoe.design.architecture import Architecture, dense, load_architecture
+from automoe.design.architecture import Architecture, dense
+from automoe.design.architecture_file import load_architecture
 from automoe.inference.beam import BeamSettings, search_encoded
 from automoe.inference.engine import Engine
 from automoe.model.transformer import Transformer

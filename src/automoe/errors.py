@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -71,14 +71,14 @@ def checked(summary: str) -> Callable[[type[T]], type[T]]:
         names = [field.name for field in fields(made)]
 
         @wraps(validate)
-        def __init__(self: Any, *args: Any, **values: Any) -> None:
+        def initialise(self: Any, *args: Any, **values: Any) -> None:
             try:
                 # By name, so that a problem names its field.
                 validate(self, **dict(zip(names, args, strict=False)), **values)
             except ValidationError as error:
                 raise InputError(summary, problems_of(error)) from error
 
-        made.__init__ = __init__
+        made.__init__ = initialise
         made.__doc__ = plain.__doc__
         checked_class: type[T] = made
         return checked_class
@@ -98,9 +98,15 @@ def validate_plain(kind: type[T], plain: Any, summary: str) -> T:
     """
     try:
         # By way of JSON, in whose strict mode a list is a tuple and a mapping an object.
-        return TypeAdapter(kind).validate_json(json.dumps(plain, default=str))
+        validated: T = _adapter(kind).validate_json(json.dumps(plain, default=str))
+        return validated
     except ValidationError as error:
         raise InputError(summary, problems_of(error)) from error
+
+
+@cache
+def _adapter(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
 
 
 def problems_of(error: ValidationError) -> list[str]:

@@ -10,7 +10,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from automoe.run.folder import is_first_process
+from automoe.processes import is_first_process
 
 SECONDS_BETWEEN_LINES = 15.0
 

@@ -27,7 +27,7 @@ def cost(
 ) -> None:
     """Count parameters, FLOPs and memory of an architecture."""
     from automoe.cost.counting import count
-    from automoe.design.architecture import load_architecture
+    from automoe.design.architecture_file import load_architecture
 
     counts = count(
         load_architecture(architecture),
@@ -62,7 +62,7 @@ def latency(
     """Measure the time of one sentence on this machine, by the papers' protocol."""
     from automoe.cost.measure import measure_latency
     from automoe.cost.noise import why_noisy
-    from automoe.design.architecture import load_architecture
+    from automoe.design.architecture_file import load_architecture
     from automoe.inference.model_folder import load_model
 
     measured = measure_latency(

@@ -32,8 +32,8 @@ RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is 
 
 
 def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until: StageName) -> None:
+    from automoe.processes import is_first_process, join_processes
     from automoe.progress import Reporter
-    from automoe.run.folder import is_first_process, join_processes
     from automoe.run.pipeline import Pipeline
     from automoe.run.recipe import load_recipe
 
@@ -72,7 +72,7 @@ def space(
     """Print the size of a search space and its extremes."""
     from automoe.cost.counting import count
     from automoe.design.space import load_space
-    from automoe.yaml_file import read_mapping
+    from automoe.storage import read_mapping
 
     plain = read_mapping(recipe)
     path = recipe.parent / plain["space"] if isinstance(plain.get("space"), str) else recipe

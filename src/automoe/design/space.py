@@ -11,13 +11,15 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
-from automoe.errors import InputError
-from automoe.yaml_file import read_mapping
+from pydantic import AfterValidator, Field
+
+from automoe.design.architecture import Architecture, AtLeastOne, DecoderLayer, EncoderLayer, Expert
+from automoe.errors import InputError, checked, validate_plain
+from automoe.storage import read_mapping
 
 Choose = Callable[[Sequence[int], Sequence[int]], int]
 """Choose a gene's value: from all it may have, given those the parents have, if any."""
@@ -25,9 +27,21 @@ Choose = Callable[[Sequence[int], Sequence[int]], int]
 LayerT = TypeVar("LayerT", EncoderLayer, DecoderLayer)
 
 
+def _distinct(choices: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(choices)) < len(choices):
+        raise ValueError("a choice occurs twice")
+    return choices
+
+
+Choices = Annotated[tuple[AtLeastOne, ...], Field(min_length=1), AfterValidator(_distinct)]
+SizeChoices = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)
+]
+
+
 @dataclass(frozen=True, kw_only=True)
-class EncoderSpace:
-    """The choices of the encoder. Every tuple holds the values one gene may take.
+class StackSpace:
+    """The choices both stacks have. Every tuple holds the values one gene may take.
 
     Args:
         widths: of the model.
@@ -38,20 +52,36 @@ class EncoderSpace:
         top_k: experts a token is sent to. In a layer with fewer experts it means all of them.
     """
 
-    widths: tuple[int, ...]
-    layer_counts: tuple[int, ...]
-    self_attention_heads: tuple[int, ...]
-    ffn_sizes: tuple[int, ...]
-    max_experts: int = 1
-    top_k: tuple[int, ...] = (1,)
+    widths: Choices
+    layer_counts: Choices
+    self_attention_heads: Choices
+    ffn_sizes: SizeChoices
+    max_experts: AtLeastOne = 1
+    top_k: Choices = (1,)
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"top_k: {k}, but a layer has at most {self.max_experts} experts"
+            for k in self.top_k
+            if k > self.max_experts
+        ]
+        if problems:
+            raise InputError("this space is impossible", problems)
 
     def top_k_choices(self, experts: int) -> tuple[int, ...]:
         """The distinct values `top_k` may take in a layer with this many experts."""
         return tuple(sorted({min(k, experts) for k in self.top_k}))
 
 
+@checked("this space is impossible")
 @dataclass(frozen=True, kw_only=True)
-class DecoderSpace(EncoderSpace):
+class EncoderSpace(StackSpace):
+    """The choices of the encoder."""
+
+
+@checked("this space is impossible")
+@dataclass(frozen=True, kw_only=True)
+class DecoderSpace(StackSpace):
     """The choices of the decoder: those of an encoder, and of the attention over the encoder.
 
     Args:
@@ -60,14 +90,15 @@ class DecoderSpace(EncoderSpace):
             where the encoder has that many layers.
     """
 
-    cross_attention_heads: tuple[int, ...]
-    encoder_layers_attended: tuple[int, ...] = (1,)
+    cross_attention_heads: Choices
+    encoder_layers_attended: Choices = (1,)
 
     def attended_choices(self, encoder_layers: int) -> tuple[int, ...]:
         """The values `encoder_layers_attended` may take with an encoder of this depth."""
         return tuple(n for n in self.encoder_layers_attended if n <= encoder_layers)
 
 
+@checked("this space is impossible")
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
     """A set of architectures: every combination of the choices.
@@ -84,36 +115,25 @@ class SearchSpace:
         InputError: listing every value that is wrong or can never be used.
     """
 
-    qkv_dim: int
+    qkv_dim: AtLeastOne
     encoder: EncoderSpace
     decoder: DecoderSpace
     experts: Literal["standard", "fractional"] = "standard"
     placement: Literal["free", "every", "every_other"] = "free"
 
     def __post_init__(self) -> None:
-        problems = list(_problems(self))
+        problems = [*_head_problems(self), *_depth_problems(self)]
         if problems:
             raise InputError("this space is impossible", problems)
 
     @staticmethod
-    def from_dict(plain: dict[str, Any]) -> SearchSpace:
+    def from_dict(plain: Any) -> SearchSpace:
         """A space from plain keys and values, as in `recipes/spaces/`.
 
         Raises:
             InputError: unknown or missing keys, wrong types, impossible values; every one is listed.
         """
-        problems: list[str] = []
-        values = _known_values("", plain, SearchSpace, problems)
-        for stack, kind in (("encoder", EncoderSpace), ("decoder", DecoderSpace)):
-            if isinstance(values[stack], dict):
-                values[stack] = kind(**_known_values(f"{stack}.", values[stack], kind, problems))
-        try:
-            space = SearchSpace(**values)
-        except InputError as error:
-            problems += error.problems
-        if problems:
-            raise InputError("this is not a search space", problems)
-        return space
+        return validate_plain(SearchSpace, plain, "this is not a search space")
 
     def sample(self, rng: random.Random) -> Architecture:
         """A random member: each gene uniform over its choices (not each member equally likely)."""
@@ -147,7 +167,7 @@ class SearchSpace:
         beyond the layer count are not part of an architecture and do not count.
         """
 
-        def layer(stack: EncoderSpace, index: int) -> int:
+        def layer(stack: StackSpace, index: int) -> int:
             """Choices for heads, experts and top-k of one layer."""
             total = 0
             for count in self._expert_counts(stack, index):
@@ -218,17 +238,17 @@ class SearchSpace:
             return choose(choices, [value for value in inherited if value in choices])
 
         def experts(
-            stack: EncoderSpace, index: int, layers: Sequence[EncoderLayer | DecoderLayer]
-        ) -> tuple[tuple[int, ...], int]:
+            stack: StackSpace, index: int, layers: Sequence[EncoderLayer | DecoderLayer]
+        ) -> tuple[tuple[Expert, ...], int]:
             count = gene(self._expert_counts(stack, index), (len(x.experts) for x in layers))
             if self.experts == "standard":
-                sizes = (gene(stack.ffn_sizes, (x.experts[0] for x in layers)),) * count
+                sizes = (gene(stack.ffn_sizes, (x.ffn_sizes[0] for x in layers)),) * count
             else:
                 sizes = tuple(
-                    gene(stack.ffn_sizes, (x.experts[e] for x in layers if e < len(x.experts)))
+                    gene(stack.ffn_sizes, (x.ffn_sizes[e] for x in layers if e < len(x.experts)))
                     for e in range(count)
                 )
-            return sizes, gene(stack.top_k_choices(count), (x.top_k for x in layers))
+            return tuple(map(Expert, sizes)), gene(stack.top_k_choices(count), (x.top_k for x in layers))
 
         encoder_depth = gene(self.encoder.layer_counts, (len(p.encoder) for p in parents))
         decoder_depth = gene(self.decoder.layer_counts, (len(p.decoder) for p in parents))
@@ -257,7 +277,7 @@ class SearchSpace:
             decoder=tuple(decoder_layer(index) for index in range(decoder_depth)),
         )
 
-    def _expert_counts(self, stack: EncoderSpace, index: int) -> Sequence[int]:
+    def _expert_counts(self, stack: StackSpace, index: int) -> Sequence[int]:
         """How many experts the layer with this index may have."""
         if self.placement == "free":
             return range(1, stack.max_experts + 1)
@@ -277,88 +297,20 @@ def load_space(path: str | Path) -> SearchSpace:
         raise InputError(f"{path}: {error.summary}", error.problems) from error
 
 
-def _known_values(where: str, plain: dict[str, Any], kind: type, problems: list[str]) -> dict[str, Any]:
-    """The values of the keys that `kind` knows, lists as tuples; a missing one is None, reported later."""
-    known = {field.name: field.default is MISSING for field in fields(kind)}
-    problems += [
-        f"{where}{key}: unknown key (known: {', '.join(known)})" for key in plain if key not in known
-    ]
-    values = {key: plain.get(key) for key, required in known.items() if required or key in plain}
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    # bool is an int in Python; a YAML `true` must not pass for 1.
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _usable(choices: Any) -> list[int]:
-    """The choices that are numbers, so that what does not fit is found beside wrong values."""
-    return [value for value in choices if _is_whole(value, 1)] if isinstance(choices, tuple) else []
-
-
-def _problems(space: SearchSpace) -> Iterator[str]:
-    """Every wrong value, and everything that does not fit together."""
-    yield from _whole_problems("qkv_dim", space.qkv_dim)
-    for option, known in _OPTIONS.items():
-        if (value := getattr(space, option)) not in known:
-            yield f"{option}: expected one of {', '.join(known)}, got {value!r}"
+def _head_problems(space: SearchSpace) -> Iterator[str]:
     for name, stack in (("encoder", space.encoder), ("decoder", space.decoder)):
-        if isinstance(stack, EncoderSpace):
-            yield from _stack_problems(name, stack, space.qkv_dim)
-        else:
-            yield f"{name}: missing" if stack is None else f"{name}: expected keys and values, got {stack!r}"
-    if isinstance(space.encoder, EncoderSpace) and isinstance(space.decoder, DecoderSpace):
-        yield from _depth_problems(
-            _usable(space.decoder.encoder_layers_attended), _usable(space.encoder.layer_counts)
-        )
+        for field in fields(stack):
+            if field.name.endswith("_heads"):
+                for heads in getattr(stack, field.name):
+                    if space.qkv_dim % heads:
+                        yield f"{name}.{field.name}: {heads} does not divide qkv_dim {space.qkv_dim}"
 
 
-_OPTIONS = {"experts": ("standard", "fractional"), "placement": ("free", "every", "every_other")}
-
-
-def _stack_problems(name: str, stack: EncoderSpace, qkv_dim: Any) -> Iterator[str]:
-    yield from _whole_problems(f"{name}.max_experts", stack.max_experts)
-    for field in fields(stack):
-        if field.name == "max_experts":
-            continue
-        choices = getattr(stack, field.name)
-        yield from _choice_problems(f"{name}.{field.name}", choices, 0 if field.name == "ffn_sizes" else 1)
-        if field.name.endswith("_heads") and _is_whole(qkv_dim, 1):
-            for heads in _usable(choices):
-                if qkv_dim % heads:
-                    yield f"{name}.{field.name}: {heads} does not divide qkv_dim {qkv_dim}"
-    for k in _usable(stack.top_k):
-        if _is_whole(stack.max_experts, 1) and k > stack.max_experts:
-            yield f"{name}.top_k: {k}, but a layer has at most {stack.max_experts} experts"
-
-
-def _depth_problems(attended: list[int], depths: list[int]) -> Iterator[str]:
-    if not attended or not depths:
-        return
+def _depth_problems(space: SearchSpace) -> Iterator[str]:
+    attended, depths = space.decoder.encoder_layers_attended, space.encoder.layer_counts
     name = "decoder.encoder_layers_attended"
     if min(attended) > min(depths):
-        yield f"{name}: none of {attended} is possible with an encoder of {min(depths)} layers"
+        yield f"{name}: none of {list(attended)} is possible with an encoder of {min(depths)} layers"
     for n in attended:
         if n > max(depths):
             yield f"{name}: {n}, but the encoder has at most {max(depths)} layers"
-
-
-def _whole_problems(name: str, value: Any) -> Iterator[str]:
-    if value is None:
-        yield f"{name}: missing"
-    elif not _is_whole(value, 1):
-        yield f"{name}: expected a whole number of at least 1, got {value!r}"
-
-
-def _choice_problems(name: str, choices: Any, least: int) -> Iterator[str]:
-    if choices is None:
-        yield f"{name}: missing"
-    elif not isinstance(choices, tuple):
-        yield f"{name}: expected a list of choices, got {choices!r}"
-    elif not choices:
-        yield f"{name}: expected at least one choice"
-    elif wrong := [value for value in choices if not _is_whole(value, least)]:
-        yield from (f"{name}: expected whole numbers of at least {least}, got {value!r}" for value in wrong)
-    elif len(set(choices)) < len(choices):
-        yield f"{name}: a choice occurs twice in {list(choices)}"

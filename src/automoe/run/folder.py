@@ -20,7 +20,7 @@ import torch.distributed
 
 from automoe import __version__
 from automoe.errors import InputError
-from automoe.training.checkpoint import disk_errors
+from automoe.storage import disk_errors
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ from automoe.evaluation.scores import evaluate_model
 from automoe.inference.model_folder import add_to_card, load_model
 from automoe.progress import Reporter
 from automoe.report.run_report import write_report
-from automoe.run.folder import RunFolder, Stage, read_json, write_json
+from automoe.run.folder import RunFolder, Stage
 from automoe.run.prepare import corpus_digest, prepare
 from automoe.run.recipe import LoadedRecipe, Recipe
 from automoe.run.search import BEAM_TOKENS, SearchStages
 from automoe.run.train import TrainingStages
+from automoe.storage import read_json, write_json
 
 StageName = Literal["prepare", "supernet", "search", "train", "evaluate", "report"]
 

@@ -11,8 +11,9 @@ from typing import Any
 from automoe.data.batching import TokenisedCorpus
 from automoe.data.corpus import CorpusSource, load_pairs
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
-from automoe.run.folder import RunFolder, Stage, write_json
+from automoe.run.folder import RunFolder, Stage
 from automoe.run.recipe import Recipe
+from automoe.storage import write_json
 
 
 @dataclass(frozen=True)

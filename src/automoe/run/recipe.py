@@ -21,8 +21,8 @@ from automoe.inference.backends import Backend, Precision
 from automoe.inference.beam import BeamSettings
 from automoe.search.constraint import parse_constraints
 from automoe.search.evolution import EvolutionSettings
+from automoe.storage import read_mapping
 from automoe.training.loop import TrainingSettings
-from automoe.yaml_file import read_mapping
 
 System = Literal["automoe", "dense", "hat", "switch", "random"]
 AtLeastOne = Annotated[int, Field(ge=1)]

@@ -20,19 +20,21 @@ from automoe.cost.sources import (
 )
 from automoe.data.batching import fixed_batches
 from automoe.data.corpus import load_pairs
-from automoe.design.architecture import Architecture, save_architecture
+from automoe.design.architecture import Architecture
+from automoe.design.architecture_file import save_architecture
 from automoe.errors import InputError
 from automoe.evaluation.scores import evaluate_model
 from automoe.model.sharing import Supernet
 from automoe.progress import Reporter
-from automoe.run.folder import RunFolder, Stage, read_json, write_json
-from automoe.run.prepare import Prepared, file_digest
+from automoe.run.folder import RunFolder, Stage
+from automoe.run.prepare import Prepared
 from automoe.run.recipe import LoadedRecipe
 from automoe.search.constraint import Constraint, parse_constraints
 from automoe.search.evolution import SearchResult, evolve, random_search
 from automoe.search.feasibility import check_feasible
 from automoe.search.log import CandidateLog
 from automoe.search.winner import Measure, Measured, Winner, measured_winner
+from automoe.storage import file_digest, read_json, write_json
 from automoe.training.objective import validation_loss
 
 BEAM_TOKENS = 2000  # source tokens translated together

@@ -10,10 +10,12 @@ from automoe.data.batching import BatchStream, fixed_batches
 from automoe.design.architecture import Architecture
 from automoe.inference.model_folder import save_model
 from automoe.model.sharing import Supernet
+from automoe.processes import is_first_process
 from automoe.progress import Reporter
-from automoe.run.folder import RunFolder, Stage, is_first_process, write_json
+from automoe.run.folder import RunFolder, Stage
 from automoe.run.prepare import Prepared
 from automoe.run.recipe import LoadedRecipe
+from automoe.storage import write_json
 from automoe.training.loop import Progress, TrainingSettings, TrainResult, train
 
 

@@ -31,10 +31,10 @@ from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.model.sharing import Supernet
 from automoe.model.transformer import Transformer
+from automoe.storage import disk_errors
 from automoe.training.checkpoint import (
     Checkpoints,
     average_weights,
-    disk_errors,
     load_weights,
     read_metadata,
     weights,

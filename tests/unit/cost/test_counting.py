@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from automoe.cost.counting import Work, count, teacher_forced_work
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense, load_architecture
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
+from automoe.design.architecture_file import load_architecture
 from automoe.errors import InputError
 from helpers.paths import RECIPES, TEST_DATA
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from automoe.cli.main import app
 from automoe.cost.predictor import fit_predictor, load_predictor
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, load_architecture
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture_file import load_architecture
 from automoe.errors import InputError
 from helpers.paths import TEST_DATA
 

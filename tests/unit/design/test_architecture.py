@@ -7,12 +7,15 @@ import yaml
 
 from automoe.design.architecture import (
     Architecture,
+    CrossAttention,
     DecoderLayer,
     EncoderLayer,
+    Expert,
+    FeedForward,
+    SelfAttention,
     dense,
-    load_architecture,
-    save_architecture,
 )
+from automoe.design.architecture_file import load_architecture, save_architecture
 from automoe.errors import InputError
 from helpers.paths import TEST_DATA
 
@@ -46,21 +49,71 @@ def test_every_impossible_value_is_listed() -> None:
             encoder_width=0,
             decoder_width=True,
             qkv_dim=32,
-            encoder=(EncoderLayer(3, ()),),
-            decoder=(DecoderLayer(2, 5, (16, -1), top_k=3, encoder_layers_attended=2),),
+            encoder=(),
+            decoder=(DecoderLayer(2, 4, (16,)),),
         )
-    text = "\n".join(caught.value.problems)
-    for field in (
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
         "encoder_width",
         "decoder_width",
+        "encoder",
+    ]
+
+
+def test_every_impossible_value_of_a_file_is_listed_with_its_place() -> None:
+    plain = {
+        "encoder_width": 16,
+        "decoder_width": 16,
+        "qkv_dim": 32,
+        "encoder": [{"self_attention_heads": 0, "experts": []}],
+        "decoder": [
+            {"self_attention_heads": 2, "cross_attention_heads": True, "experts": [16, -1, "x", True]},
+            {"self_attention_heads": 2, "cross_attention_heads": 2, "experts": [16], "top_k": 2},
+        ],
+    }
+    with pytest.raises(InputError) as caught:
+        Architecture.from_dict(plain)
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
         "encoder[0].self_attention_heads",
         "encoder[0].experts",
         "decoder[0].cross_attention_heads",
-        "decoder[0].experts",
-        "decoder[0].top_k",
+        "decoder[0].experts[1].size",
+        "decoder[0].experts[2]",
+        "decoder[0].experts[3]",
+        "decoder[1].top_k",
+    ]
+
+
+def test_every_rule_across_fields_that_is_broken_is_listed() -> None:
+    with pytest.raises(InputError) as caught:
+        Architecture(
+            encoder_width=16,
+            decoder_width=16,
+            qkv_dim=32,
+            encoder=(EncoderLayer(3, (16,)),),
+            decoder=(DecoderLayer(2, 5, (16,), encoder_layers_attended=2),),
+        )
+    assert [problem.partition(":")[0] for problem in caught.value.problems] == [
+        "encoder[0].self_attention_heads",
+        "decoder[0].cross_attention_heads",
         "decoder[0].encoder_layers_attended",
-    ):
-        assert field in text
+    ]
+
+
+def test_layers_yield_typed_sublayers_in_order() -> None:
+    layers = list(MIXED.layers())
+    assert [layer.name for layer in layers] == ["encoder.0", "encoder.1", "decoder.0"]
+    assert [layer.width for layer in layers] == [48, 48, 32]
+    assert layers[0].sublayers == (SelfAttention(4), FeedForward((Expert(64), Expert(0), Expert(32)), 2))
+    assert layers[2].sublayers[1] == CrossAttention(4, encoder_layers_attended=2)
+    assert list(MIXED.layers("decoder")) == layers[2:]
+
+
+def test_an_expert_is_a_value_and_a_number_in_files() -> None:
+    assert EncoderLayer(2, (Expert(8), Expert(0))) == EncoderLayer(2, (8, 0))
+    assert MIXED.to_dict()["encoder"][0]["experts"] == [64, 0, 32]
+    plain = MIXED.to_dict()
+    plain["encoder"][0]["experts"][1] = {"size": 0}
+    assert Architecture.from_dict(plain) == MIXED
 
 
 def test_unknown_and_missing_keys_are_listed() -> None:
@@ -96,7 +149,7 @@ def test_hat_files_load(path: Path) -> None:
     assert architecture.encoder_width == plain["encoder-embed-dim-subtransformer"]
     assert len(architecture.decoder) == plain["decoder-layer-num-subtransformer"]
     sizes = plain["decoder-ffn-embed-dim-all-subtransformer"][: len(architecture.decoder)]
-    assert [list(layer.experts) for layer in architecture.decoder] == [[size] for size in sizes]
+    assert [list(layer.ffn_sizes) for layer in architecture.decoder] == [[size] for size in sizes]
     codes = plain["decoder-arbitrary-ende-attn-all-subtransformer"]
     meaning = {-1: 1, 1: 2, 2: 3}
     for layer, code in zip(architecture.decoder, codes, strict=False):
@@ -130,8 +183,8 @@ def test_automoe_files_have_experts(tmp_path: Path) -> None:
         decoder_n_experts_all_subtransformer=[3, 1],
     )
     architecture = load_architecture(write(tmp_path / "a.yml", plain))
-    assert [layer.experts for layer in architecture.encoder] == [(3072, 1024), (2048,)]
-    assert [layer.experts for layer in architecture.decoder] == [(3072, 3072, 3072)]
+    assert [layer.ffn_sizes for layer in architecture.encoder] == [(3072, 1024), (2048,)]
+    assert [layer.ffn_sizes for layer in architecture.decoder] == [(3072, 3072, 3072)]
 
 
 def test_every_problem_of_a_hat_file_is_listed(tmp_path: Path) -> None:

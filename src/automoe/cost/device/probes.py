@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from automoe.cost.device.parts import STACKS, Inventory, Stack, Term
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
-from automoe.design.space import EncoderSpace, SearchSpace
+from automoe.cost.device.parts import Inventory, Term
+from automoe.design.architecture import STACKS, Architecture, DecoderLayer, EncoderLayer, Stack
+from automoe.design.space import StackSpace, SearchSpace
 
 WHOLE_MODELS = 12
 TINY_VOCABULARY = 64
@@ -111,7 +111,7 @@ def _term(stack: Stack, width: int, experts: int, top_k: int, size: int) -> Term
     return Term(stack, "experts", width, experts=experts, top_k=top_k, ffn_size=size)
 
 
-def _expert_kinds(space: SearchSpace, stack: EncoderSpace) -> list[tuple[int, int, int]]:
+def _expert_kinds(space: SearchSpace, stack: StackSpace) -> list[tuple[int, int, int]]:
     """(number of experts, top_k, FFN size) to measure in every width of a stack.
 
     The largest mixture of either stack is measured in both, for the Switch Transformer of the space.

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from automoe.cost.beside import Ratio, Reference
-from automoe.cost.device.parts import STACKS, Inventory, Stack, Term
+from automoe.cost.device.parts import Inventory, Term
 from automoe.cost.device.probes import TINY_VOCABULARY, Probe, needed_terms, probes
 from automoe.cost.device.profile import DeviceProfile, Entry, Quality, this_machine
 from automoe.cost.device.solving import StackMs, explained, solve
 from automoe.cost.protocol import MeasuringProtocol
+from automoe.design.architecture import STACKS, Stack
 from automoe.design.space import SearchSpace
 from automoe.errors import InputError
 

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from automoe.cost.device.parts import Inventory, Part, Stack, Term
+from automoe.cost.device.parts import Inventory, Part, Term
 from automoe.cost.protocol import MeasuringProtocol
-from automoe.design.architecture import Architecture
+from automoe.design.architecture import Architecture, Stack
 from automoe.errors import InputError
 
 Kind = Literal["overhead", "output", "attention", "experts"]

@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.optimize import nnls
 
-from automoe.cost.device.parts import STACKS, Inventory, Stack, Term
+from automoe.cost.device.parts import Inventory, Term
 from automoe.cost.device.probes import Probe
+from automoe.design.architecture import STACKS, Stack
 
 # Some sums cannot be told apart (every decoder layer has one self- and one cross-attention): of all
 # solutions, this small pull towards zero prefers the one that divides such a sum evenly.
