@@ -10,7 +10,8 @@ from torch import Tensor
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
-from automoe.inference.beam import BeamSettings, Hypothesis, beam_search
+from automoe.inference.beam import Hypothesis, beam_search
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model.transformer import ModelOptions, Transformer
 

@@ -60,8 +60,7 @@ def latency(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure the time of one sentence on this machine, by the papers' protocol."""
-    from automoe.cost.measure import measure_latency
-    from automoe.cost.noise import why_noisy
+    from automoe.cost.measure import measure_latency, why_noisy
     from automoe.design.architecture_file import load_architecture
     from automoe.inference.model_folder import load_model
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from statistics import fmean
 
 from automoe.cost.counting import Counts, RoutingShares, count
-from automoe.cost.device.profile import load_profile, this_machine
-from automoe.cost.measure import Latency, measure_latency, random_engine
-from automoe.cost.noise import why_noisy
+from automoe.cost.device.profile import load_profile
+from automoe.cost.machine import this_machine
+from automoe.cost.measure import Latency, measure_latency, random_engine, why_noisy
 from automoe.cost.predictor import load_predictor
 from automoe.design.architecture import Architecture
 from automoe.inference.engine import Engine, make_engine

@@ -9,7 +9,7 @@ import yaml
 
 from automoe.cost.counting import count
 from automoe.design.architecture import DecoderLayer, EncoderLayer
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.model.transformer import Transformer
 
 # Keys of a model folder's card that say what the model may be used for; the others are figures.
