@@ -1,5 +1,6 @@
 """A model folder: readable by whom the umask lets, and never a mixture of two models."""
 
+import itertools
 import os
 import random
 import stat
@@ -98,5 +99,5 @@ def test_a_kill_leaves_the_old_model_the_new_one_or_none(tokenizer: Tokenizer, t
             found.append(version)
         if not killed:
             break
-    kinds = [found[0], *(b for a, b in zip(found, found[1:], strict=False) if a != b)]
+    kinds = [found[0], *(b for a, b in itertools.pairwise(found) if a != b)]
     assert kinds == [1, None, 2]
