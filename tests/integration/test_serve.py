@@ -18,8 +18,8 @@ from starlette.testclient import TestClient
 from automoe.cli import main as cli
 from automoe.data.vocabulary import EOS_ID
 from automoe.evaluation.routing import route_sentences
+from automoe.inference.backends import make_engine
 from automoe.inference.beam import BeamSettings
-from automoe.inference.engine import make_engine
 from automoe.inference.translator import Translator
 from automoe.serving.app import create_app
 from automoe.serving.limits import Limits

@@ -19,9 +19,9 @@ from torch import Tensor
 from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
-from automoe.inference.backends import Backend, Precision
+from automoe.inference.backends import Backend, Precision, make_engine
 from automoe.inference.beam import BeamSettings, search_encoded
-from automoe.inference.engine import Engine, Extensions, make_engine
+from automoe.inference.engine import Engine, Extensions
 from automoe.model.transformer import ModelOptions, Transformer
 
 FEWEST_RUNS = 10

@@ -13,7 +13,8 @@ from automoe.cost.measure import Latency, measure_latency, random_engine
 from automoe.cost.noise import why_noisy
 from automoe.cost.predictor import load_predictor
 from automoe.design.architecture import Architecture
-from automoe.inference.engine import Engine, make_engine
+from automoe.inference.backends import make_engine
+from automoe.inference.engine import Engine
 from automoe.model.transformer import Transformer
 from automoe.run.recipe import Recipe
 from automoe.search.winner import Measured

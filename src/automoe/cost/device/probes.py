@@ -18,7 +18,7 @@ from itertools import product
 
 from automoe.cost.device.parts import Inventory, Term
 from automoe.design.architecture import STACKS, Architecture, DecoderLayer, EncoderLayer, Stack
-from automoe.design.space import StackSpace, SearchSpace
+from automoe.design.space import SearchSpace, StackSpace
 
 WHOLE_MODELS = 12
 TINY_VOCABULARY = 64
