@@ -55,4 +55,4 @@ def test_every_problem_of_the_bounds_is_listed():
         check_bounds(bounds)
     assert [problem.partition(":")[0] for problem in caught.value.problems] == list(bounds)
     assert "known: latency_ms, throughput_sentences_s, flops" in caught.value.problems[0]
-    check_bounds({name: 1 for name in COSTS} | {"flops": "60%"})
+    check_bounds(dict.fromkeys(COSTS, 1) | {"flops": "60%"})
