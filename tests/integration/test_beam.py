@@ -9,7 +9,8 @@ import torch
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
-from automoe.inference.beam import BeamSettings, Hypothesis, beam_search
+from automoe.inference.beam import Hypothesis, beam_search
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model.transformer import ModelOptions, Transformer
 from helpers.slow_search import FORBIDDEN, assert_same, log_probabilities, random_batch, slow_beam_search

@@ -13,7 +13,6 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
-from automoe.inference.beam_settings import BeamSettings
 from automoe.search.strategy import Proposal
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from automoe.cost.costs import COSTS, Conditions, Cost
 from automoe.design.architecture import Architecture, StateTensor
 from automoe.inference.backends import ENGINES
 from automoe.inference.beam import beam_search
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.onnx_engine import OnnxEncoded, OnnxState
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model.sublayers import Context, SubLayerModule

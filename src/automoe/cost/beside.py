@@ -16,20 +16,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator
 
+from automoe.cost.machine import ProcessorTimes, stolen_share_between, torch_threads
 from automoe.cost.measure import (
     MOST_RELATIVE_SPREAD,
     MOST_STOLEN_SHARE,
     WARM_UP_RUNS,
-    ProcessorTimes,
     random_engine,
     random_source,
-    stolen_share_between,
     timed_run,
-    torch_threads,
 )
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine
 
 SHORTEST_TURN_MS = 30.0

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from automoe.cost.machine import ProcessorTimes, stolen_share_between, torch_threads
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.inference.backends import make_engine
-from automoe.inference.beam import BeamSettings, search_encoded
+from automoe.inference.beam import search_encoded
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine, Extensions
 from automoe.model.transformer import ModelOptions, Transformer
 
@@ -32,6 +32,10 @@ WARM_UP_RUNS = 2  # not counted: first runs allocate memory and pick kernels
 # Above either, a figure says more about the machine's other work than about the model.
 MOST_STOLEN_SHARE = 0.05
 MOST_RELATIVE_SPREAD = 0.2
+MEND = (
+    "stop other programs, or measure with fewer threads than the machine has cores, then measure again; "
+    "more runs do not help while the machine is busy"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,31 @@ def summarise(
     )
 
 
+def why_noisy(*latencies: Latency) -> str | None:
+    """One sentence with the reasons why these latencies should not be believed, and what to do.
+
+    None when none of them is noisy. With several, the figures are those of the noisiest.
+    """
+    noisy = [latency for latency in latencies if latency.noisy]
+    if not noisy:
+        return None
+    stolen = max((latency.stolen_share or 0.0) for latency in noisy)
+    spread = max(latency.spread_ms / latency.latency_ms for latency in noisy)
+    reasons = []
+    if stolen > MOST_STOLEN_SHARE:
+        reasons.append(
+            f"other processes or virtual machines took {stolen:.0%} of the processor time it asked for "
+            f"(believable: at most {MOST_STOLEN_SHARE:.0%})"
+        )
+    if spread > MOST_RELATIVE_SPREAD:
+        reasons.append(
+            f"the middle half of the runs spreads over {spread:.0%} of the figure "
+            f"(believable: at most {MOST_RELATIVE_SPREAD:.0%})"
+        )
+    why = " and ".join(reasons) or "in most of its rounds, other work disturbed it"
+    return f"the machine was too busy to believe this latency: {why}; {MEND}"
+
+
 def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, seed: int = 0) -> Engine:
     """The protocol's engine of an architecture with random weights whose tokens spread evenly over experts.
 
@@ -194,61 +223,3 @@ def _now(clock: Callable[[], float], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return clock()
-
-
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Within, torch computes with this many threads; None: as it is."""
-    usual = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual)
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessorTimes:
-    """Linux's counters: of each of this process's threads, and of the machine as a whole.
-
-    Attributes:
-        thread_ns: thread id -> nanoseconds it ran, nanoseconds it could have run but had to wait.
-        machine_ticks, stolen_ticks: processor time in all, and taken by the hypervisor.
-    """
-
-    thread_ns: dict[str, tuple[int, int]]
-    machine_ticks: int
-    stolen_ticks: int
-
-    @staticmethod
-    def read(proc: Path = Path("/proc")) -> ProcessorTimes | None:
-        """None where the system does not have these files."""
-        try:
-            threads = {}
-            for path in proc.glob("self/task/*/schedstat"):
-                ran, waited, _ = map(int, path.read_text().split())
-                threads[path.parent.name] = (ran, waited)
-            # cpu user nice system idle iowait irq softirq steal ...; guest times are part of user.
-            ticks = [int(field) for field in (proc / "stat").read_text().split("\n")[0].split()[1:9]]
-            return ProcessorTimes(threads, sum(ticks), ticks[7]) if threads else None
-        except (OSError, ValueError, IndexError):
-            return None
-
-
-def stolen_share_between(before: ProcessorTimes | None, after: ProcessorTimes | None) -> float | None:
-    """`Latency.stolen_share` of the time between two readings.
-
-    Waiting over running and waiting, of this process's threads, plus the hypervisor's share.
-    """
-    if before is None or after is None:
-        return None
-    grown = [
-        (ran - before.thread_ns.get(thread, (0, 0))[0], waited - before.thread_ns.get(thread, (0, 0))[1])
-        for thread, (ran, waited) in after.thread_ns.items()
-    ]
-    ran_ns, waited_ns = (sum(part) for part in zip(*grown, strict=True))
-    ticks = after.machine_ticks - before.machine_ticks
-    by_hypervisor = (after.stolen_ticks - before.stolen_ticks) / ticks if ticks else 0.0
-    by_processes = waited_ns / (ran_ns + waited_ns) if ran_ns + waited_ns else 0.0
-    return min(1.0, by_processes + by_hypervisor)

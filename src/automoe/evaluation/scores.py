@@ -15,7 +15,7 @@ from sacremoses import MosesTokenizer  # type: ignore[import-untyped]
 from automoe.data.corpus import Pair
 from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import BOS_ID, EOS_ID
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator, batches_by_length, pad_right
 from automoe.model.transformer import Transformer

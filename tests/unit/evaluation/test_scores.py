@@ -10,7 +10,7 @@ from automoe.data.corpus import Pair
 from automoe.data.vocabulary import BOS_ID, EOS_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.evaluation.scores import evaluate_model, evaluate_translations, expert_use
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer
