@@ -26,7 +26,7 @@ from automoe.inference.torch_engine import TorchEngine
 from automoe.model.sublayers import Context, SubLayerModule
 from automoe.model.transformer import Transformer
 from automoe.progress import Reporter
-from automoe.run.pipeline import Pipeline
+from automoe.run.pipeline import run_recipe
 from automoe.run.recipe import load_recipe
 from automoe.run.search import SEARCHED, STRATEGIES, Searched
 from helpers.paths import REPOSITORY
@@ -38,7 +38,7 @@ def search_tiny(folder: Path, *overrides: str, until="search") -> Path:
     """Run a tiny recipe in this process up to a stage; its run folder."""
     recipe = write_tiny_recipe(folder, steps=5)
     loaded = load_recipe(recipe, [*overrides, "systems=[automoe]", "fine_tuning=null"])
-    Pipeline(loaded, folder, Reporter()).execute(until)
+    run_recipe(loaded, folder, Reporter(), until)
     return folder / "tiny"
 
 
