@@ -108,7 +108,7 @@ def test_explanations_are_the_reference_models_routing(client):
         for stack, layers in (("encoder", expected.encoder), ("decoder", expected.decoder)):
             assert [layer["name"] for layer in sentence[stack]["layers"]] == [x.layer for x in layers]
             assert [layer["experts"] for layer in sentence[stack]["layers"]] == [
-                list(x.experts) for x in layers
+                list(x.ffn_sizes) for x in layers
             ]
             assert [layer["chosen"] for layer in sentence[stack]["layers"]] == [
                 [list(chosen) for chosen in x.chosen] for x in layers

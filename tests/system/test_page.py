@@ -111,7 +111,7 @@ def shown(token: str) -> str:
 
 def test_boxes_are_as_high_as_their_experts_are_large_and_coloured_by_expert(page):
     translate(page, TEXT)
-    largest = max(size for layer in ARCHITECTURE.encoder for size in layer.experts)
+    largest = max(size for layer in ARCHITECTURE.encoder for size in layer.ffn_sizes)
     boxes = (
         page.get_by_role("grid")
         .first.locator("td")

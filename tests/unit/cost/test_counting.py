@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from automoe.cost.counting import Work, count, teacher_forced_work
+from automoe.cost.counting import count
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
 from automoe.design.architecture_file import load_architecture
 from automoe.errors import InputError
@@ -36,11 +36,6 @@ def test_figures_known_to_the_last_digit(architecture: Architecture, parameters:
     counts = count(architecture)
     assert (counts.parameters, counts.active_parameters, counts.sparsity) == (parameters, parameters, 0)
     assert (counts.flops, counts.flops_min, counts.flops_max) == (flops, flops, flops)
-
-
-def test_published_work_by_kind() -> None:
-    work = teacher_forced_work(load_architecture(HAT / "HAT_wmt14ende_xeon@369.6ms_bleu@28.2.yml"))
-    assert work == Work(2_091_909_120 - 30 * 512 * 32768, 17_510_400, 414_720, 276_588)
 
 
 @pytest.mark.parametrize(
