@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The variable hides the theme's note about other programs.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Stamps: the environment is installed again only when pyproject.toml is newer than they are.
 INSTALLED := $(VENV)/.installed
@@ -26,14 +28,14 @@ check: $(INSTALLED_DEV) ## formatting, lint, types, floors and documentation, ch
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/mkdocs build --strict --quiet
+	$(MKDOCS) --quiet
 
 format: $(INSTALLED_DEV) ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 docs: $(INSTALLED_DEV) ## build the documentation into site/; open site/index.html
-	$(BIN)/mkdocs build --strict
+	$(MKDOCS)
 
 bench: $(INSTALLED_BENCH) ## run every benchmark in benchmarks/, about half an hour
 	@set -e; for benchmark in benchmarks/*.py; do \
