@@ -29,7 +29,8 @@ from ctranslate2.specs import TransformerSpec
 from automoe.cost.measure import random_engine, random_source
 from automoe.design.architecture import Architecture, dense
 from automoe.design.architecture_file import load_architecture
-from automoe.inference.beam import BeamSettings, search_encoded
+from automoe.inference.beam import search_encoded
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine
 from automoe.model.transformer import Transformer
 

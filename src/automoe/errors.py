@@ -72,6 +72,8 @@ def checked(summary: str) -> Callable[[type[T]], type[T]]:
 
         @wraps(validate)
         def initialise(self: Any, *args: Any, **values: Any) -> None:
+            if len(args) > len(names):
+                raise TypeError(f"{plain.__name__} has {len(names)} fields, got {len(args)} values")
             try:
                 # By name, so that a problem names its field.
                 validate(self, **dict(zip(names, args, strict=False)), **values)

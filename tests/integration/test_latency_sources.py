@@ -67,7 +67,7 @@ def test_a_profile_of_another_machine_is_used_with_a_warning_and_of_another_prot
     assert any("a phone's" in line for line in said)
     assert is_of_another_machine(loaded.recipe, profile)
     changed = loaded.recipe.model_copy(
-        update={"latency": loaded.recipe.latency.model_copy(update={"threads": 2, "beam_size": 5})}
+        update={"latency": dataclasses.replace(loaded.recipe.latency, threads=2, beam_size=5)}
     )
     with pytest.raises(InputError, match="threads") as caught:
         latency_source(changed, profile, said.append)
@@ -158,7 +158,7 @@ class Device:
 def test_a_share_is_judged_against_the_largest_dense_of_the_same_rounds(
     loaded, monkeypatch, candidate_ms, kept
 ):
-    latency = loaded.recipe.latency.model_copy(update={"runs": 90})
+    latency = dataclasses.replace(loaded.recipe.latency, runs=90)
     recipe = loaded.recipe.model_copy(update={"latency": latency})
     smallest, largest_dense = loaded.space.smallest(), loaded.space.largest_dense()
     # Within the three rounds the machine becomes half as fast again.

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from automoe.inference.beam import BeamSettings
-from automoe.inference.engine import make_engine
+from automoe.inference.backends import make_engine
+from automoe.inference.beam_settings import BeamSettings
 from automoe.serving.app import create_app
 from helpers.served import ARCHITECTURE, running, tiny_model
 

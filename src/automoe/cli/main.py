@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from automoe import __version__
 from automoe.cli import costs, deploy
 from automoe.errors import InputError
 
@@ -19,9 +20,24 @@ app = typer.Typer(
     name="automoe",
     help="Search, train and deploy heterogeneous Mixture-of-Experts Transformers for translation.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"automoe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The run's YAML, e.g. recipes/demo.yaml.")]
 Overrides = Annotated[

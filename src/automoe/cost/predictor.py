@@ -26,8 +26,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 
 import automoe
-from automoe.design.architecture import Architecture, CrossAttention, FeedForward, SelfAttention
-from automoe.errors import InputError
+from automoe.design.architecture import (
+    Architecture,
+    CrossAttention,
+    FeedForward,
+    SelfAttention,
+)
+from automoe.errors import InputError, problems_of
+from automoe.storage import read_bytes, write_text
 
 FEATURES = (
     "encoder_embed_dim",
@@ -61,7 +67,7 @@ class Provenance(BaseModel):
     scikit_learn_version: str
 
 
-class Quality(BaseModel):
+class PredictorQuality(BaseModel):
     """How well a predictor predicts rows it was not fitted on.
 
     Attributes:
@@ -96,7 +102,7 @@ class LatencyPredictor(BaseModel):
 
     format: Literal["automoe latency predictor 1"]
     provenance: Provenance
-    quality: Quality
+    quality: PredictorQuality
     qkv_dim: int
     feature_ranges: dict[str, tuple[FiniteFloat, FiniteFloat]]
     intercept_ms: FiniteFloat
@@ -140,15 +146,12 @@ class LatencyPredictor(BaseModel):
         return float(self.intercept_ms + sum(self.coefficients_ms[name] * terms[name] for name in terms))
 
     def save(self, path: str | Path) -> None:
-        """Write JSON that `load_predictor` reads back to the same predictions.
+        """Write JSON that `load_predictor` reads back to the same predictions; complete or not at all.
 
         Raises:
             InputError: the file cannot be written.
         """
-        try:
-            Path(path).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written", [error.strerror or str(error)]) from error
+        write_text(path, self.model_dump_json(indent=2) + "\n")
 
 
 def load_predictor(path: str | Path) -> LatencyPredictor:
@@ -158,14 +161,10 @@ def load_predictor(path: str | Path) -> LatencyPredictor:
         InputError: the file is missing, damaged, or something else.
     """
     try:
-        return LatencyPredictor.model_validate_json(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read", [error.strerror or str(error)]) from error
+        return LatencyPredictor.model_validate_json(read_bytes(path))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        raise InputError(
-            f"{path}: is not a latency predictor; make it again with `automoe predictor fit`", problems
-        ) from error
+        summary = f"{path}: is not a latency predictor; make it again with `automoe predictor fit`"
+        raise InputError(summary, problems_of(error)) from error
 
 
 def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPredictor:
@@ -182,7 +181,7 @@ def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPr
     import sklearn
     from sklearn.model_selection import KFold
 
-    content = _read(table)
+    content = read_bytes(table)
     columns = _columns(table, content)
     latency_R = columns[LATENCIES[0]] + columns[LATENCIES[1]]
     terms = _terms(columns)
@@ -207,7 +206,7 @@ def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPr
             automoe_version=automoe.__version__,
             scikit_learn_version=sklearn.__version__,
         ),
-        quality=Quality(
+        quality=PredictorQuality(
             training_rows=len(training_R),
             test_rows=len(predicted_R),
             test_mape_percent=_mape_percent(latency_R[test], predicted_R),
@@ -306,13 +305,6 @@ def _with_keys(value: dict[str, Any], expected: tuple[str, ...]) -> dict[str, An
     if set(value) != set(expected):
         raise ValueError(f"expected exactly the keys {', '.join(expected)}")
     return value
-
-
-def _read(table: str | Path) -> bytes:
-    try:
-        return Path(table).read_bytes()
-    except OSError as error:
-        raise InputError(f"{table}: cannot be read", [error.strerror or str(error)]) from error
 
 
 def _columns(table: str | Path, content: bytes) -> dict[str, Array]:

@@ -8,8 +8,13 @@ from typing import Any, assert_never
 import yaml
 
 from automoe.cost.counting import count
-from automoe.design.architecture import CrossAttention, FeedForward, Layer, SelfAttention
-from automoe.inference.beam import BeamSettings
+from automoe.design.architecture import (
+    CrossAttention,
+    FeedForward,
+    Layer,
+    SelfAttention,
+)
+from automoe.inference.beam_settings import BeamSettings
 from automoe.model.transformer import Transformer
 
 # Keys of a model folder's card that say what the model may be used for; the others are figures.

@@ -33,7 +33,7 @@ class Routing(NamedTuple):
     experts_NK: Tensor
 
 
-class Expert(nn.Module):
+class ExpertModule(nn.Module):
     """A feed-forward network with ReLU, `down(relu(up(x)))`; size 0 is the identity, without parameters."""
 
     def __init__(self, width: int, size: int) -> None:
@@ -63,7 +63,7 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.name = name
         self.top_k = top_k
-        self.experts = nn.ModuleList(Expert(width, size) for size in sizes)
+        self.experts = nn.ModuleList(ExpertModule(width, size) for size in sizes)
         self.router = nn.Linear(width, len(sizes), bias=False) if len(sizes) > 1 else None
 
     def route(self, tokens_ND: Tensor) -> tuple[Tensor, Tensor, Routing]:

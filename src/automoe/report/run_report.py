@@ -15,6 +15,7 @@ from automoe.report.pictures import loss_curves
 from automoe.report.tables import Result, to_csv, to_markdown
 from automoe.search.candidate import front
 from automoe.search.log import CandidateLog
+from automoe.storage import write_text
 from automoe.training.history import read_history
 
 COUNTED = ("flops", "parameters", "active_parameters", "sparsity", "memory_bytes")
@@ -56,8 +57,8 @@ def write_report(
         *(f"{system}: {latency['noise']}." for system, latency in latencies.items() if latency["noise"]),
     ]
     text = to_markdown(rows, reference) + "\n" + "\n".join(f"- {note}" for note in notes) + "\n"
-    (folder / "results.md").write_text(text, encoding="utf-8")
-    (folder / "results.csv").write_text(to_csv(rows, reference), encoding="utf-8")
+    write_text(folder / "results.md", text)
+    write_text(folder / "results.csv", to_csv(rows, reference))
 
     histories = {name: read_history(path) for name, path in trainings.items()}
     loss_curves({name: records for name, records in histories.items() if records}, folder / "loss_curves.png")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from automoe.cost.noise import why_noisy
+from automoe.cost.measure import why_noisy
 from automoe.cost.sources import count_costs, measure_together
 from automoe.data.corpus import load_pairs
 from automoe.evaluation.scores import evaluate_model

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from automoe.data.corpus import CorpusSource, load_pairs
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.run.folder import RunFolder, Stage
 from automoe.run.recipe import Recipe
-from automoe.storage import write_json
+from automoe.storage import file_digest, write_json
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,3 @@ def corpus_digest(source: CorpusSource) -> dict[str, Any]:
         if plain.get(key):
             plain[key] = file_digest(Path(plain[key]))
     return plain
-
-
-def file_digest(path: Path) -> str | None:
-    """The SHA-256 of a file's content; None when there is no such file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

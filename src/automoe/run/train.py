@@ -16,7 +16,8 @@ from automoe.run.folder import RunFolder, Stage
 from automoe.run.prepare import Prepared
 from automoe.run.recipe import LoadedRecipe
 from automoe.storage import write_json
-from automoe.training.loop import Progress, TrainingSettings, TrainResult, train
+from automoe.training.loop import TrainingProgress, TrainResult, train
+from automoe.training.settings import TrainingSettings
 
 
 class TrainingStages:
@@ -110,7 +111,7 @@ class TrainingStages:
     ) -> TrainResult:
         bar = self._reporter.bar(title)
 
-        def report(progress: Progress) -> None:
+        def report(progress: TrainingProgress) -> None:
             losses = ", ".join(f"{name} {loss:.3f}" for name, loss in progress.validation.items())
             text = f"loss {progress.loss:.3f}, {progress.tokens_per_second:.0f} tokens/s"
             bar(progress.step, progress.steps, f"{text} (valid: {losses})" if losses else text)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from automoe.cost.measure import ProcessorTimes, measure_latency, stolen_share_between, summarise
+from automoe.cost.machine import ProcessorTimes, stolen_share_between
+from automoe.cost.measure import measure_latency, summarise, why_noisy
 from automoe.data.vocabulary import EOS_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
 from automoe.errors import InputError
@@ -176,3 +177,27 @@ def test_tokens_of_random_weights_spread_over_the_experts(monkeypatch: pytest.Mo
     for layer, counts in awake.items():
         expected = even if layer.startswith("decoder") else 4
         assert statistics.fmean(counts) > 0.75 * expected, layer
+
+
+QUIET = summarise([1.0] * 20, [9.0] * 20, 0.01, threads=1)
+
+
+def test_a_quiet_machine_is_believed():
+    assert why_noisy(QUIET) is None
+    assert why_noisy(QUIET, summarise([1.0] * 20, [9.0] * 20, None, threads=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("decoder_ms", "stolen", "expected", "absent"),
+    [
+        ([9.0] * 20, 0.37, "took 37% of the processor time", "spreads"),
+        ([9.0] * 10 + [19.0] * 10, 0.0, "spreads over 67% of the figure", "took"),
+        ([9.0] * 10 + [19.0] * 10, 0.37, "and the middle half of the runs spreads over 67%", "rounds"),
+    ],
+)
+def test_the_reasons_are_named_with_their_figures_and_the_mend(decoder_ms, stolen, expected, absent):
+    text = why_noisy(QUIET, summarise([1.0] * 20, decoder_ms, stolen, threads=1))
+    assert text is not None
+    assert expected in text
+    assert absent not in text
+    assert "stop other programs" in text

@@ -9,7 +9,7 @@ from automoe.data.corpus import Pair
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.evaluation.routing import expert_use
 from automoe.evaluation.scores import evaluate_model, evaluate_translations
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from automoe.cost.device.parts import Inventory, Term
-from automoe.cost.device.profile import DeviceProfile, Entry, Machine, Quality, load_profile
+from automoe.cost.device.profile import DeviceProfile, PartEntry, ProfileQuality, load_profile
+from automoe.cost.machine import Machine
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
 
 MACHINE = Machine("Abacus 3", {"automoe": "1", "torch": "2"})
-QUALITY = Quality(
+QUALITY = ProfileQuality(
     probes=3,
     turns=10,
     seconds=1.0,
@@ -61,7 +62,7 @@ def profile() -> DeviceProfile:
         quality=QUALITY,
         space={"qkv_dim": 8},
         qkv_dim=8,
-        entries=tuple(Entry.of(term, law(term)) for term in terms()),
+        entries=tuple(PartEntry.of(term, law(term)) for term in terms()),
     )
 
 
