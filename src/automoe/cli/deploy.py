@@ -32,8 +32,8 @@ def translate(
     threads: ThreadsOption = None,
 ) -> None:
     """Translate standard input to standard output, line by line."""
+    from automoe.inference.backends import load_engine
     from automoe.inference.beam_settings import BeamSettings
-    from automoe.inference.engine import load_engine
     from automoe.inference.translator import Translator
     from automoe.progress import counted
 

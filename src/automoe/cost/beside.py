@@ -1,8 +1,7 @@
 """Measuring a model beside another, in turns, so that a slow minute of the machine touches both.
 
-A virtual machine's speed drifts by tens of percent within minutes (its neighbours use the memory, too),
-far more than the parts of an architecture that are to be told apart. The ratio of two models that take
-turns stays.
+A virtual machine's speed drifts within minutes (its neighbours use the memory, too), by more than the parts
+of an architecture that are to be told apart. The ratio of two models that take turns stays.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator
@@ -70,7 +69,7 @@ class Reference:
 
     def __init__(self, architecture: Architecture, protocol: MeasuringProtocol) -> None:
         self._protocol = protocol
-        self._engine = self._make(architecture, protocol.vocabulary_size)
+        self._engine = random_engine(architecture, protocol)
 
     def measure(
         self,
@@ -90,12 +89,12 @@ class Reference:
             turns: of each model. `vocabulary_size`: None, the protocol's. `clock`: seconds.
         """
         p = self._protocol
-        engine = self._make(architecture, vocabulary_size or p.vocabulary_size)
+        engine = random_engine(architecture, replace(p, vocabulary_size=vocabulary_size or p.vocabulary_size))
         settings = BeamSettings.exactly(p.target_length, p.beam_size)
         generator = Generator().manual_seed(0)
 
         def turn(engine: Engine, runs: int) -> tuple[float, float]:
-            source_BS = random_source(1, p.source_length, engine.vocabulary_size, generator)
+            source_BS = random_source(p.batch, p.source_length, engine.vocabulary_size, generator)
             source_BS = source_BS.to(engine.device)
             times = [timed_run(engine, source_BS, settings, clock) for _ in range(runs)]
             encoder_ms, decoder_ms = zip(*times[1 if runs > 1 else 0 :], strict=True)
@@ -119,15 +118,4 @@ class Reference:
             reference_decoder_ms=statistics.median(reference[1] for reference, _ in pairs),
             spread=(upper - lower) / middle,
             stolen_share=stolen_share_between(before, after),
-        )
-
-    def _make(self, architecture: Architecture, vocabulary_size: int) -> Engine:
-        p = self._protocol
-        return random_engine(
-            architecture,
-            vocabulary_size,
-            backend=p.backend,
-            precision=p.precision,
-            threads=p.threads,
-            norm=p.norm,
         )

@@ -15,17 +15,23 @@ import csv
 import hashlib
 import io
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 
 import automoe
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import (
+    Architecture,
+    CrossAttention,
+    FeedForward,
+    SelfAttention,
+)
 from automoe.errors import InputError, problems_of
 from automoe.storage import read_bytes, write_text
 
@@ -119,15 +125,10 @@ class LatencyPredictor(BaseModel):
             InputError: the architecture has a feature outside the fitted range, a layer with several
                 experts (the table describes dense layers only), or another `qkv_dim`.
         """
-        stacks: dict[str, tuple[EncoderLayer | DecoderLayer, ...]] = {
-            "encoder": architecture.encoder,
-            "decoder": architecture.decoder,
-        }
         problems = [
-            f"{stack}[{index}].experts: {len(layer.experts)} experts, but the table describes one FFN a layer"
-            for stack, layers in stacks.items()
-            for index, layer in enumerate(layers)
-            if len(layer.experts) != 1
+            f"{layer.stack}[{layer.index}].experts: {count} experts, but the table describes one FFN a layer"
+            for layer in architecture.layers()
+            if (count := len(layer.feed_forward.experts)) != 1
         ]
         if architecture.qkv_dim != self.qkv_dim:
             problems.append(f"qkv_dim: {architecture.qkv_dim}, fitted at {self.qkv_dim}")
@@ -225,20 +226,27 @@ def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPr
 
 def features_of(architecture: Architecture) -> dict[str, float]:
     """The table's features of an architecture; a layer's FFN size is the sum over its experts."""
-    encoder, decoder = architecture.encoder, architecture.decoder
-    values = (
-        architecture.encoder_width,
-        len(encoder),
-        fmean(sum(layer.experts) for layer in encoder),
-        fmean(layer.self_attention_heads for layer in encoder),
-        architecture.decoder_width,
-        len(decoder),
-        fmean(sum(layer.experts) for layer in decoder),
-        fmean(layer.self_attention_heads for layer in decoder),
-        fmean(layer.cross_attention_heads for layer in decoder),
-        fmean(layer.encoder_layers_attended for layer in decoder),
-    )
-    return dict(zip(FEATURES, map(float, values), strict=True))
+    features: dict[str, float] = {
+        "encoder_embed_dim": architecture.encoder_width,
+        "encoder_layer_num": len(architecture.encoder),
+        "decoder_embed_dim": architecture.decoder_width,
+        "decoder_layer_num": len(architecture.decoder),
+    }
+    by_layer: defaultdict[str, list[int]] = defaultdict(list)
+    for layer in architecture.layers():
+        for sublayer in layer.sublayers:
+            match sublayer:
+                case SelfAttention(heads):
+                    by_layer[f"{layer.stack}_self_attention_heads_avg"].append(heads)
+                case CrossAttention(heads, attended):
+                    by_layer["decoder_ende_attention_heads_avg"].append(heads)
+                    by_layer["decoder_arbitrary_ende_attn_avg"].append(attended)
+                case FeedForward():
+                    by_layer[f"{layer.stack}_ffn_embed_dim_avg"].append(sum(sublayer.ffn_sizes))
+                case _:
+                    assert_never(sublayer)
+    features |= {name: fmean(values) for name, values in by_layer.items()}
+    return {name: float(features[name]) for name in FEATURES}
 
 
 def _terms(features: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,8 @@ import torch
 import uvicorn
 
 from automoe.errors import InputError
-from automoe.inference.backends import Backend, Precision
+from automoe.inference.backends import Backend, Precision, make_engine
 from automoe.inference.beam_settings import BeamSettings
-from automoe.inference.engine import make_engine
 from automoe.inference.model_folder import load_model
 from automoe.serving.app import create_app
 from automoe.serving.limits import ServingLimits

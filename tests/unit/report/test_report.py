@@ -50,7 +50,7 @@ def expert_sizes(architecture: Architecture) -> dict[str, int]:
         f"{stack}.{index}.{expert}": size
         for stack, layers in stacks.items()
         for index, layer in enumerate(layers)
-        for expert, size in enumerate(layer.experts)
+        for expert, size in enumerate(layer.ffn_sizes)
     }
 
 

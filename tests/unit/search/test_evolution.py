@@ -340,7 +340,7 @@ def test_a_member_that_can_be_priced_is_found_behind_many_that_cannot(path):
     bounds = (Constraint("latency_ms", 1000),)
 
     def only_one_width(a):
-        if {a.encoder_width, a.decoder_width, *a.encoder[0].experts, *a.encoder[1].experts} != {32}:
+        if {a.encoder_width, a.decoder_width, *a.encoder[0].ffn_sizes, *a.encoder[1].ffn_sizes} != {32}:
             raise InputError("no price")
         return 1.0
 
