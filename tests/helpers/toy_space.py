@@ -49,13 +49,13 @@ def build(genes) -> Architecture:
 
 
 def genes_of(a: Architecture) -> tuple[int, ...]:
-    layers = [(layer.self_attention_heads, layer.experts[0]) for layer in (*a.encoder, *a.decoder)]
+    layers = [(layer.self_attention_heads, layer.ffn_sizes[0]) for layer in (*a.encoder, *a.decoder)]
     return (a.encoder_width, a.decoder_width, *itertools.chain.from_iterable(layers))
 
 
 def flops(a: Architecture) -> float:
-    return float(sum(a.encoder_width * layer.experts[0] for layer in a.encoder)) + float(
-        sum(a.decoder_width * layer.experts[0] for layer in a.decoder)
+    return float(sum(a.encoder_width * layer.ffn_sizes[0] for layer in a.encoder)) + float(
+        sum(a.decoder_width * layer.ffn_sizes[0] for layer in a.decoder)
     )
 
 
@@ -68,7 +68,7 @@ def score(a: Architecture) -> float:
     """A loss with interactions and one best member under any bound; larger is better on the whole."""
     rugged = random.Random(repr(genes_of(a))).random()
     capacity = sum(
-        (3 if layer.self_attention_heads == 2 else 1) * layer.experts[0] ** 0.5 for layer in a.encoder
+        (3 if layer.self_attention_heads == 2 else 1) * layer.ffn_sizes[0] ** 0.5 for layer in a.encoder
     )
     return 10 - 0.1 * capacity - 0.02 * (a.encoder_width * a.decoder_width) ** 0.5 + 0.05 * rugged
 

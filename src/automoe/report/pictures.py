@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from automoe.report.style import FAINT, INK, MUTED, SERIES, STYLE, VERMILLION, save
 from automoe.search.candidate import Candidate
-from automoe.search.log import Entry
+from automoe.search.log import LogEntry
 
 COST_AXES = {
     "latency_ms": ("latency (ms)", 1.0),
@@ -65,7 +65,7 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: st
 
 
 def candidates(
-    records: Iterable[Entry],
+    records: Iterable[LogEntry],
     cost_name: str,
     path: str | Path,
     front: Sequence[Candidate],
@@ -75,9 +75,9 @@ def candidates(
 ) -> Figure:
     """Draw every scored candidate of a search, score against cost; write the picture to `path`.
 
-    A colour and marker for each strategy, candidates that break a constraint in grey; the front as a
-    step line: the best score to be had at each cost. Candidates without a score or without this cost
-    have no place in the picture and are left out.
+    A colour and marker for each system searched for, candidates that break a constraint in grey; the
+    front as a step line: the best score to be had at each cost. Candidates without a score or without
+    this cost have no place in the picture and are left out.
 
     Args:
         records: `CandidateLog.entries`.
@@ -105,11 +105,11 @@ def candidates(
             axes.scatter(
                 *points(infeasible), s=14, color=FAINT, label="breaks a constraint", gid="infeasible"
             )
-        for index, strategy in enumerate(dict.fromkeys(e.strategy for e in shown if e.feasible)):
-            of_strategy = [e.candidate for e in shown if e.feasible and e.strategy == strategy]
+        for index, system in enumerate(dict.fromkeys(e.search.system for e in shown if e.feasible)):
+            of_system = [e.candidate for e in shown if e.feasible and e.search.system == system]
             axes.scatter(
-                *points(of_strategy), s=20, alpha=0.6, linewidths=0, color=SERIES[index % len(SERIES)],
-                marker=_MARKERS[index % len(_MARKERS)], label=strategy, gid=f"strategy:{strategy}",
+                *points(of_system), s=20, alpha=0.6, linewidths=0, color=SERIES[index % len(SERIES)],
+                marker=_MARKERS[index % len(_MARKERS)], label=system, gid=f"system:{system}",
             )  # fmt: skip
         axes.plot(
             *points(front),

@@ -26,10 +26,12 @@ from automoe.evaluation.scores import evaluate_model
 from automoe.inference.model_folder import add_to_card, load_model
 from automoe.progress import Reporter
 from automoe.report.run_report import write_report
+from automoe.run.budget import find_budget
+from automoe.run.device_profile import latency_file
 from automoe.run.folder import RunFolder, Stage
 from automoe.run.prepare import corpus_digest, prepare
 from automoe.run.recipe import LoadedRecipe, Recipe
-from automoe.run.search import BEAM_TOKENS, SearchStages
+from automoe.run.search import BEAM_TOKENS, search_architectures
 from automoe.run.train import TrainingStages
 from automoe.storage import read_json, write_json
 
@@ -69,15 +71,14 @@ class Pipeline:
         prepared = prepare(recipe, self._run)
         if until == "prepare":
             return None
-        searching = SearchStages(self._loaded, self._run, self._reporter)
         training = TrainingStages(self._loaded, self._run, self._reporter, prepared)
-        latency_file = searching.latency_file()
-        budget, constraints = searching.budget(latency_file)
+        priced_by = latency_file(self._loaded, self._run, self._reporter)
+        budget = find_budget(self._loaded, self._run, self._reporter, priced_by)
         supernet_stage, supernet = training.supernet()
         if until == "supernet":
             return None
-        search, designs = searching.search(
-            prepared, supernet_stage, supernet, latency_file, budget, constraints
+        search, designs = search_architectures(
+            self._loaded, self._run, self._reporter, prepared, supernet_stage, supernet, budget
         )
         designs |= {"dense": self._space.largest_dense(), "switch": self._space.switch()}
         if until == "search":
@@ -111,7 +112,7 @@ class Pipeline:
                 trainings={"supernet": supernet_stage.folder}
                 | {system: stage.folder for system, stage in trained.items()},
                 score_label="validation loss" if recipe.search.rank_by == "loss" else "minus BLEU",
-                profile=latency_file if recipe.latency.source == "profile" else None,
+                profile=priced_by if recipe.latency.source == "profile" else None,
             )
 
         fingerprints = [stage.fingerprint for stage in (search, *evaluated.values(), latency)]

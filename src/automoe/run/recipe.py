@@ -25,6 +25,14 @@ from automoe.storage import read_mapping
 from automoe.training.loop import TrainingSettings
 
 System = Literal["automoe", "dense", "hat", "switch", "random"]
+# To be replaced by the table of costs: every cost that may be bounded, and whether more of it is better.
+KNOWN_COSTS = {
+    "latency_ms": False,
+    "flops": False,
+    "parameters": False,
+    "active_parameters": False,
+    "memory_bytes": False,
+}
 AtLeastOne = Annotated[int, Field(ge=1)]
 Bound = Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")]
 
@@ -189,7 +197,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
         problem = "systems: expected automoe, and each system at most once"
         raise InputError(f"{path}: is not a usable recipe", [problem])
     try:
-        parse_constraints({k: 1.0 if isinstance(v, str) else v for k, v in recipe.search.constraints.items()})
+        bounds = {k: 1.0 if isinstance(v, str) else v for k, v in recipe.search.constraints.items()}
+        parse_constraints(bounds, KNOWN_COSTS)
     except InputError as error:
         raise InputError(f"{path}: search.{error.summary}", error.problems) from error
     return LoadedRecipe(recipe, load_space(recipe.space))

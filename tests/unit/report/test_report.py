@@ -14,7 +14,7 @@ from automoe.errors import InputError
 from automoe.report import architecture_drawing, pictures, tables
 from automoe.report.tables import Result
 from automoe.search.candidate import Candidate, front
-from automoe.search.log import Entry
+from automoe.search.log import LogEntry, SearchName
 
 ARCHITECTURE = Architecture(
     encoder_width=64,
@@ -198,19 +198,22 @@ class TestCandidates:
         made = [
             self.candidate(latency, score) for latency, score in ((10, 5.0), (20, 4.0), (30, 4.5), (40, 3.0))
         ]
-        entries = [Entry("automoe", 0, i, c, feasible=True) for i, c in enumerate(made[:3])]
-        entries += [Entry("random", 0, 0, made[3], feasible=True)]
-        entries += [Entry("random", 0, 1, self.candidate(90, 2.0), feasible=False)]
-        entries += [Entry("feasibility", 0, 0, self.candidate(15, None), feasible=True)]
-        entries += [Entry("automoe", 0, 3, Candidate(dense(8, 8, 8, 1, 1), {}, 1.0), feasible=True)]
+        automoe = SearchName("automoe", "evolution", "whole")
+        other = SearchName("random", "random", "whole")
+        check = SearchName("feasibility", "feasibility", "whole")
+        entries = [LogEntry(automoe, 0, i, c, feasible=True) for i, c in enumerate(made[:3])]
+        entries += [LogEntry(other, 0, 0, made[3], feasible=True)]
+        entries += [LogEntry(other, 0, 1, self.candidate(90, 2.0), feasible=False)]
+        entries += [LogEntry(check, 0, 0, self.candidate(15, None), feasible=True)]
+        entries += [LogEntry(automoe, 0, 3, Candidate(dense(8, 8, 8, 1, 1), {}, 1.0), feasible=True)]
 
         figure = pictures.candidates(
             entries, "memory_bytes", tmp_path / "c.png",
             front=front(made, "memory_bytes"), chosen=made[1], baselines={"dense": self.candidate(70, 3.5)},
         )  # fmt: skip
-        strategies = {name: a.get_offsets().tolist() for name, a in artists(figure, "strategy:").items()}
+        systems = {name: a.get_offsets().tolist() for name, a in artists(figure, "system:").items()}
         # MiB on the axis; no point for what has no score or no such cost.
-        assert strategies == {"automoe": [[10, 5.0], [20, 4.0], [30, 4.5]], "random": [[40, 3.0]]}
+        assert systems == {"automoe": [[10, 5.0], [20, 4.0], [30, 4.5]], "random": [[40, 3.0]]}
         assert artists(figure, "infeasible")[""].get_offsets().tolist() == [[90, 2.0]]
         line = artists(figure, "front")[""]
         assert (list(line.get_xdata()), list(line.get_ydata())) == ([10, 20, 40], [5.0, 4.0, 3.0])
@@ -222,7 +225,7 @@ class TestCandidates:
 
     def test_a_search_without_any_scored_candidate(self, tmp_path: Path) -> None:
         figure = pictures.candidates([], "latency_ms", tmp_path / "c.png", front=())
-        assert not artists(figure, "strategy:")
+        assert not artists(figure, "system:")
         assert (tmp_path / "c.png").stat().st_size > 1000
 
 
