@@ -117,7 +117,7 @@ def validate_plain(kind: type[T], plain: Any, summary: str) -> T:
 
 
 @cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 

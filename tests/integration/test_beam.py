@@ -138,5 +138,7 @@ def test_the_search_is_deterministic() -> None:
 
 def test_impossible_settings_are_refused_all_at_once() -> None:
     with pytest.raises(InputError) as refused:
-        BeamSettings(beam_size=0, length_penalty=-1, min_length=0)
-    assert len(refused.value.problems) == 4  # n_best 1 is also more than a beam of 0
+        BeamSettings(beam_size=0, length_penalty=-1, min_length=0, n_best=0)
+    assert len(refused.value.problems) == 4
+    with pytest.raises(InputError, match=r"n_best: expected at most beam_size \(2\), got 3"):
+        BeamSettings(beam_size=2, n_best=3)

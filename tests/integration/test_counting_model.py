@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from automoe.cost.counting import count
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.design.architecture_file import load_architecture
 from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace
@@ -80,7 +81,7 @@ def test_total_parameters_are_those_of_the_model(seed: int, norm: Literal["pre",
     with torch.device("meta"):
         model = Transformer(architecture, V, ModelOptions(norm=norm))
     built = sum(parameter.numel() for parameter in model.parameters())
-    counts = count(architecture, vocabulary_size=V, norm=norm)
+    counts = count(architecture, MeasuringProtocol(vocabulary_size=V, norm=norm))
     assert counts.total_parameters == built
     assert counts.parameters == built - model.embedding.numel()
 
@@ -102,7 +103,9 @@ def test_flops_are_those_torch_counts(seed: int, source_length: int, target_leng
         for routing in output.routing
     }
     counts = count(
-        architecture, source_length=source_length, target_length=target_length, routing_shares=shares
+        architecture,
+        MeasuringProtocol(source_length=source_length, target_length=target_length),
+        routing_shares=shares,
     )
     unseen = norms(architecture, source_length, target_length)
     unseen += scaling(architecture, source_length, target_length)
@@ -141,7 +144,7 @@ def test_decoding_flops_are_those_torch_counts(seed: int) -> None:
         for _ in range(T):
             model.logits(model.step(torch.randint(4, V, (1, beam)), state))
     total = count(
-        architecture, source_length=S, target_length=T, vocabulary_size=V, beam_size=beam
+        architecture, MeasuringProtocol(source_length=S, target_length=T, vocabulary_size=V, beam_size=beam)
     ).total_flops
     unseen = norms(architecture, S, beam * T) + scaling(architecture, S, beam * T)
     assert counter.get_total_flops() == total - 2 * unseen
@@ -151,5 +154,5 @@ def test_memory_covers_the_weights_of_the_model() -> None:
     architecture = replace(SPACE.largest(), qkv_dim=32)
     model = Transformer(architecture, V)
     weights = sum(parameter.nbytes for parameter in model.parameters())
-    counts = count(architecture, vocabulary_size=V)
+    counts = count(architecture, MeasuringProtocol(vocabulary_size=V))
     assert weights < counts.memory_bytes < 2 * weights

@@ -26,7 +26,7 @@ from automoe.inference.torch_engine import TorchEngine
 from automoe.model.sublayers import Context, SubLayerModule
 from automoe.model.transformer import Transformer
 from automoe.progress import Reporter
-from automoe.run.pipeline import Pipeline
+from automoe.run.pipeline import run_recipe
 from automoe.run.recipe import load_recipe
 from automoe.run.search import SEARCHED, STRATEGIES, Searched
 from helpers.paths import REPOSITORY
@@ -38,11 +38,11 @@ def search_tiny(folder: Path, *overrides: str, until="search") -> Path:
     """Run a tiny recipe in this process up to a stage; its run folder."""
     recipe = write_tiny_recipe(folder, steps=5)
     loaded = load_recipe(recipe, [*overrides, "systems=[automoe]", "fine_tuning=null"])
-    Pipeline(loaded, folder, Reporter()).execute(until)
+    run_recipe(loaded, folder, Reporter(), until)
     return folder / "tiny"
 
 
-# example: cost
+# --8<-- [start:cost]
 def download_bytes(architecture: Architecture, conditions: Conditions) -> float:
     """What a visitor's browser loads: every weight, in 8 bits."""
     return conditions.counts(architecture).total_parameters
@@ -56,7 +56,7 @@ DOWNLOAD = Cost(
     digits=".1f",
     price=download_bytes,
 )
-# end of example
+# --8<-- [end:cost]
 
 
 def test_a_cost_can_be_bounded_and_is_reported(tmp_path, monkeypatch):
@@ -74,7 +74,7 @@ def test_a_cost_can_be_bounded_and_is_reported(tmp_path, monkeypatch):
     assert f"| {best['download_bytes'] / 1000:.1f} |" in table
 
 
-# example: strategy
+# --8<-- [start:strategy]
 def hill_climbing(steps: int):
     """From one member always to the better of it and a mutant."""
 
@@ -89,7 +89,7 @@ def hill_climbing(steps: int):
     return strategy
 
 
-# end of example
+# --8<-- [end:strategy]
 
 
 def test_a_strategy_searches_within_a_run(tmp_path, monkeypatch):
@@ -105,7 +105,7 @@ def test_a_strategy_searches_within_a_run(tmp_path, monkeypatch):
     assert chosen["strategy"] == "hill_climbing"
 
 
-# example: engine
+# --8<-- [start:engine]
 class CountingEngine:
     """The reference, counting its steps."""
 
@@ -122,7 +122,7 @@ class CountingEngine:
         return self._engine.step(tokens_BK, state, candidates)
 
 
-# end of example
+# --8<-- [end:engine]
 
 
 def test_an_engine_is_what_a_search_measures(tmp_path, monkeypatch):
@@ -139,7 +139,7 @@ def test_an_engine_is_what_a_search_measures(tmp_path, monkeypatch):
     assert CountingEngine.steps % 5 == 0
 
 
-# example: sublayer
+# --8<-- [start:sublayer]
 class AveragingModule(SubLayerModule):
     """Average attention without its gate (Zhang et al., 2018): the mean of all positions so far.
 
@@ -159,7 +159,7 @@ class AveragingModule(SubLayerModule):
         return kept["running_sum"][:, :, 0] / (position + 1)
 
 
-# end of example
+# --8<-- [end:sublayer]
 
 
 def test_a_sublayer_that_keeps_a_running_sum_decodes_as_it_was_taught():

@@ -11,6 +11,7 @@ from automoe.cost.counting import count
 from automoe.cost.device.profile import load_profile
 from automoe.cost.measure import Latency, summarise
 from automoe.cost.predictor import fit_predictor
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.cost.sources import (
     candidate_costs,
     is_of_another_machine,
@@ -48,7 +49,8 @@ def test_a_profile_prices_every_member_of_its_space(loaded, profile, rng):
     for architecture in (loaded.space.largest_dense(), *(loaded.space.sample(rng) for _ in range(20))):
         assert costs["latency_ms"](architecture) == predict(architecture).latency_ms
         counts = count(
-            architecture, source_length=5, target_length=5, vocabulary_size=24, beam_size=2, norm="pre"
+            architecture,
+            MeasuringProtocol(source_length=5, target_length=5, vocabulary_size=24, beam_size=2, norm="pre"),
         )
         assert costs["flops"](architecture) == counts.flops
         assert costs["memory_bytes"](architecture) == counts.memory_bytes

@@ -5,29 +5,18 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import fields
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
-import click
 import typer
 
 from automoe.cost.protocol import MeasuringProtocol
-from automoe.inference.backends import ENGINES
-
-_PRECISIONS = list(dict.fromkeys(precision for row in ENGINES.values() for precision in row))
 
 BackendOption = Annotated[
-    str,
-    typer.Option(
-        help="What computes: torch is the reference, onnx the fast one.",
-        click_type=click.Choice(list(ENGINES)),
-    ),
+    Literal["torch", "onnx"],
+    typer.Option(help="What computes: torch is the reference, onnx the fast one."),
 ]
 PrecisionOption = Annotated[
-    str,
-    typer.Option(
-        help="; ".join(f"{name}: {', '.join(row)}" for name, row in ENGINES.items()) + ".",
-        click_type=click.Choice(_PRECISIONS),
-    ),
+    Literal["float32", "float16", "int8"], typer.Option(help="torch: float32, float16; onnx: float32, int8.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="By default torch's number.")]
 
@@ -39,9 +28,7 @@ _PROTOCOL_OPTIONS: dict[str, Any] = {
     "source_length": Annotated[int, typer.Option(help="Tokens of a sentence.")],
     "target_length": Annotated[int, typer.Option(help="Decoding steps.")],
     "vocabulary_size": Annotated[int, typer.Option(help="Of the output layer.")],
-    "norm": Annotated[
-        str, typer.Option(help="Position of the layer norms.", click_type=click.Choice(["pre", "post"]))
-    ],
+    "norm": Annotated[Literal["pre", "post"], typer.Option(help="Position of the layer norms.")],
     "batch": Annotated[int, typer.Option(help="Sentences translated together.")],
 }
 

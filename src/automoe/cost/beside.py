@@ -1,8 +1,7 @@
 """Measuring a model beside another, in turns, so that a slow minute of the machine touches both.
 
-A virtual machine's speed drifts by tens of percent within minutes (its neighbours use the memory, too),
-far more than the parts of an architecture that are to be told apart. The ratio of two models that take
-turns stays.
+A virtual machine's speed drifts within minutes (its neighbours use the memory, too), by more than the parts
+of an architecture that are to be told apart. The ratio of two models that take turns stays.
 """
 
 from __future__ import annotations

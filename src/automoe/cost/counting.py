@@ -17,8 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import assert_never
 
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import (
     STACKS,
     Architecture,
@@ -35,6 +36,7 @@ RoutingShares = Mapping[str, Sequence[float]]
 """Layer name, e.g. `encoder.0`, to the share of its assignments each expert gets (they sum to 1)."""
 
 FLOAT32_BYTES = 4
+PAPERS = MeasuringProtocol()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,37 +71,24 @@ class Counts:
 
 def count(
     architecture: Architecture,
-    *,
-    source_length: int = 30,
-    target_length: int = 30,
-    vocabulary_size: int = 32768,
-    beam_size: int = 5,
-    norm: Literal["pre", "post"] = "post",
+    protocol: MeasuringProtocol | None = None,
     routing_shares: RoutingShares | None = None,
 ) -> Counts:
     """Count everything; takes well below a millisecond.
 
     Args:
-        source_length, target_length: tokens of the sentence. The papers use 30 for WMT, 23 for IWSLT.
-        vocabulary_size: V, for the totals. `beam_size`: for `total_flops` and `memory_bytes`.
-        norm: `pre` has one more layer norm at the end of each stack.
+        protocol: lengths, vocabulary, beam and norm (`pre` has one more layer norm at the end of each stack);
+            by default the papers'. Engine, threads and batch do not matter.
         routing_shares: measured shares of some or all layers; the others route uniformly.
 
     Raises:
-        InputError: a length or size below 1; shares of an unknown layer, of another number of experts, or
-            impossible ones.
+        InputError: shares of an unknown layer, of another number of experts, or impossible ones.
     """
-    a = architecture
-    _check(
-        source_length=source_length,
-        target_length=target_length,
-        vocabulary_size=vocabulary_size,
-        beam_size=beam_size,
-    )
+    a, p = architecture, protocol or PAPERS
     layers = tuple(a.layers())
     calls = _expert_calls(layers, routing_shares)
     active: float
-    parameters = active = _always_active_parameters(a, layers, norm)
+    parameters = active = _always_active_parameters(a, layers, p.norm)
     expected: list[float] = []
     smallest, largest = [], []
     for layer, calls_E in zip(layers, calls, strict=True):
@@ -112,12 +101,12 @@ def count(
         smallest.append(sum(ascending[:top_k]))
         largest.append(sum(ascending[-top_k:]))
 
-    S, T, V = source_length, target_length, vocabulary_size
+    S, T, V = p.source_length, p.target_length, p.vocabulary_size
     # The papers count whole attention matrices, nothing masked.
-    papers = 2 * (_products(a, layers, norm, S, T, T * T) + _traced_products(layers, S, T))
-    rows = beam_size * T
-    cached_pairs = beam_size * T * (T + 1) // 2  # step t sees t cached keys
-    translation = 2 * (_products(a, layers, norm, S, rows, cached_pairs) + rows * a.decoder_width * V)
+    papers = 2 * (_products(a, layers, p.norm, S, T, T * T) + _traced_products(layers, S, T))
+    rows = p.beam_size * T
+    cached_pairs = p.beam_size * T * (T + 1) // 2  # step t sees t cached keys
+    translation = 2 * (_products(a, layers, p.norm, S, rows, cached_pairs) + rows * a.decoder_width * V)
     total_parameters = parameters + V * max(a.encoder_width, a.decoder_width)
     return Counts(
         parameters=parameters,
@@ -128,7 +117,7 @@ def count(
         flops_max=round(papers + 2 * _expert_products(a, S, T, largest)),
         total_parameters=total_parameters,
         total_flops=round(translation + 2 * _expert_products(a, S, rows, expected)),
-        memory_bytes=FLOAT32_BYTES * (total_parameters + _peak_values(a, layers, S, T, V, beam_size)),
+        memory_bytes=FLOAT32_BYTES * (total_parameters + _peak_values(a, layers, S, T, V, p.beam_size)),
     )
 
 
@@ -297,9 +286,3 @@ def _state_values(tensor: StateTensor, S: int, T: int, beam_size: int) -> int:
 
 def _dot(calls_E: Sequence[float], values_E: Sequence[int]) -> float:
     return sum(calls * value for calls, value in zip(calls_E, values_E, strict=True))
-
-
-def _check(**numbers: int) -> None:
-    problems = [f"{name}: at least 1, not {value}" for name, value in numbers.items() if value < 1]
-    if problems:
-        raise InputError("cannot count for this sentence", problems)

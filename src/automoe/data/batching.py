@@ -20,7 +20,7 @@ from automoe.data.corpus import Pair
 from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.errors import InputError
-from automoe.storage import whole_file
+from automoe.storage import disk_errors, whole_file
 
 SIDES = ("source", "target")
 # Sentences sorted together: enough that little is padded, few enough that an epoch is well mixed.
@@ -70,6 +70,8 @@ class TokenisedCorpus:
         Raises:
             InputError: the disk is full or refuses.
         """
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         for kind, arrays in (("tokens", self.tokens), ("offsets", self.offsets)):
             for side in SIDES:
                 path = folder / f"{side}.{kind}.npy"

@@ -27,7 +27,7 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
-from automoe.export.folder import write_folder
+from automoe.export.export_folder import write_folder
 from automoe.export.model_card import model_card
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import CONFIG, TOKENIZER, WEIGHTS, load_model, read_card

@@ -8,6 +8,7 @@ from typing import Any, assert_never
 import yaml
 
 from automoe.cost.counting import count
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import (
     CrossAttention,
     FeedForward,
@@ -107,7 +108,7 @@ more hypotheses end at once than are kept.
 
 def _architecture(model: Transformer) -> str:
     a = model.architecture
-    counts = count(a, vocabulary_size=model.vocabulary_size, norm=model.options.norm)
+    counts = count(a, MeasuringProtocol(vocabulary_size=model.vocabulary_size, norm=model.options.norm))
     rows = [
         "| layer | heads | attends to | FFN sizes of its experts | experts a token |",
         "|---|---|---|---|---:|",

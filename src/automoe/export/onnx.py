@@ -16,7 +16,7 @@ from pathlib import Path
 import onnx
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from automoe.export.folder import write_folder
+from automoe.export.export_folder import write_folder
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import CONFIG, TOKENIZER, load_model
 from automoe.inference.onnx_graph import OPSET, GraphPrecision, decoder_graph, encoder_graph

@@ -26,7 +26,7 @@ from automoe.data.tokenizer import Tokenizer
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.storage import whole_file, write_json
+from automoe.storage import disk_errors, whole_file, write_json
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 FORMAT = 1
@@ -57,6 +57,8 @@ def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer, car
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as files:
         # Renamed in the opposite order: the configuration last.
         written = {

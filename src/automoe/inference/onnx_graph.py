@@ -5,12 +5,12 @@
               the encoder's outputs, self_keys and self_values (B, H, P, E) of each layer, candidates C
               ->  log_probabilities and extensions (B, K, C), end (B, K), new_self_keys, new_self_values
 
-The graphs are written node by node and not traced from the model: this takes milliseconds, sizes stay
-free, routing stays what it is (each expert works on the tokens it was given, none without tokens).
+The graphs are written node by node and not traced from the model: sizes stay free, routing stays what it is
+(each expert works on the tokens it was given, none without tokens).
 
 Self-attention's cache is never reordered. Every position of every beam has a slot of its own, and a
-hypothesis attends to the slots of its ancestors: `visible` is 0 there and very negative elsewhere. At
-five beams the few superfluous products cost less than copying the cache each step.
+hypothesis attends to the slots of its ancestors: `visible` is 0 there and very negative elsewhere. With
+few beams the superfluous products cost less than copying the cache each step.
 
 Shapes: B sentences, S source tokens, K beams, P slots filled before this step (K a position), D width,
 C attention dimension or candidates, H heads, E head size, M attended source positions, V vocabulary,

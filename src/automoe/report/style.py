@@ -65,7 +65,7 @@ def save(figure: Figure, path: str | Path) -> None:
     """Write the picture in the format of the suffix (.png, .svg, .pdf), on white.
 
     Raises:
-        InputError: the disk is full or refuses.
+        InputError: the folder is missing, or the disk is full or refuses.
     """
     path = Path(path)
     # No date in the file: the same input gives the same file.

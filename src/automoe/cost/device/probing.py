@@ -165,7 +165,8 @@ def _error(inventory: Inventory, times: dict[Term, float], probe: Probe, measure
 def _fingerprint(todo: Sequence[Probe], protocol: MeasuringProtocol, turns: int) -> str:
     """Of everything that measurements must have in common to be put together."""
     machine = this_machine(protocol.backend)
-    values = [[asdict(probe) for probe in todo], asdict(protocol), asdict(machine), turns]
+    models = [{**asdict(probe), "architecture": probe.architecture.to_dict()} for probe in todo]
+    values = [models, protocol.plain(), asdict(machine), turns]
     return digest(values)
 
 

@@ -195,7 +195,7 @@ def test_a_negative_time_or_a_part_twice_is_damage(tmp_path):
     profile().save(path)
     plain = json.loads(path.read_text())
     path.write_text(json.dumps(plain | {"entries": [plain["entries"][0] | {"ms": -1.0}]}))
-    with pytest.raises(InputError, match=r"entries\.0\.ms"):
+    with pytest.raises(InputError, match=r"entries\[0\]\.ms"):
         load_profile(path)
     path.write_text(json.dumps(plain | {"entries": [plain["entries"][0]] * 2}))
     with pytest.raises(InputError, match="two times"):
