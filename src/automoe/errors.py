@@ -6,10 +6,11 @@ The command line prints an `InputError` and exits with 2, no traceback.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from functools import cache, wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -18,20 +19,29 @@ from pydantic_core import ErrorDetails
 T = TypeVar("T")
 
 _CHECKED = ConfigDict(strict=True, extra="forbid")
+# What pydantic calls a kind of problem, in the words of this package; others keep pydantic's own.
 _WORDS = {
-    "Input should be greater than or equal to ": "expected at least ",
-    "Input should be less than or equal to ": "expected at most ",
-    "Input should be greater than ": "expected more than ",
-    "Input should be less than ": "expected less than ",
-    "Input should be a valid integer": "expected a whole number",
-    "Input should be a valid array": "expected a list",
-    "Input should be a valid tuple": "expected a list",
-    "Input should be an object": "expected keys and values",
-    "Input should be a valid dictionary": "expected keys and values",
-    "Input should be a valid ": "expected a ",
-    "Input should be ": "expected ",
-    "Value error, ": "",
+    "greater_than_equal": "expected at least {ge}",
+    "less_than_equal": "expected at most {le}",
+    "greater_than": "expected more than {gt}",
+    "less_than": "expected less than {lt}",
+    "int_type": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "finite_number": "expected a finite number",
+    "bool_type": "expected true or false",
+    "string_type": "expected text",
+    "literal_error": "expected {expected}",
+    "tuple_type": "expected a list",
+    "list_type": "expected a list",
+    "dict_type": "expected keys and values",
+    "dataclass_type": "expected keys and values",
+    "model_type": "expected keys and values",
+    "model_attributes_type": "expected keys and values",
+    "value_error": "{error}",
 }
+# `encoder[0].top_k: ...` names a field.
+_FIELD = re.compile(r"[A-Za-z_]\w*(\.\w+|\[\d+\])*:")
 
 
 class InputError(ValueError):
@@ -100,8 +110,7 @@ def validate_plain(kind: type[T], plain: Any, summary: str) -> T:
     """
     try:
         # By way of JSON, in whose strict mode a list is a tuple and a mapping an object.
-        hashable: Any = kind
-        validated: T = _adapter(hashable).validate_json(json.dumps(plain, default=str))
+        validated: T = _adapter(cast(type, kind)).validate_json(json.dumps(plain, default=str))
         return validated
     except ValidationError as error:
         raise InputError(summary, problems_of(error)) from error
@@ -114,36 +123,48 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def problems_of(error: ValidationError) -> list[str]:
     """Every problem pydantic found: where, what, and what it got instead."""
-    return [problem for details in error.errors() for problem in _sentences(details)]
+    found = error.errors()
+    return [problem for details in found if not _follows(details, found) for problem in _sentences(details)]
+
+
+def _follows(details: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
+    """Whether a list is too short only because entries of it are wrong, which is said of them."""
+    place = details["loc"]
+    return details["type"] == "too_short" and any(
+        len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in found
+    )
 
 
 def _sentences(details: ErrorDetails) -> Iterator[str]:
-    where = _place(details["loc"])
-    cause = details.get("ctx", {}).get("error")
+    where, kind, context = _place(details["loc"]), details["type"], details.get("ctx", {})
+    cause = context.get("error")
     if isinstance(cause, InputError):
         for problem in cause.problems or (cause.summary,):
             yield _joined(where, problem)
-    elif details["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+    elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
         yield f"{where}: unknown key"
-    elif details["type"] in ("missing", "missing_argument"):
+    elif kind in ("missing", "missing_argument"):
         yield f"{where}: missing"
+    elif kind == "too_short":
+        least = context["min_length"]
+        yield _joined(where, f"expected at least {least} {'entry' if least == 1 else 'entries'}")
     else:
-        text = details["msg"]
-        for theirs, ours in _WORDS.items():
-            if text.startswith(theirs):
-                text = ours + text.removeprefix(theirs)
-                break
+        shown = {name: _number(value) for name, value in context.items()}
+        text = _WORDS[kind].format_map(shown) if kind in _WORDS else details["msg"]
         got = "" if isinstance(details["input"], Mapping) else f", got {details['input']!r:.60}"
         yield _joined(where, f"{text[:1].lower()}{text[1:]}{got}")
 
 
+def _number(value: Any) -> Any:
+    """A whole number without its `.0`."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _joined(where: str, problem: str) -> str:
     """`encoder[0]` and `top_k: too large` are `encoder[0].top_k: too large`."""
-    field, colon, _ = problem.partition(":")
-    names_a_field = bool(colon) and field.replace("_", "").replace(".", "").isalnum() and " " not in field
     if not where:
         return problem
-    return f"{where}.{problem}" if names_a_field else f"{where}: {problem}"
+    return f"{where}.{problem}" if _FIELD.match(problem) else f"{where}: {problem}"
 
 
 def _place(loc: Sequence[str | int]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from automoe import __version__
-from automoe.cli import costs, deploy
+from automoe.cli import cost_commands, deploy
 from automoe.errors import InputError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def space(
 
 
 app.add_typer(deploy.app)
-app.add_typer(costs.app)
+app.add_typer(cost_commands.app)
 
 
 def main() -> None:

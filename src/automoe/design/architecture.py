@@ -7,8 +7,9 @@ walks over its `layers()`, matching on the kind of each sub-layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field
@@ -35,7 +36,11 @@ class Expert:
 
 def _expert(value: Any) -> Any:
     """A bare number, as in files, is an expert of that size."""
-    return Expert(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Expert(value)
+    if not isinstance(value, Expert | Mapping):
+        raise ValueError("expected an FFN size")
+    return value
 
 
 Experts = Annotated[tuple[Annotated[Expert, BeforeValidator(_expert)], ...], Field(min_length=1)]
@@ -226,14 +231,23 @@ class Architecture:
         if problems:
             raise InputError("this architecture is impossible", problems)
 
-    def layers(self, stack: Stack | None = None) -> Iterator[Layer]:
+    def layers(self, stack: Stack | None = None) -> tuple[Layer, ...]:
         """Every layer with its sub-layers, encoder first; or those of one stack."""
-        if stack in ("encoder", None):
-            for index, encoder_layer in enumerate(self.encoder):
-                yield Layer("encoder", index, self.encoder_width, encoder_layer.sublayers())
-        if stack in ("decoder", None):
-            for index, decoder_layer in enumerate(self.decoder):
-                yield Layer("decoder", index, self.decoder_width, decoder_layer.sublayers())
+        if stack is None:
+            return self._layers
+        return tuple(layer for layer in self._layers if layer.stack == stack)
+
+    @cached_property
+    def _layers(self) -> tuple[Layer, ...]:
+        encoder = (
+            Layer("encoder", index, self.encoder_width, layer.sublayers())
+            for index, layer in enumerate(self.encoder)
+        )
+        decoder = (
+            Layer("decoder", index, self.decoder_width, layer.sublayers())
+            for index, layer in enumerate(self.decoder)
+        )
+        return (*encoder, *decoder)
 
     @property
     def encoder_outputs_attended(self) -> int:

@@ -285,7 +285,7 @@ def test_defaults_are_a_dense_space(tmp_path: Path) -> None:
     assert space.smallest() == replace(dense(8, 4, 2, 2, 2), qkv_dim=8)
 
 
-def test_every_problem_of_a_file_is_listed_at_once(tmp_path: Path) -> None:
+def test_every_wrong_field_of_a_file_is_listed_at_once(tmp_path: Path) -> None:
     plain = {
         "qkv_dim": 8,
         "depth": 6,
@@ -304,31 +304,58 @@ def test_every_problem_of_a_file_is_listed_at_once(tmp_path: Path) -> None:
             "layer_counts": [1, 1],
             "self_attention_heads": ["two"],
             "ffn_sizes": [4],
-            "max_experts": 2,
-            "top_k": [1, 3],
-            "encoder_layers_attended": [1, 3],
         },
     }
     text = problems_of(tmp_path, plain)
     for part in (
         "depth: unknown key",
-        "experts: expected one of standard, fractional, got 'some'",
-        "placement: expected one of",
-        "encoder.widths: expected at least one choice",
-        "encoder.self_attention_heads: 3 does not divide qkv_dim 8",
-        "encoder.ffn_sizes: expected whole numbers of at least 0, got -1",
-        "encoder.ffn_sizes: expected whole numbers of at least 0, got True",
-        "encoder.max_experts: expected",
+        "experts: expected 'standard' or 'fractional', got 'some'",
+        "placement: expected 'free', 'every' or 'every_other', got ['free']",
+        "encoder.widths: expected at least 1 entry",
+        "encoder.ffn_sizes[1]: expected at least 0, got -1",
+        "encoder.ffn_sizes[2]: expected a whole number, got True",
+        "encoder.max_experts: expected at least 1, got 0",
         "encoder.heads: unknown key",
-        "decoder.widths: expected a list",
+        "decoder.widths: expected a list, got 8",
         "decoder.layer_counts: a choice occurs twice",
-        "decoder.self_attention_heads: expected whole numbers",
+        "decoder.self_attention_heads[0]: expected a whole number, got 'two'",
         "decoder.cross_attention_heads: missing",
-        "decoder.top_k: 3, but a layer has at most 2 experts",
-        "decoder.encoder_layers_attended: 3, but the encoder has at most 2 layers",
     ):
         assert part in text
-    assert len(text.splitlines()) == 15
+    assert len(text.splitlines()) == 12
+
+
+def test_every_broken_rule_of_a_file_is_listed_at_once(tmp_path: Path) -> None:
+    plain = {
+        "qkv_dim": 8,
+        "encoder": {
+            "widths": [8],
+            "layer_counts": [1, 2],
+            "self_attention_heads": [3, 2],
+            "ffn_sizes": [4],
+        },
+        "decoder": {
+            "widths": [8],
+            "layer_counts": [1],
+            "self_attention_heads": [2],
+            "cross_attention_heads": [5, 7],
+            "ffn_sizes": [4],
+            "encoder_layers_attended": [1, 3],
+        },
+    }
+    assert problems_of(tmp_path, plain).splitlines() == [
+        "encoder.self_attention_heads: 3 does not divide qkv_dim 8",
+        "decoder.cross_attention_heads: 5 does not divide qkv_dim 8",
+        "decoder.cross_attention_heads: 7 does not divide qkv_dim 8",
+        "decoder.encoder_layers_attended: 3, but the encoder has at most 2 layers",
+    ]
+    # The rules of the stacks come before those across them.
+    plain["encoder"] |= {"top_k": [1, 2, 3], "max_experts": 2}  # type: ignore[operator]
+    plain["decoder"] |= {"top_k": [4], "max_experts": 2}  # type: ignore[operator]
+    assert problems_of(tmp_path, plain).splitlines() == [
+        "encoder.top_k: 3, but a layer has at most 2 experts",
+        "decoder.top_k: 4, but a layer has at most 2 experts",
+    ]
 
 
 def test_a_stack_must_be_keys_and_values(tmp_path: Path) -> None:
