@@ -9,7 +9,7 @@ from pydantic import Field
 
 from automoe.design.architecture import AtLeastOne
 from automoe.errors import InputError, checked
-from automoe.inference.backends import Backend, Precision
+from automoe.inference.backends import ENGINES, Backend, Precision
 
 
 @checked("these latency settings are impossible")
@@ -52,7 +52,11 @@ class LatencySettings:
         ]
         if self.source == "predictor" and self.predictor is None:
             problems.append("predictor: missing; name the file that `automoe predictor fit` wrote")
-        if (self.backend, self.precision) == ("onnx", "float16"):
-            problems.append("precision: onnx has no float16; it has float32 and int8")
+        offered = ENGINES.get(self.backend)
+        if offered is None:
+            problems.append(f"backend: expected {' or '.join(ENGINES)}, got {self.backend!r}")
+        elif self.precision not in offered:
+            which = f"{self.backend} has no {self.precision}; it has {' and '.join(offered)}"
+            problems.append(f"precision: {which}")
         if problems:
             raise InputError("these latency settings are impossible", problems)
