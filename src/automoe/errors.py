@@ -100,8 +100,8 @@ def validate_plain(kind: type[T], plain: Any, summary: str) -> T:
     """
     try:
         # By way of JSON, in whose strict mode a list is a tuple and a mapping an object.
-        adapter = _adapter(kind)  # type: ignore[arg-type]  # a class has a hash, whatever its instances have
-        validated: T = adapter.validate_json(json.dumps(plain, default=str))
+        hashable: Any = kind
+        validated: T = _adapter(hashable).validate_json(json.dumps(plain, default=str))
         return validated
     except ValidationError as error:
         raise InputError(summary, problems_of(error)) from error

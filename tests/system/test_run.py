@@ -65,13 +65,19 @@ def test_a_run_leaves_table_pictures_model_and_candidates(finished):
     assert set(table["system"]) == set(SYSTEMS)
     candidates = pd.read_json(run / "search" / "candidates.jsonl", lines=True)
     scored = candidates[candidates["score"].notna()]
-    assert set(scored["strategy"]) == {"automoe", "hat", "random"}
+    searches = scored[["system", "strategy", "space"]].drop_duplicates().to_numpy().tolist()
+    assert searches == [
+        ["automoe", "evolution", "whole"],
+        ["hat", "evolution", "dense"],
+        ["random", "random", "whole"],
+    ]
     bound = json.loads((run / "budget" / "constraints.json").read_text())["flops"]
     assert (scored["flops"] <= bound).all()
-    best = scored[scored["strategy"] == "automoe"].nsmallest(1, "score").iloc[0]
+    best = scored[scored["system"] == "automoe"].nsmallest(1, "score").iloc[0]
     chosen = json.loads((run / "search" / "chosen.json").read_text())["automoe"]
     assert chosen["architecture"] == best["architecture"]
     assert chosen["predicted_latency_ms"] == best["latency_ms"]
+    assert (chosen["strategy"], chosen["space"]) == ("evolution", "whole")
     assert chosen["rejected"] == []
     measured = json.loads((run / "search" / "measured.json").read_text())
     assert {"architecture": chosen["architecture"], "measured": chosen["measured"]} in measured
@@ -91,7 +97,7 @@ def test_a_run_leaves_table_pictures_model_and_candidates(finished):
         architecture, MeasuringProtocol(**lengths), routing_shares=routed["routing_shares"]
     ).flops
     assert table.set_index("system")["flops_as_routed"]["automoe"] == expected
-    hat = scored[scored["strategy"] == "hat"]["architecture"]
+    hat = scored[scored["system"] == "hat"]["architecture"]
     assert all(len(layer["experts"]) == 1 for a in hat for layer in a["encoder"] + a["decoder"])
 
 
@@ -134,7 +140,7 @@ def test_without_a_bound_on_the_latency_no_profile_is_made_and_no_latency_predic
 
 def test_ranking_by_bleu(finished, tmp_path):
     recipe = write_tiny_recipe(tmp_path)
-    done = automoe("search", recipe, "search.rank_by=bleu", cwd=tmp_path)
+    done = automoe("search", recipe, "search.rank_by=bleu", "translation.n_best=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     scores = pd.read_json(tmp_path / "runs" / "tiny" / "search" / "candidates.jsonl", lines=True)["score"]
     assert scores.notna().any()

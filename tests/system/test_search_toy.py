@@ -7,8 +7,10 @@ import pytest
 
 from automoe.search.candidate import front
 from automoe.search.constraint import parse_constraints
-from automoe.search.evolution import EvolutionSettings, evolve
-from automoe.search.log import CandidateLog
+from automoe.search.driver import run_search
+from automoe.search.evaluator import Price
+from automoe.search.evolution import EvolutionSettings, evolution
+from automoe.search.log import CandidateLog, SearchName
 from helpers import toy_space
 
 COSTS = {"flops": toy_space.flops, "latency_ms": toy_space.latency_ms}
@@ -23,11 +25,12 @@ def test_evolution_finds_the_best_member_under_constraints(tmp_path, bounds):
     best = min(feasible, key=toy_space.score)
     settings = EvolutionSettings(iterations=12, population=40, parents=12, mutations=15, crossovers=15)
     assert settings.budget < 0.21 * 1944
-    result = evolve(
+    result = run_search(
+        SearchName("automoe", "evolution", "whole"),
         space,
-        settings,
-        parse_constraints(bounds),
-        COSTS,
+        evolution(settings),
+        parse_constraints(bounds, dict.fromkeys(COSTS, False)),
+        {"flops": Price(toy_space.flops), "latency_ms": Price(toy_space.latency_ms, measured=True)},
         toy_space.score,
         random.Random(1),
         CandidateLog(tmp_path / "candidates.jsonl"),

@@ -14,7 +14,7 @@ from automoe.cost.counting import Counts, count
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
-from automoe.search.constraint import Constraint
+from automoe.search.constraint import Constraint, parse_constraints
 from automoe.search.evaluator import Price
 
 LatencyMs: TypeAlias = Callable[[Architecture], float]
@@ -121,32 +121,24 @@ def prices(conditions: Conditions, measured: Collection[str] = ()) -> dict[str, 
     }
 
 
+def constraints_of(bounds: Mapping[str, float]) -> tuple[Constraint, ...]:
+    """Bounds on costs of the table: the most each may be, or the least where larger is better.
+
+    Raises:
+        InputError: listing every unknown cost and every bound that is no positive finite number.
+    """
+    return parse_constraints(bounds, {cost.name: cost.larger_is_better for cost in COSTS.values()})
+
+
 def check_bounds(bounds: Mapping[str, Bound]) -> None:
-    """Whether there are such costs, and such bounds.
+    """Whether there are such costs, and such bounds; shares, too.
 
     Raises:
-        InputError: listing every unknown cost and every bound that is no positive number or share.
+        InputError: as `constraints_of`.
     """
-    problems = []
-    for name, bound in bounds.items():
-        if name not in COSTS:
-            problems.append(f"{name}: unknown cost (known: {', '.join(COSTS)})")
-            continue
-        try:
-            constraint(name, share if (share := share_of(bound)) is not None else float(bound))
-        except InputError as error:
-            problems += [f"{name}: {problem}" for problem in error.problems]
-    if problems:
-        raise InputError("constraints", problems)
-
-
-def constraint(name: str, bound: float) -> Constraint:
-    """A bound on a cost of the table: the most it may be, or the least where larger is better.
-
-    Raises:
-        InputError: the bound is no positive finite number.
-    """
-    return Constraint(name, bound, at_least=COSTS[name].larger_is_better)
+    constraints_of(
+        {name: float(bound) if (s := share_of(bound)) is None else s for name, bound in bounds.items()}
+    )
 
 
 def share_of(bound: Bound) -> float | None:
@@ -154,9 +146,9 @@ def share_of(bound: Bound) -> float | None:
     return float(bound.rstrip("%")) / 100 if isinstance(bound, str) else None
 
 
-def bounds_a_measured_cost(bounds: Collection[str]) -> bool:
-    """Whether a device is needed to judge them."""
-    return any(COSTS[name].measured for name in bounds)
+def measured_names(bounds: Collection[str]) -> tuple[str, ...]:
+    """The costs among those bounded that take a device."""
+    return tuple(name for name in bounds if COSTS[name].measured)
 
 
 def _price(cost: Cost, conditions: Conditions, architecture: Architecture) -> float:

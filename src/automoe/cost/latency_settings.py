@@ -9,7 +9,7 @@ from pydantic import Field
 
 from automoe.design.architecture import AtLeastOne
 from automoe.errors import InputError, checked
-from automoe.inference.backends import ENGINES, Backend, Precision
+from automoe.inference.backends import Backend, Precision, check_engine
 
 
 @checked("these latency settings are impossible")
@@ -25,6 +25,8 @@ class LatencySettings:
     - `predictor`: the file `predictor` that `automoe predictor fit` wrote.
     - `measurement`: this machine, `search_runs` times a candidate: 300 is the papers' "gold" latency, fewer
       their "partially gold".
+
+    `batch`: sentences translated together, for a server's throughput; the papers' is one.
 
     Whatever the source, the winner is measured with `runs` before it wins, as is every system in the table.
 
@@ -43,6 +45,7 @@ class LatencySettings:
     threads: AtLeastOne = 2
     search_runs: Annotated[int, Field(ge=10)] = 10
     runs: Annotated[int, Field(ge=10)] = 300
+    batch: AtLeastOne = 1
 
     def __post_init__(self) -> None:
         problems = [
@@ -52,11 +55,11 @@ class LatencySettings:
         ]
         if self.source == "predictor" and self.predictor is None:
             problems.append("predictor: missing; name the file that `automoe predictor fit` wrote")
-        offered = ENGINES.get(self.backend)
-        if offered is None:
-            problems.append(f"backend: expected {' or '.join(ENGINES)}, got {self.backend!r}")
-        elif self.precision not in offered:
-            which = f"{self.backend} has no {self.precision}; it has {' and '.join(offered)}"
-            problems.append(f"precision: {which}")
+        if self.source == "predictor" and self.batch > 1:
+            problems.append("batch: a predictor tells the latency of one sentence; use another source")
+        try:
+            check_engine(self.backend, self.precision)
+        except InputError as error:
+            problems += error.problems
         if problems:
             raise InputError("these latency settings are impossible", problems)

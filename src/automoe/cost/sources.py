@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from automoe.cost.costs import COSTS, Bound, Conditions, LatencyMs, constraint, share_of
+from automoe.cost.costs import COSTS, Bound, Conditions, LatencyMs, constraints_of, share_of
 from automoe.cost.device.profile import load_profile
 from automoe.cost.latency_settings import LatencySettings
 from automoe.cost.machine import this_machine
@@ -17,6 +17,7 @@ from automoe.design.architecture import Architecture
 from automoe.inference.backends import make_engine
 from automoe.inference.engine import Engine
 from automoe.model.transformer import Transformer
+from automoe.search.constraint import violations
 from automoe.search.winner import Measured
 
 RUNS_A_ROUND = 30
@@ -95,13 +96,15 @@ def measure_against_budget(
     }
     maximum_ms = limits.pop("latency_ms", None)
     costs = {name: as_measured(name, "candidate") for name in limits}
-    kept = {name: constraint(name, limit) for name, limit in limits.items()}
     return Measured(
         latency_ms=measured["candidate"].latency_ms,
         maximum_ms=maximum_ms,
         reference_ms=measured["reference"].latency_ms if "reference" in measured else None,
         noise=why_noisy(*measured.values()),
-        broken=tuple(f"{c}, but it is {costs[name]:,.6g}" for name, c in kept.items() if not c.holds(costs)),
+        broken=tuple(
+            f"{constraint}, but it is {costs[constraint.cost]:,.6g}"
+            for constraint in violations(constraints_of(limits), costs)
+        ),
     )
 
 

@@ -61,9 +61,12 @@ def check_engine(backend: Backend, precision: Precision) -> None:
     """
     if precision not in ENGINES.get(backend, {}):
         offered = "; ".join(f"{name}: {', '.join(precisions)}" for name, precisions in ENGINES.items())
+        problem = (
+            f"precision: {backend} has no {precision}" if backend in ENGINES else f"backend: no {backend}"
+        )
         raise InputError(
             f"backend {backend} with precision {precision} does not exist",
-            [f"precision: {backend} has no {precision}; choose of {offered}"],
+            [f"{problem}; choose of {offered}"],
         )
 
 

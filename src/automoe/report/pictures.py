@@ -11,18 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from automoe.cost.costs import COSTS
 from automoe.report.style import FAINT, INK, MUTED, SERIES, STYLE, VERMILLION, save
 from automoe.search.candidate import Candidate
-from automoe.search.log import Entry
-
-COST_AXES = {
-    "latency_ms": ("latency (ms)", 1.0),
-    "flops": ("GFLOPs a sentence", 1e-9),
-    "parameters": ("parameters (millions)", 1e-6),
-    "active_parameters": ("active parameters (millions)", 1e-6),
-    "memory_bytes": ("memory (MiB)", 2.0**-20),
-}
-"""Cost name to the axis label and what the cost is multiplied by."""
+from automoe.search.log import LogEntry
 
 _VALIDATION = "validation/"
 _MARKERS = "o^svD"
@@ -65,7 +57,7 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: st
 
 
 def candidates(
-    records: Iterable[Entry],
+    records: Iterable[LogEntry],
     cost_name: str,
     path: str | Path,
     front: Sequence[Candidate],
@@ -75,13 +67,13 @@ def candidates(
 ) -> Figure:
     """Draw every scored candidate of a search, score against cost; write the picture to `path`.
 
-    A colour and marker for each strategy, candidates that break a constraint in grey; the front as a
-    step line: the best score to be had at each cost. Candidates without a score or without this cost
-    have no place in the picture and are left out.
+    A colour and marker for each system searched for, candidates that break a constraint in grey; the
+    front as a step line: the best score to be had at each cost. Candidates without a score or without
+    this cost have no place in the picture and are left out.
 
     Args:
         records: `CandidateLog.entries`.
-        cost_name: a key of `COST_AXES`.
+        cost_name: of the table `automoe.cost.costs.COSTS`.
         front: as `automoe.search.candidate.front` gives it, each with score and cost.
         chosen: marked by a star. `baselines`: by name, marked black.
         score_label: what the score is; lower is better.
@@ -90,7 +82,7 @@ def candidates(
         KeyError: an unknown cost.
         OSError: the folder is missing, or the disk is full.
     """
-    label, unit = COST_AXES[cost_name]
+    label, unit = COSTS[cost_name].label, COSTS[cost_name].scale
     shown = [e for e in records if _has_place(e.candidate, cost_name)]
 
     def points(of: Iterable[Candidate]) -> tuple[list[float], list[float]]:
@@ -105,11 +97,11 @@ def candidates(
             axes.scatter(
                 *points(infeasible), s=14, color=FAINT, label="breaks a constraint", gid="infeasible"
             )
-        for index, strategy in enumerate(dict.fromkeys(e.strategy for e in shown if e.feasible)):
-            of_strategy = [e.candidate for e in shown if e.feasible and e.strategy == strategy]
+        for index, system in enumerate(dict.fromkeys(e.search.system for e in shown if e.feasible)):
+            of_system = [e.candidate for e in shown if e.feasible and e.search.system == system]
             axes.scatter(
-                *points(of_strategy), s=20, alpha=0.6, linewidths=0, color=SERIES[index % len(SERIES)],
-                marker=_MARKERS[index % len(_MARKERS)], label=strategy, gid=f"strategy:{strategy}",
+                *points(of_system), s=20, alpha=0.6, linewidths=0, color=SERIES[index % len(SERIES)],
+                marker=_MARKERS[index % len(_MARKERS)], label=system, gid=f"system:{system}",
             )  # fmt: skip
         axes.plot(
             *points(front),

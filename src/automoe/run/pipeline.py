@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Literal
 
 from automoe.progress import Reporter
-from automoe.run.budget import budget
+from automoe.run.budget import find_budget
 from automoe.run.context import Run
 from automoe.run.device_profile import latency_file
 from automoe.run.evaluate import evaluate, measure_systems
-from automoe.run.folder import RunFolder
+from automoe.run.folder import RunFolder, Stage
 from automoe.run.prepare import prepare
 from automoe.run.recipe import LoadedRecipe
 from automoe.run.report import report_run
-from automoe.run.search import search
+from automoe.run.search import search_architectures
 from automoe.run.supernet import train_supernet
 from automoe.run.train import inherit, train_system
 
@@ -57,15 +57,17 @@ def run_recipe(
     if until == "prepare":
         return None
     prices_file = latency_file(run)
-    budgeted = budget(run, prices_file)
+    budget = find_budget(run, prices_file)
     supernet_stage, supernet = train_supernet(run, prepared)
     if until == "supernet":
         return None
-    search_stage, designs = search(run, prepared, supernet_stage, supernet, prices_file, budgeted)
+    search_stage, designs = search_architectures(run, prepared, supernet_stage, supernet, budget)
     if until == "search":
         return None
     designs |= {"dense": space.largest_dense(), "switch": space.switch()}
-    trained = {system: train_system(run, prepared, system, designs[system]) for system in recipe.systems}
+    trained: dict[str, Stage] = {
+        system: train_system(run, prepared, system, designs[system]) for system in recipe.systems
+    }
     if recipe.fine_tuning:
         winner = designs["automoe"]
         trained |= inherit(run, prepared, supernet_stage, supernet, winner, recipe.fine_tuning)

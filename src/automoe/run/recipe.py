@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from automoe.cost.costs import Bound, check_bounds
 from automoe.cost.latency_settings import LatencySettings
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.corpus import CorpusLimits, CorpusSource
@@ -21,7 +22,6 @@ from automoe.design.architecture import AtLeastOne
 from automoe.design.space import SearchSpace, load_space
 from automoe.errors import InputError, validate_plain
 from automoe.inference.beam_settings import BeamSettings
-from automoe.search.constraint import parse_constraints
 from automoe.search.evolution import EvolutionSettings
 from automoe.storage import parse_yaml, read_mapping
 from automoe.training.settings import TrainingSettings
@@ -29,18 +29,15 @@ from automoe.training.settings import TrainingSettings
 System = Literal["automoe", "dense", "hat", "switch", "random"]
 
 
-def _bound(bound: Any) -> Any:
-    if isinstance(bound, str):
-        good = re.fullmatch(r"\d+(\.\d+)?%", bound) is not None
-    else:
-        good = isinstance(bound, int | float) and not isinstance(bound, bool) and bound > 0
-    if not good:
+def _number_or_share(bound: Any) -> Any:
+    is_share = isinstance(bound, str) and re.fullmatch(r"\d+(\.\d+)?%", bound)
+    if not is_share and (isinstance(bound, bool) or not isinstance(bound, int | float)):
         raise ValueError("expected a positive number, or a share such as 60%")
     return bound
 
 
-def _known_costs(bounds: dict[str, float | str]) -> dict[str, float | str]:
-    parse_constraints({cost: 1.0 if isinstance(bound, str) else bound for cost, bound in bounds.items()})
+def _known_costs(bounds: dict[str, Bound]) -> dict[str, Bound]:
+    check_bounds(bounds)
     return bounds
 
 
@@ -50,7 +47,7 @@ def _once_each(systems: tuple[System, ...]) -> tuple[System, ...]:
     return systems
 
 
-Bound = Annotated[float | str, BeforeValidator(_bound)]
+RecipeBound = Annotated[float | str, BeforeValidator(_number_or_share)]
 
 
 class _Section(BaseModel):
@@ -97,7 +94,7 @@ class Search(_Section):
     rank_by: Literal["loss", "bleu"] = "loss"
     sentences: AtLeastOne = 500
     algorithm: EvolutionSettings = EvolutionSettings()
-    constraints: Annotated[dict[str, Bound], AfterValidator(_known_costs)] = {}
+    constraints: Annotated[dict[str, RecipeBound], AfterValidator(_known_costs)] = {}
     seed: int = 1
 
 
@@ -132,6 +129,7 @@ class Recipe(_Section):
             target_length=latency.target_length,
             vocabulary_size=self.data.vocabulary.size,
             norm=self.model.norm,
+            batch=latency.batch,
         )
 
     def plain(self, *sections: str) -> dict[str, Any]:

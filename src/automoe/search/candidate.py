@@ -23,14 +23,31 @@ class Candidate:
     score: float | None = None
 
 
-def front(candidates: Iterable[Candidate], cost: str) -> tuple[Candidate, ...]:
-    """The Pareto front of (score, cost), in order of rising cost.
+def score_of(candidate: Candidate) -> float:
+    """Its score, to rank by.
+
+    Raises:
+        ValueError: it was never scored.
+    """
+    if candidate.score is None:
+        raise ValueError(f"{candidate.architecture} was not scored")
+    return candidate.score
+
+
+def front(
+    candidates: Iterable[Candidate], cost: str, *, larger_is_better: bool = False
+) -> tuple[Candidate, ...]:
+    """The Pareto front of (score, cost), from the best cost to the worst.
 
     A candidate is on the front when no other is at least as good in both and better in one; of
     equals all are. Candidates without a score or without the cost are left out.
+
+    Args:
+        larger_is_better: of the cost, as of a throughput.
     """
+    sign = -1 if larger_is_better else 1
     points = sorted(
-        ((c.costs[cost], c.score, c) for c in candidates if c.score is not None and cost in c.costs),
+        ((sign * c.costs[cost], c.score, c) for c in candidates if c.score is not None and cost in c.costs),
         key=lambda point: point[:2],
     )
     kept: list[tuple[float, float, Candidate]] = []

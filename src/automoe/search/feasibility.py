@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate
 from automoe.search.constraint import Constraint
-from automoe.search.evaluation import Cost, Pricing
-from automoe.search.log import CandidateLog, Entry
+from automoe.search.evaluator import Price, Pricing
+from automoe.search.log import CandidateLog, LogEntry, SearchName
+from automoe.search.strategy import Space
 
 SAMPLES = 500
 """Random members whose counted costs are looked at when the smallest member is infeasible."""
@@ -20,28 +20,26 @@ MEASUREMENTS = 20
 """Members that are measured, at most."""
 
 
-class Sampled(Protocol):
-    """The part of a search space that the check needs."""
-
-    def sample(self, rng: random.Random) -> Architecture: ...
-    def smallest(self) -> Architecture: ...
-
-
 def check_feasible(
-    space: Sampled,
+    space: Space,
     constraints: Sequence[Constraint],
-    costs: Mapping[str, Cost],
+    costs: Mapping[str, Price],
     rng: random.Random,
     log: CandidateLog,
+    space_name: str = "whole",
 ) -> Architecture:
     """A member of `space` that satisfies all `constraints`: the smallest member, or a random one.
 
-    Costs are logged under the strategy "feasibility", without a score.
+    Costs are logged under the system "feasibility", without a score.
+
+    Args:
+        space_name: the space's in the log.
 
     Raises:
         InputError: none was found; lists each constraint's bound, what the closest member needs and
-            the lowest value seen.
+            the best value seen.
     """
+    search = SearchName("feasibility", "feasibility", space_name)
     pricing = Pricing(costs, constraints, log)
     tried: dict[Architecture, dict[str, float]] = {}
     measurements = 0
@@ -55,12 +53,11 @@ def check_feasible(
             found |= pricing.measured(architecture)
             measurements += architecture not in pricing.refusals
         feasible = pricing.keeps(found)
-        entry = Entry("feasibility", 0, len(tried), Candidate(architecture, found), feasible)
-        log.append(entry)
+        pricing.record(LogEntry(search, 0, len(tried), Candidate(architecture, found), feasible))
         if feasible:
             return architecture
         tried[architecture] = found
-    problems = [*_nearest(constraints, list(tried.values())), _MEND]
+    problems = [*_nearest(constraints, list(tried.values())), _mend(constraints)]
     if pricing.refusals:
         first = next(iter(pricing.refusals.values()))
         problems.insert(0, f"{len(pricing.refusals):,} could not be priced; the first: {first}")
@@ -69,25 +66,27 @@ def check_feasible(
     )
 
 
-_MEND = "raise the bounds to at least what the closest needs, or let the space have smaller members"
+def _mend(constraints: Sequence[Constraint]) -> str:
+    move = "raise the bounds to at least what the closest needs"
+    if any(c.at_least for c in constraints):
+        move += ", and lower those on what it reaches (>=)"
+    return f"{move}, or let the space have smaller members"
 
 
 def _nearest(constraints: Sequence[Constraint], tried: Sequence[Mapping[str, float]]) -> list[str]:
-    """One line a constraint; the closest member is the one whose worst cost/bound is the lowest."""
+    """One line a constraint; the closest member is the one whose worst `Constraint.ratio` is the lowest."""
     complete = [costs for costs in tried if all(c.cost in costs for c in constraints)]
-    closest = min(
-        complete, key=lambda costs: max(costs[c.cost] / c.maximum for c in constraints), default=None
-    )
+    closest = min(complete, key=lambda costs: max(c.ratio(costs) for c in constraints), default=None)
     lines = []
     for c in constraints:
         known = [costs[c.cost] for costs in tried if c.cost in costs]
         if not known:
             lines.append(f"{c}: this cost could not be computed for any of them")
-        elif closest is None:
-            lines.append(f"{c}: lowest found {min(known):,.6g}")
+            continue
+        best = f"highest found {max(known):,.6g}" if c.at_least else f"lowest found {min(known):,.6g}"
+        if closest is None:
+            lines.append(f"{c}: {best}")
         else:
-            lines.append(
-                f"{c}: {'kept' if c.holds(closest) else 'broken'} by the closest, which needs "
-                f"{closest[c.cost]:,.6g}; lowest found {min(known):,.6g}"
-            )
+            kept, needs = "kept" if c.holds(closest) else "broken", "reaches" if c.at_least else "needs"
+            lines.append(f"{c}: {kept} by the closest, which {needs} {closest[c.cost]:,.6g}; {best}")
     return lines

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
-from automoe.search.candidate import Candidate
+from automoe.search.candidate import Candidate, score_of
 
 MOST_TRIES = 20
 """Candidates that are measured, at most."""
@@ -19,7 +19,7 @@ MOST_TRIES = 20
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One architecture's latency as it was measured, and the most it may be.
+    """One architecture as it was measured: its latency, the most that may be, and what else it breaks.
 
     Attributes:
         latency_ms: measured with the runs of a figure to report.
@@ -27,24 +27,26 @@ class Measured:
             when the budget is of another device: then the figure is only for the record.
         reference_ms: of the largest dense architecture, measured side by side; None for a budget in ms.
         noise: why the figure should not be believed; None when it may be.
+        broken: bounds on other measured costs that were measured too and are broken, in words.
     """
 
     latency_ms: float
     maximum_ms: float | None
     reference_ms: float | None = None
     noise: str | None = None
+    broken: tuple[str, ...] = ()
 
     @property
     def holds(self) -> bool:
-        """Whether the measured latency keeps the budget, as far as it can be judged."""
-        return self.maximum_ms is None or self.latency_ms <= self.maximum_ms
+        """Whether what was measured keeps the budget, as far as it can be judged."""
+        return not self.broken and (self.maximum_ms is None or self.latency_ms <= self.maximum_ms)
 
     def __str__(self) -> str:
         budget = "on another device" if self.maximum_ms is None else f"allowed {self.maximum_ms:,.4g} ms"
-        return f"measured {self.latency_ms:,.4g} ms, {budget}"
+        return ", ".join([f"measured {self.latency_ms:,.4g} ms", budget, *self.broken])
 
 
-Measure = Callable[[Architecture], Measured]
+MeasureCandidate = Callable[[Architecture], Measured]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Winner:
     rejected: tuple[Trial, ...]
 
 
-def measured_winner(candidates: Sequence[Candidate], measure: Measure) -> Winner:
+def measured_winner(candidates: Sequence[Candidate], measure: MeasureCandidate) -> Winner:
     """Measure candidates in order of score (of equals the first given) until one keeps its budget.
 
     Args:
@@ -77,22 +79,19 @@ def measured_winner(candidates: Sequence[Candidate], measure: Measure) -> Winner
         InputError: none of the candidates that were measured keeps it; lists each one's figures.
     """
     rejected: list[Trial] = []
-    for candidate in sorted(candidates, key=_score)[:MOST_TRIES]:
+    for candidate in sorted(candidates, key=score_of)[:MOST_TRIES]:
         trial = Trial(candidate, measure(candidate.architecture))
         if trial.measured.holds:
             return Winner(trial, tuple(rejected))
         rejected.append(trial)
+    mend = "make the device profile again on a quiet machine, or raise search.constraints.latency_ms"
+    if any(trial.measured.broken for trial in rejected):
+        mend += ", or relax the other bounds that were broken"
     raise InputError(
         f"none of the {len(rejected)} best candidates keeps the latency budget when it is measured",
         [
             *(f"{trial.candidate.architecture}: {trial}" for trial in rejected),
             *dict.fromkeys(trial.measured.noise for trial in rejected if trial.measured.noise),
-            "make the device profile again on a quiet machine, or raise search.constraints.latency_ms",
+            mend,
         ],
     )
-
-
-def _score(candidate: Candidate) -> float:
-    if candidate.score is None:
-        raise ValueError(f"{candidate.architecture} was not scored")
-    return candidate.score

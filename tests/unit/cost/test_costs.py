@@ -5,7 +5,15 @@ import math
 
 import pytest
 
-from automoe.cost.costs import COSTS, Conditions, check_bounds, constraint, prices, share_of
+from automoe.cost.costs import (
+    COSTS,
+    Conditions,
+    check_bounds,
+    constraints_of,
+    measured_names,
+    prices,
+    share_of,
+)
 from automoe.cost.counting import count
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import dense
@@ -41,12 +49,14 @@ def test_without_a_source_a_latency_is_refused():
 
 
 def test_a_bound_is_from_above_or_from_below_as_the_cost_says():
-    assert constraint("flops", 10).holds({"flops": 10})
-    assert not constraint("flops", 10).holds({"flops": 11})
-    assert constraint("throughput_sentences_s", 100).holds({"throughput_sentences_s": 100})
-    assert not constraint("throughput_sentences_s", 100).holds({"throughput_sentences_s": 99})
+    flops, throughput = constraints_of({"flops": 10, "throughput_sentences_s": 100})
+    assert flops.holds({"flops": 10})
+    assert not flops.holds({"flops": 11})
+    assert throughput.holds({"throughput_sentences_s": 100})
+    assert not throughput.holds({"throughput_sentences_s": 99})
     assert share_of("75%") == 0.75
     assert share_of(75.0) is None
+    assert measured_names(COSTS) == ("latency_ms", "throughput_sentences_s")
 
 
 def test_every_problem_of_the_bounds_is_listed():

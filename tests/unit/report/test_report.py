@@ -14,7 +14,7 @@ from automoe.errors import InputError
 from automoe.report import architecture_drawing, pictures, tables
 from automoe.report.tables import Result
 from automoe.search.candidate import Candidate, front
-from automoe.search.log import Entry
+from automoe.search.log import LogEntry, SearchName
 
 ARCHITECTURE = Architecture(
     encoder_width=64,
@@ -198,19 +198,22 @@ class TestCandidates:
         made = [
             self.candidate(latency, score) for latency, score in ((10, 5.0), (20, 4.0), (30, 4.5), (40, 3.0))
         ]
-        entries = [Entry("automoe", 0, i, c, feasible=True) for i, c in enumerate(made[:3])]
-        entries += [Entry("random", 0, 0, made[3], feasible=True)]
-        entries += [Entry("random", 0, 1, self.candidate(90, 2.0), feasible=False)]
-        entries += [Entry("feasibility", 0, 0, self.candidate(15, None), feasible=True)]
-        entries += [Entry("automoe", 0, 3, Candidate(dense(8, 8, 8, 1, 1), {}, 1.0), feasible=True)]
+        automoe = SearchName("automoe", "evolution", "whole")
+        other = SearchName("random", "random", "whole")
+        check = SearchName("feasibility", "feasibility", "whole")
+        entries = [LogEntry(automoe, 0, i, c, feasible=True) for i, c in enumerate(made[:3])]
+        entries += [LogEntry(other, 0, 0, made[3], feasible=True)]
+        entries += [LogEntry(other, 0, 1, self.candidate(90, 2.0), feasible=False)]
+        entries += [LogEntry(check, 0, 0, self.candidate(15, None), feasible=True)]
+        entries += [LogEntry(automoe, 0, 3, Candidate(dense(8, 8, 8, 1, 1), {}, 1.0), feasible=True)]
 
         figure = pictures.candidates(
             entries, "memory_bytes", tmp_path / "c.png",
             front=front(made, "memory_bytes"), chosen=made[1], baselines={"dense": self.candidate(70, 3.5)},
         )  # fmt: skip
-        strategies = {name: a.get_offsets().tolist() for name, a in artists(figure, "strategy:").items()}
+        systems = {name: a.get_offsets().tolist() for name, a in artists(figure, "system:").items()}
         # MiB on the axis; no point for what has no score or no such cost.
-        assert strategies == {"automoe": [[10, 5.0], [20, 4.0], [30, 4.5]], "random": [[40, 3.0]]}
+        assert systems == {"automoe": [[10, 5.0], [20, 4.0], [30, 4.5]], "random": [[40, 3.0]]}
         assert artists(figure, "infeasible")[""].get_offsets().tolist() == [[90, 2.0]]
         line = artists(figure, "front")[""]
         assert (list(line.get_xdata()), list(line.get_ydata())) == ([10, 20, 40], [5.0, 4.0, 3.0])
@@ -222,16 +225,24 @@ class TestCandidates:
 
     def test_a_search_without_any_scored_candidate(self, tmp_path: Path) -> None:
         figure = pictures.candidates([], "latency_ms", tmp_path / "c.png", front=())
-        assert not artists(figure, "strategy:")
+        assert not artists(figure, "system:")
         assert (tmp_path / "c.png").stat().st_size > 1000
 
 
 # fmt: off
 RESULTS = [
-    Result("dense", 12.0, 40.0, 12.5, 118.0, 120.0, 1.2e9, 1.2e9, 3e6, 3e6, 0.0, 200 * 2**20, 6.5),
     Result(
-        "auto|moe", bleu=13.456, predicted_latency_ms=49.04, latency_ms=50.0, flops=0.8e9,
-        flops_as_routed=0.7654e9, parameters=5e6, sparsity=0.6,
+        "dense", 12.0, 40.0, 12.5, 118.0,
+        {
+            "latency_ms": 120.0, "flops": 1.2e9, "parameters": 3e6, "active_parameters": 3e6,
+            "memory_bytes": 200 * 2**20,
+        },
+        1.2e9, 0.0, 6.5,
+    ),
+    Result(
+        "auto|moe", bleu=13.456, predicted_latency_ms=49.04,
+        costs={"latency_ms": 50.0, "flops": 0.8e9, "parameters": 5e6},
+        flops_as_routed=0.7654e9, sparsity=0.6,
     ),
 ]
 # fmt: on
@@ -269,6 +280,12 @@ class TestTables:
     def test_a_reference_without_latency_gives_no_speed_up(self) -> None:
         text = tables.to_csv([Result("dense"), RESULTS[1]], "dense")
         assert pandas.read_csv(io.StringIO(text))["speed_up"].isna().all()
+
+    def test_a_cost_has_a_column_where_a_row_has_it(self) -> None:
+        with_throughput = Result("dense", costs={"latency_ms": 50.0, "throughput_sentences_s": 20.0})
+        text = tables.to_markdown([with_throughput], "dense")
+        assert "| latency (ms) | speed-up | sentences/s | training (min) |" in text
+        assert "| 50.0 | 1.00× | 20.0 | – |" in text
 
     def test_every_problem_of_the_rows_is_listed(self) -> None:
         with pytest.raises(InputError) as caught:

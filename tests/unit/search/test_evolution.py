@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate, front
 from automoe.search.constraint import Constraint
-from automoe.search.evolution import EvolutionSettings, evolve, random_search
+from automoe.search.driver import run_search
+from automoe.search.evaluator import Price
+from automoe.search.evolution import EvolutionSettings, evolution
 from automoe.search.feasibility import MEASUREMENTS, check_feasible
-from automoe.search.log import CandidateLog
+from automoe.search.log import CandidateLog, SearchName
+from automoe.search.random_search import random_search
 from helpers import toy_space
 from helpers.toy_space import Counted, ToySpace
 
@@ -20,17 +23,30 @@ BOUNDS = (Constraint("flops", 1000), Constraint("latency_ms", 12))
 COSTS = {"flops": toy_space.flops, "latency_ms": toy_space.latency_ms}
 
 
+AUTOMOE = SearchName("automoe", "evolution", "whole")
+RANDOM = SearchName("random", "random", "whole")
+
+
+def prices(costs):
+    return {name: Price(cost, measured=name == "latency_ms") for name, cost in costs.items()}
+
+
 def search(path, seed=0, **changes):
     arguments = {
+        "name": AUTOMOE,
         "space": ToySpace(),
-        "settings": SMALL,
+        "strategy": evolution(SMALL),
         "constraints": BOUNDS,
         "costs": COSTS,
         "score": toy_space.score,
         "rng": random.Random(seed),
         "log": CandidateLog(path),
     } | changes
-    return evolve(**arguments)
+    return run_search(**arguments | {"costs": prices(arguments["costs"])})
+
+
+def search_at_random(path, budget, seed=0, **changes):
+    return search(path, seed, **{"name": RANDOM, "strategy": random_search(budget)} | changes)
 
 
 @pytest.fixture
@@ -47,10 +63,14 @@ def test_the_defaults_are_the_papers():
 
 def test_every_setting_out_of_range_is_listed():
     with pytest.raises(InputError) as caught:
-        EvolutionSettings(iterations=-1, population=5, parents=6, mutation_probability=1.5, crossovers=-2)
+        EvolutionSettings(iterations=-1, population=5, parents=0, mutation_probability=1.5, crossovers=-2)
     assert [problem.split(":")[0] for problem in caught.value.problems] == [
-        "iterations", "crossovers", "mutation_probability", "parents",
+        "iterations", "parents", "mutation_probability", "crossovers",
     ]  # fmt: skip
+    with pytest.raises(InputError, match="parents: 6, but the population has only 5"):
+        EvolutionSettings(population=5, parents=6)
+    with pytest.raises(InputError, match="budget: expected at least 1, got 0"):
+        random_search(0)
 
 
 def test_all_scored_candidates_are_feasible_distinct_and_within_the_budget(path):
@@ -80,7 +100,7 @@ def test_nothing_is_evaluated_twice_and_only_what_counting_allows_is_measured(pa
 def test_every_evaluated_candidate_is_logged_the_infeasible_ones_without_a_score(path):
     latency = Counted(toy_space.latency_ms)
     result = search(path, costs=COSTS | {"latency_ms": latency})
-    entries = [entry for entry in CandidateLog(path).entries if entry.strategy == "evolution"]
+    entries = [entry for entry in CandidateLog(path).entries if entry.search == AUTOMOE]
     assert [entry.index for entry in entries] == list(range(len(entries)))
     assert {entry.iteration for entry in entries} == set(range(SMALL.iterations + 1))
     assert tuple(entry.candidate for entry in entries if entry.feasible) == result.candidates
@@ -173,10 +193,10 @@ def test_random_search_scores_as_many_and_shares_what_evolution_found(path):
     score = Counted(toy_space.score)
     log = CandidateLog(path)
     search(path, space=small, score=score, constraints=(), log=log)
-    result = random_search(small, 10, (), COSTS, score, random.Random(3), log)
+    result = search_at_random(path, 10, seed=3, space=small, constraints=(), score=score, log=log)
     assert len({candidate.architecture for candidate in result.candidates}) == 10
     assert len(score.calls) == len(set(score.calls))
-    rows = [entry for entry in CandidateLog(path).entries if entry.strategy == "random"]
+    rows = [entry for entry in CandidateLog(path).entries if entry.search == RANDOM]
     assert tuple(entry.candidate for entry in rows) == result.candidates
 
 
@@ -187,7 +207,7 @@ def test_a_small_space_is_searched_to_its_end_and_no_further(path):
     bounds = (Constraint("flops", 300),)
     for result in (
         search(path, space=small, constraints=bounds),
-        random_search(small, 50, bounds, COSTS, toy_space.score, random.Random(0), CandidateLog(path)),
+        search_at_random(path, 50, space=small, constraints=bounds),
     ):
         assert {candidate.architecture for candidate in result.candidates} == expected
         assert result.best.architecture == min(expected, key=toy_space.score)
@@ -215,9 +235,7 @@ def test_progress_reports_each_scored_candidate_and_the_best_so_far(path):
     reports = []
     result = search(path, progress=lambda *report: reports.append(report))
     scores = [candidate.score for candidate in result.candidates]
-    assert reports == [
-        (count, SMALL.budget, min(scores[:count])) for count in range(1, len(result.candidates) + 1)
-    ]
+    assert reports == [(count, min(scores[:count])) for count in range(1, len(result.candidates) + 1)]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -262,7 +280,11 @@ def test_a_member_is_found_when_the_smallest_is_not_the_cheapest(path):
 
     bounds = (Constraint("latency_ms", 5),)
     found = check_feasible(
-        ToySpace(), bounds, COSTS | {"latency_ms": odd_latency}, random.Random(0), CandidateLog(path)
+        ToySpace(),
+        bounds,
+        prices(COSTS | {"latency_ms": odd_latency}),
+        random.Random(0),
+        CandidateLog(path),
     )
     assert found.encoder_width > 8
 
@@ -305,8 +327,7 @@ def test_what_cannot_be_priced_is_not_feasible_and_is_counted(path, strategy):
     if strategy == "evolution":
         result = search(path, costs=costs, score=score)
     else:
-        common = (BOUNDS, costs, score, random.Random(0), CandidateLog(path))
-        result = random_search(ToySpace(), 30, *common)
+        result = search_at_random(path, 30, costs=costs, score=score)
     assert all(candidate.architecture.encoder_width <= 16 for candidate in result.candidates)
     assert all(architecture.encoder_width <= 16 for architecture in score.calls)
     refused = [a for a in latency.calls if a.encoder_width > 16]
@@ -344,8 +365,8 @@ def test_a_member_that_can_be_priced_is_found_behind_many_that_cannot(path):
             raise InputError("no price")
         return 1.0
 
-    costs = COSTS | {"latency_ms": only_one_width}
+    costs = prices(COSTS | {"latency_ms": only_one_width})
     found = check_feasible(ToySpace(), bounds, costs, random.Random(0), CandidateLog(path))
     assert (found.encoder_width, found.decoder_width) == (32, 32)
-    tried = [entry for entry in CandidateLog(path).entries if entry.strategy == "feasibility"]
+    tried = [entry for entry in CandidateLog(path).entries if entry.search.system == "feasibility"]
     assert len(tried) > MEASUREMENTS

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate
-from automoe.search.constraint import COSTS
-from automoe.search.log import CandidateLog, Entry
+from automoe.search.log import CandidateLog, LogEntry, SearchName
 from helpers import toy_space
 
+COSTS = ("latency_ms", "flops", "parameters", "throughput_sentences_s")
 MEMBERS = list(toy_space.ToySpace().members())
 
 
@@ -21,8 +21,9 @@ def path(tmp_path):
     return tmp_path / "candidates.jsonl"
 
 
-def entry(number, costs, score, feasible=True, strategy="evolution"):
-    return Entry(strategy, number // 2, number, Candidate(MEMBERS[number], costs, score), feasible)
+def entry(number, costs, score, feasible=True, system="automoe"):
+    search = SearchName(system, "evolution", "whole")
+    return LogEntry(search, number // 2, number, Candidate(MEMBERS[number], costs, score), feasible)
 
 
 def three_lines(path):
@@ -36,14 +37,16 @@ def three_lines(path):
 def test_pandas_reads_a_row_a_candidate_and_a_column_a_cost(path):
     three_lines(path)
     table = pandas.read_json(path, lines=True)
+    assert list(table["system"]) == ["automoe"] * 3
     assert list(table["strategy"]) == ["evolution"] * 3
+    assert list(table["space"]) == ["whole"] * 3
     assert list(table["iteration"]) == [0, 0, 1]
     assert list(table["index"]) == [0, 1, 2]
     assert list(table["flops"]) == [100, 900, 50]
     assert list(table["feasible"]) == [True, False, True]
     assert table["score"].isna().tolist() == [False, True, False]
     assert table["latency_ms"].isna().tolist() == [False, True, False]
-    assert set(COSTS) <= set(table.columns)
+    assert {"flops", "latency_ms"} <= set(table.columns)
     assert table["description"][1] == str(MEMBERS[1])
     assert table["architecture"][1] == MEMBERS[1].to_dict()
 
@@ -56,7 +59,9 @@ def test_pandas_reads_a_row_a_candidate_and_a_column_a_cost(path):
 )
 def test_what_is_read_back_is_what_was_written_to_the_last_bit(tmp_path_factory, costs, score, member):
     path = tmp_path_factory.mktemp("log") / "candidates.jsonl"
-    written = Entry("random", 3, 7, Candidate(member, costs, score), score is not None)
+    written = LogEntry(
+        SearchName("hat", "random", "dense"), 3, 7, Candidate(member, costs, score), score is not None
+    )
     CandidateLog(path).append(written)
     log = CandidateLog(path)
     assert log.entries == (written,)
@@ -69,8 +74,8 @@ def test_nothing_is_known_of_what_was_never_evaluated(path):
 
 def test_costs_and_score_may_come_in_different_lines(path):
     log = three_lines(path)
-    log.append(entry(1, {"latency_ms": 3.5}, None, feasible=False, strategy="feasibility"))
-    log.append(entry(1, {"flops": 900.0}, 4.5, strategy="random"))
+    log.append(entry(1, {"latency_ms": 3.5}, None, feasible=False, system="feasibility"))
+    log.append(entry(1, {"flops": 900.0}, 4.5, system="random"))
     for read in (log, CandidateLog(path)):
         assert read.known(MEMBERS[1]) == Candidate(MEMBERS[1], {"flops": 900.0, "latency_ms": 3.5}, 4.5)
         assert len(read.entries) == 5
@@ -106,9 +111,10 @@ def test_an_empty_file_and_a_missing_file_are_empty_logs(path):
     ("damage", "told"),
     [
         (lambda line: line[:40], "line 2"),
-        (lambda line: line.replace('"flops":900.0', '"flops":"many"'), "line 2: flops"),
-        (lambda line: line.replace('"qkv_dim":8', '"qkv_dim":0'), "line 2: .*qkv_dim"),
-        (lambda line: line.replace('"feasible"', '"possible"'), "line 2: feasible"),
+        (lambda line: line.replace('"flops": 900.0', '"flops": "many"'), "line 2: flops"),
+        (lambda line: line.replace('"qkv_dim": 8', '"qkv_dim": 0'), "line 2: .*qkv_dim"),
+        (lambda line: line.replace('"feasible"', '"possible"'), "line 2: .*feasible: missing"),
+        (lambda line: line.replace('"flops": 900.0', '"flops": NaN'), "line 2: flops"),
         (lambda line: json.dumps([line]), "line 2"),
         (lambda line: "", "line 2"),
         (lambda line: line.replace("evolution", "evolut\udcff"), "line 2"),
@@ -147,9 +153,44 @@ def test_a_folder_in_its_place_is_bad_input(tmp_path):
         CandidateLog(tmp_path)
 
 
-def test_numbers_that_json_cannot_hold_and_unknown_costs_are_not_written(path):
+@pytest.mark.parametrize(
+    ("costs", "score", "told"),
+    [
+        ({"flops": float("inf")}, 1.0, "JSON"),
+        ({}, float("nan"), "JSON"),
+        ({"score": 3.0}, 1.0, "column: score"),
+    ],
+)
+def test_numbers_that_json_cannot_hold_and_costs_named_as_a_column_are_not_written(path, costs, score, told):
     log = CandidateLog(path)
-    for costs, score in (({"flops": float("inf")}, 1.0), ({}, float("nan")), ({"price": 3.0}, 1.0)):
-        with pytest.raises(ValueError, match="validation error"):
-            log.append(entry(0, costs, score))
+    with pytest.raises(ValueError, match=told):
+        log.append(entry(0, costs, score))
     assert not path.exists()
+    assert log.entries == ()
+
+
+OLD_LINES = """\
+{"strategy":"feasibility","iteration":0,"index":0,"score":null,"latency_ms":1.5,"flops":2.0,"parameters":3.0,\
+"active_parameters":null,"memory_bytes":null,"feasible":true,"description":"D","architecture":ARCHITECTURE}
+{"strategy":"hat","iteration":4,"index":9,"score":5.5,"latency_ms":null,"flops":2.0,"parameters":null,\
+"active_parameters":null,"memory_bytes":null,"feasible":true,"description":"D","architecture":ARCHITECTURE}
+"""
+
+
+def test_a_file_of_before_systems_strategies_and_spaces_had_columns_is_read_and_continued(path):
+    member = MEMBERS[5]
+    text = OLD_LINES.replace("ARCHITECTURE", json.dumps(member.to_dict()))
+    path.write_text(text)
+    log = CandidateLog(path)
+    check, hat = log.entries
+    assert (check.search.system, check.search.strategy) == ("feasibility", "feasibility")
+    assert check.candidate == Candidate(member, {"latency_ms": 1.5, "flops": 2.0, "parameters": 3.0}, None)
+    assert (hat.search.system, hat.search.strategy, hat.iteration, hat.index) == ("hat", "hat", 4, 9)
+    assert hat.candidate == Candidate(member, {"flops": 2.0}, 5.5)
+    assert log.known(member) == Candidate(member, {**check.candidate.costs}, 5.5)
+    log.append(LogEntry(SearchName("hat", "evolution", "dense"), 4, 9, hat.candidate, feasible=True))
+    assert path.read_text() == text  # known already
+    log.append(entry(6, {"flops": 4.0}, 1.0))
+    table = pandas.read_json(path, lines=True)
+    assert table["system"].isna().tolist() == [True, True, False]
+    assert len(CandidateLog(path).entries) == 3

@@ -73,3 +73,20 @@ def test_a_budget_of_another_device_is_not_judged_here():
     winner = measured_winner([candidate(0), candidate(1)], measure)
     assert winner.trial.candidate == candidate(1)
     assert measure.calls == [MEMBERS[1]]
+
+
+def test_another_measured_bound_that_is_broken_decides_too():
+    slow = "throughput 90 sentences/s, at least 100 asked for"
+
+    def measure(architecture):
+        return Measured(9.0, BOUND_MS, broken=(slow,) if architecture == MEMBERS[1] else ())
+
+    winner = measured_winner([candidate(0), candidate(1)], measure)
+    assert winner.trial.candidate == candidate(0)
+    (rejected,) = winner.rejected
+    assert rejected.candidate == candidate(1)
+    assert str(rejected).endswith(f"measured 9 ms, allowed 10 ms, {slow}")
+    with pytest.raises(InputError, match=slow) as caught:
+        measured_winner([candidate(1)], measure)
+    assert "relax the other bounds" in caught.value.problems[-1]
+    assert not Measured(9.0, maximum_ms=None, broken=(slow,)).holds

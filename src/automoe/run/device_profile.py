@@ -1,0 +1,51 @@
+"""The stage `profile`, and what else decides the latencies that candidates are priced by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from automoe.cost.costs import measured_names
+from automoe.cost.device.probing import make_profile
+from automoe.run.context import Run
+from automoe.run.recipe import Recipe
+from automoe.storage import file_digest
+
+
+def bounds_latency(recipe: Recipe) -> bool:
+    """Whether the search keeps a bound on a cost that is measured, and so prices latencies."""
+    return bool(measured_names(recipe.search.constraints))
+
+
+def latency_file(run: Run) -> Path | None:
+    """The profile or predictor that prices candidates; a profile that the recipe lacks is made.
+
+    None when nothing is priced by a file.
+    """
+    latency = run.recipe.latency
+    if not bounds_latency(run.recipe) or latency.source == "measurement":
+        return None
+    given = latency.predictor if latency.source == "predictor" else latency.profile
+    if given is not None:
+        return Path(given)
+    say, bar = run.reporter.say, run.reporter.bar("profile")
+
+    def work(folder: Path) -> None:
+        make_profile(run.space, run.protocol, folder / "device.json", say, progress=bar)
+
+    return run.folder.stage("profile", [repr(run.space), run.protocol.plain()], work).folder / "device.json"
+
+
+def latency_inputs(run: Run, file: Path | None) -> Any:
+    """What decides the latencies that candidates are priced by, as inputs of a stage.
+
+    Args:
+        file: as `latency_file` gives it.
+    """
+    latency = run.recipe.latency
+    return [
+        run.protocol.plain(),
+        latency.source if bounds_latency(run.recipe) else None,
+        latency.search_runs if latency.source == "measurement" else None,
+        None if file is None else file_digest(file),
+    ]
