@@ -1,5 +1,6 @@
 """The training loop against a plain loop, against itself interrupted, and on bad days."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -32,7 +33,7 @@ SETTINGS = TrainingSettings(
 
 
 def settings(**changes):
-    return TrainingSettings(**(vars(SETTINGS) | changes))
+    return dataclasses.replace(SETTINGS, **changes)
 
 
 def supernet(dropout=0.0):

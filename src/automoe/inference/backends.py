@@ -59,15 +59,15 @@ def check_engine(backend: Backend, precision: Precision) -> None:
     Raises:
         InputError: there is none; says which there are.
     """
-    if precision in ENGINES.get(backend, {}):
-        return
-    offered = "; ".join(f"{name}: {', '.join(precisions)}" for name, precisions in ENGINES.items())
-    if backend not in ENGINES:
-        problem = f"backend: there is no {backend}"
-    else:
-        problem = f"precision: {backend} has no {precision}"
-    summary = f"backend {backend} with precision {precision} does not exist"
-    raise InputError(summary, [f"{problem}; choose of {offered}"])
+    if precision not in ENGINES.get(backend, {}):
+        offered = "; ".join(f"{name}: {', '.join(precisions)}" for name, precisions in ENGINES.items())
+        problem = (
+            f"precision: {backend} has no {precision}" if backend in ENGINES else f"backend: no {backend}"
+        )
+        raise InputError(
+            f"backend {backend} with precision {precision} does not exist",
+            [f"{problem}; choose of {offered}"],
+        )
 
 
 def make_engine(

@@ -30,11 +30,8 @@ System = Literal["automoe", "dense", "hat", "switch", "random"]
 
 
 def _number_or_share(bound: Any) -> Any:
-    if isinstance(bound, str):
-        good = re.fullmatch(r"\d+(\.\d+)?%", bound) is not None
-    else:
-        good = isinstance(bound, int | float) and not isinstance(bound, bool) and bound > 0
-    if not good:
+    is_share = isinstance(bound, str) and re.fullmatch(r"\d+(\.\d+)?%", bound)
+    if not is_share and (isinstance(bound, bool) or not isinstance(bound, int | float)):
         raise ValueError("expected a positive number, or a share such as 60%")
     return bound
 

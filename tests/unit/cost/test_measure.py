@@ -3,12 +3,10 @@
 import statistics
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
-from automoe.cost.machine import ProcessorTimes, stolen_share_between
 from automoe.cost.measure import measure_latency, random_engine, summarise, why_noisy
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.vocabulary import EOS_ID
@@ -131,28 +129,6 @@ def test_a_fifth_falls_away_whatever_the_number_of_runs() -> None:
 @pytest.mark.parametrize(("stolen_share", "noisy"), [(None, False), (0.01, False), (0.3, True)])
 def test_a_busy_machine_is_called_noisy(stolen_share: float | None, noisy: bool) -> None:
     assert summarise([10.0] * 10, [20.0] * 10, stolen_share, 1).noisy is noisy
-
-
-def proc(folder: Path, threads: dict[str, tuple[int, int]], stat: str) -> Path:
-    for thread, (ran, waited) in threads.items():
-        task = folder / "self" / "task" / thread
-        task.mkdir(parents=True)
-        (task / "schedstat").write_text(f"{ran} {waited} 17\n")
-    (folder / "stat").write_text(stat + "\ncpu0 1 1 1\n")
-    return folder
-
-
-def test_stolen_share_counts_waiting_threads_and_the_hypervisor(tmp_path: Path) -> None:
-    before = proc(tmp_path / "before", {"7": (1000, 500)}, "cpu  100 0 50 800 10 0 0 40 0 0")
-    after = proc(tmp_path / "after", {"7": (1600, 600), "8": (200, 100)}, "cpu  160 0 60 820 10 0 0 50 0 0")
-    # Waited 100 + 100 of 600 + 200 run and 200 waited: 0.2; stolen 10 ticks of 100: 0.1.
-    share = stolen_share_between(ProcessorTimes.read(before), ProcessorTimes.read(after))
-    assert share == pytest.approx(0.3)
-
-
-def test_stolen_share_is_unknown_without_the_system_files(tmp_path: Path) -> None:
-    assert ProcessorTimes.read(tmp_path) is None
-    assert stolen_share_between(None, None) is None
 
 
 def test_too_few_runs_and_every_problem_of_a_protocol_are_named() -> None:

@@ -78,7 +78,7 @@ def test_mistakes_in_several_sections_are_all_listed_with_their_section(tmp_path
         "data.train: give exactly one of: path; source_path and target_path; dataset",
         "data.limits.max_characters: expected at least 1, got 0",
         "systems: expected automoe, and each system at most once, got ['dense']",
-        "search.constraints.flops: expected a positive number, or a share such as 60%, got -1",
+        "search.constraints.flops: expected more than 0, got -1.0",
     }
 
 

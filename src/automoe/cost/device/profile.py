@@ -163,7 +163,7 @@ class DeviceProfile(BaseModel):
         return Inventory(self._ms)
 
     def predict(self, architecture: Architecture) -> LatencyParts:
-        """The expected latency of an architecture, by parts; takes about a tenth of a millisecond.
+        """The expected latency of an architecture, by parts.
 
         Raises:
             InputError: naming every part outside what was measured (`Inventory.uses`); another `qkv_dim`.
