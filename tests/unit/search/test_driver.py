@@ -124,19 +124,22 @@ def test_a_bound_from_below_is_kept(tmp_path):
 @pytest.mark.parametrize("feasible_one_in", [1, 3, 200])
 def test_new_candidates_end_when_enough_are_found_or_tries_run_out(feasible_one_in):
     """The oracle counts: every n-th proposal is told to be feasible."""
-    wanted, made = 4, 0
-    proposals = new_candidates(toy_space.ToySpace().smallest, wanted, iteration=7)
-    proposal = next(proposals)
+    wanted = 4
     found = []
-    while True:
-        made += 1
-        assert proposal.iteration == 7
-        told = f"candidate {made}" if made % feasible_one_in == 0 else None
-        found += [told] if told else []
+
+    def strategy(space, feasible, rng):
+        found.extend((yield from new_candidates(space.smallest, wanted, iteration=7)))
+
+    told = []
+    proposals = strategy(ToySpace(), None, None)
+    proposal = next(proposals)
+    while proposal is not None:
+        assert proposal == Proposal(ToySpace().smallest(), 7)
+        told.append(len(told) + 1 if (len(told) + 1) % feasible_one_in == 0 else None)
         try:
-            proposal = proposals.send(told)
-        except StopIteration as end:
-            assert end.value == found
-            break
-    assert made == min(wanted * feasible_one_in, wanted * TRIES_PER_CANDIDATE)
+            proposal = proposals.send(told[-1])
+        except StopIteration:
+            proposal = None
+    assert found == [number for number in told if number is not None]
+    assert len(told) == min(wanted * feasible_one_in, wanted * TRIES_PER_CANDIDATE)
     assert len(found) == min(wanted, wanted * TRIES_PER_CANDIDATE // feasible_one_in)

@@ -63,8 +63,8 @@ def test_the_closest_weighs_bounds_from_both_sides_by_their_ratio(tmp_path):
     prices = {
         "flops": Price(lambda a: costs[a][0]), "throughput_sentences_s": Price(lambda a: costs[a][1]),
     }  # fmt: skip
+    bounds = [Constraint("flops", 100), at_least(100)]
     with pytest.raises(InputError) as caught:
-        bounds = [Constraint("flops", 100), at_least(100)]
         check_feasible(Two(), bounds, prices, random.Random(0), CandidateLog(tmp_path / "c.jsonl"))
     assert caught.value.problems[:2] == (
         "flops <= 100: kept by the closest, which needs 90; lowest found 90",
