@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The variable hides the theme's note about other programs.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Stamps: the environment is installed again only when pyproject.toml is newer than they are.
 INSTALLED := $(VENV)/.installed
@@ -10,7 +12,7 @@ INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_BENCH := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench
+.PHONY: help demo test check format docs bench
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -21,14 +23,19 @@ demo: $(INSTALLED) ## corpus to searched, trained and measured model: recipes/de
 test: $(INSTALLED_DEV) ## run every test
 	$(BIN)/pytest
 
-check: $(INSTALLED_DEV) ## formatting, lint and types, changing nothing
+check: $(INSTALLED_DEV) ## formatting, lint, types, floors and documentation, changing no code
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(MKDOCS) --quiet
 
 format: $(INSTALLED_DEV) ## format the code and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(INSTALLED_DEV) ## build the documentation into site/; open site/index.html
+	$(MKDOCS)
 
 bench: $(INSTALLED_BENCH) ## run every benchmark in benchmarks/, about half an hour
 	@set -e; for benchmark in benchmarks/*.py; do \

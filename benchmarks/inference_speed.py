@@ -29,7 +29,8 @@ from ctranslate2.specs import TransformerSpec
 from automoe.cost.measure import random_engine, random_source
 from automoe.design.architecture import Architecture, dense
 from automoe.design.architecture_file import load_architecture
-from automoe.inference.beam import BeamSettings, search_encoded
+from automoe.inference.beam import search_encoded
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine
 from automoe.model.transformer import Transformer
 
@@ -168,8 +169,8 @@ def dense_spec(architecture: Architecture) -> TransformerSpec:
             linear(target.attention.linear[1], 2 * width, width)
             linear(target.attention.linear[2], width, width)
             norm(target.attention.layer_norm)
-        linear(target.ffn.linear_0, layer.experts[0], width)
-        linear(target.ffn.linear_1, width, layer.experts[0])
+        linear(target.ffn.linear_0, layer.ffn_sizes[0], width)
+        linear(target.ffn.linear_1, width, layer.ffn_sizes[0])
         norm(target.ffn.layer_norm)
     vocabulary = [str(token) for token in range(VOCABULARY)]
     vocabulary[:4] = ["<pad>", "<s>", "</s>", "<unk>"]

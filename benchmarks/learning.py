@@ -19,7 +19,7 @@ from automoe.data.batching import BatchStream, TokenisedCorpus, fixed_batches
 from automoe.data.corpus import load_pairs
 from automoe.data.tokenizer import train_tokenizer
 from automoe.evaluation.scores import evaluate_model
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.model.sharing import Supernet
 from automoe.run.recipe import load_recipe
 from automoe.training.objective import objective, validation_nll

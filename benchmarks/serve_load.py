@@ -40,11 +40,11 @@ TARGET_RATIO = 2.0
 VOCABULARY_SIZE = 3000  # of the random model: the test set has few words
 SERVE = """
 from pathlib import Path
-from automoe.inference.beam import BeamSettings
-from automoe.serving.limits import Limits
+from automoe.inference.beam_settings import BeamSettings
+from automoe.serving.limits import ServingLimits
 from automoe.serving.server import serve
 engine = {backend!r}, {precision!r}, {threads}
-serve(Path({folder!r}), "127.0.0.1", 0, BeamSettings(), *engine, Limits({limits}))
+serve(Path({folder!r}), "127.0.0.1", 0, BeamSettings(), *engine, ServingLimits({limits}))
 """
 
 

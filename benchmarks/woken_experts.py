@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from automoe.data.corpus import load_pairs
-from automoe.inference.engine import make_engine
+from automoe.inference.backends import make_engine
 from automoe.inference.model_folder import load_model
 from automoe.inference.translator import Translator
 from automoe.model.experts import MixtureOfExperts

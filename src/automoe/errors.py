@@ -72,6 +72,8 @@ def checked(summary: str) -> Callable[[type[T]], type[T]]:
 
         @wraps(validate)
         def initialise(self: Any, *args: Any, **values: Any) -> None:
+            if len(args) > len(names):
+                raise TypeError(f"{plain.__name__} has {len(names)} fields, got {len(args)} values")
             try:
                 # By name, so that a problem names its field.
                 validate(self, **dict(zip(names, args, strict=False)), **values)
@@ -98,14 +100,15 @@ def validate_plain(kind: type[T], plain: Any, summary: str) -> T:
     """
     try:
         # By way of JSON, in whose strict mode a list is a tuple and a mapping an object.
-        validated: T = _adapter(kind).validate_json(json.dumps(plain, default=str))
+        hashable: Any = kind
+        validated: T = _adapter(hashable).validate_json(json.dumps(plain, default=str))
         return validated
     except ValidationError as error:
         raise InputError(summary, problems_of(error)) from error
 
 
 @cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 
-import torch.distributed
-
 
 def join_processes() -> None:
     """Under torchrun, connect this process with the others; alone, do nothing."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    import torch.distributed
+
+    if not torch.distributed.is_initialized():
         # The others wait while the first searches; a default timeout of minutes would end them.
         torch.distributed.init_process_group(timeout=timedelta(days=7))
 
@@ -22,5 +24,9 @@ def is_first_process() -> bool:
 
 def wait_for_all() -> None:
     """A barrier under torchrun; alone, nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
+    import torch.distributed
+
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()

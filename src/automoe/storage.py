@@ -105,12 +105,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     mode that the umask gives any new file; after an error nothing is left of it, and an older file stays.
 
     Raises:
-        InputError: the disk is full or refuses.
+        InputError: the folder is missing, or the disk is full or refuses.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.touch()
             mode = temporary.stat().st_mode
@@ -130,7 +129,9 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON, as `whole_file` does."""
+    """Write JSON, as `whole_file` does; the folder is made if it is missing."""
+    with disk_errors(path):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False))
 
 

@@ -43,6 +43,13 @@ def test_a_bad_value_is_named(tmp_path, override, expected):
     assert expected in refused(tmp_path, "run", recipe, override)
 
 
+def test_a_rule_across_fields_names_its_section_beside_the_other_problems(tmp_path):
+    recipe = write_tiny_recipe(tmp_path)
+    message = refused(tmp_path, "run", recipe, "training.warmup_steps=100000", "supernet.steps=0")
+    assert "training.warmup_steps: expected at most steps (40), got 100000" in message
+    assert "supernet.steps: expected at least 1, got 0" in message
+
+
 def test_a_missing_recipe_and_one_that_is_not_yaml(tmp_path):
     assert "nowhere.yaml" in refused(tmp_path, "run", "nowhere.yaml")
     (tmp_path / "broken.yaml").write_text("a: [1\n")

@@ -5,16 +5,15 @@ import random
 
 import pytest
 import torch
-from torch import Tensor
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
-from automoe.inference.beam import BeamSettings, Hypothesis, beam_search
+from automoe.inference.beam import Hypothesis, beam_search
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model.transformer import ModelOptions, Transformer
-
-FORBIDDEN = (PAD_ID, BOS_ID)
+from helpers.slow_search import FORBIDDEN, assert_same, log_probabilities, random_batch, slow_beam_search
 
 
 def random_model(seed: int, vocabulary_size: int, norm: str = "post") -> Transformer:
@@ -42,54 +41,6 @@ def random_model(seed: int, vocabulary_size: int, norm: str = "post") -> Transfo
     model = Transformer(architecture, vocabulary_size, options)
     model.initialise(seed)
     return model.double()
-
-
-def random_batch(seed: int, vocabulary_size: int, lengths: list[int]) -> Tensor:
-    rng = random.Random(seed)
-    rows = [[rng.randrange(3, vocabulary_size) for _ in range(n - 1)] + [EOS_ID] for n in lengths]
-    return torch.tensor([row + [PAD_ID] * (max(lengths) - len(row)) for row in rows])
-
-
-def log_probabilities(model: Transformer, source: list[int], prefix: tuple[int, ...]) -> list[float]:
-    output = model(torch.tensor([source]), torch.tensor([[BOS_ID, *prefix]]))
-    return model.logits(output.hidden_BTD[0, -1]).log_softmax(dim=-1).tolist()
-
-
-@torch.no_grad()
-def slow_beam_search(model: Transformer, source: list[int], settings: BeamSettings) -> list[Hypothesis]:
-    """One sentence, no cache: the whole prefix again for each hypothesis at each step."""
-    model.eval()
-    limit = max(settings.min_length, int(settings.max_length_ratio * len(source) + settings.max_length_extra))
-    live: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
-    finished: list[Hypothesis] = []
-    for length in range(1, limit + 1):
-        extensions = []
-        for log_probability, prefix in live:
-            for token, value in enumerate(log_probabilities(model, source, prefix)):
-                if (
-                    token in FORBIDDEN
-                    or (token == EOS_ID and length < settings.min_length)
-                    or (token != EOS_ID and length == limit)
-                ):
-                    continue
-                extensions.append((log_probability + value, prefix, token))
-        extensions.sort(key=lambda x: -x[0])
-        for log_probability, prefix, token in extensions[: settings.beam_size]:
-            if token == EOS_ID and len(finished) < settings.beam_size:
-                score = log_probability / length**settings.length_penalty
-                finished.append(Hypothesis(prefix, score, log_probability))
-        if len(finished) == settings.beam_size:
-            break
-        live = [(p, (*prefix, token)) for p, prefix, token in extensions if token != EOS_ID]
-        live = live[: settings.beam_size]
-    return sorted(finished, key=lambda h: -h.score)[: settings.n_best]
-
-
-def assert_same(found: list[Hypothesis], expected: list[Hypothesis]) -> None:
-    assert [h.tokens for h in found] == [h.tokens for h in expected]
-    for one, other in zip(found, expected, strict=True):
-        assert one.score == pytest.approx(other.score, abs=1e-4)
-        assert one.log_probability == pytest.approx(other.log_probability, abs=1e-4)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
@@ -187,5 +138,7 @@ def test_the_search_is_deterministic() -> None:
 
 def test_impossible_settings_are_refused_all_at_once() -> None:
     with pytest.raises(InputError) as refused:
-        BeamSettings(beam_size=0, length_penalty=-1, min_length=0)
-    assert len(refused.value.problems) == 4  # n_best 1 is also more than a beam of 0
+        BeamSettings(beam_size=0, length_penalty=-1, min_length=0, n_best=0)
+    assert len(refused.value.problems) == 4
+    with pytest.raises(InputError, match=r"n_best: expected at most beam_size \(2\), got 3"):
+        BeamSettings(beam_size=2, n_best=3)

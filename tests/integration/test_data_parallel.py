@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from automoe.model.sharing import Supernet
 from automoe.training.history import read_history
-from automoe.training.loop import TrainingSettings, TrainResult, train
+from automoe.training.loop import TrainResult, train
+from automoe.training.settings import TrainingSettings
 from helpers.reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
 
 STEPS = 12

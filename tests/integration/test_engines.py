@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
-from automoe.inference.beam import BeamSettings, beam_search
-from automoe.inference.engine import Engine, make_engine
+from automoe.inference.backends import make_engine
+from automoe.inference.beam import beam_search
+from automoe.inference.beam_settings import BeamSettings
+from automoe.inference.engine import Engine
 from automoe.model.transformer import ModelOptions, Transformer
 
 VOCABULARY = 23

@@ -22,8 +22,8 @@ from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
 from automoe.export.huggingface import export_huggingface, exported_name
-from automoe.inference.beam import BeamSettings
-from automoe.inference.engine import make_engine
+from automoe.inference.backends import make_engine
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import save_model
 from automoe.inference.translator import Translator
 from automoe.model.transformer import ModelOptions, Transformer

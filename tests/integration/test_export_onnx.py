@@ -13,7 +13,7 @@ from automoe.cli.main import main
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.export.onnx import export_onnx
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import save_model
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator

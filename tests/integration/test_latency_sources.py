@@ -11,6 +11,7 @@ from automoe.cost.counting import count
 from automoe.cost.device.profile import load_profile
 from automoe.cost.measure import Latency, summarise
 from automoe.cost.predictor import fit_predictor
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.cost.sources import (
     candidate_costs,
     is_of_another_machine,
@@ -48,7 +49,8 @@ def test_a_profile_prices_every_member_of_its_space(loaded, profile, rng):
     for architecture in (loaded.space.largest_dense(), *(loaded.space.sample(rng) for _ in range(20))):
         assert costs["latency_ms"](architecture) == predict(architecture).latency_ms
         counts = count(
-            architecture, source_length=5, target_length=5, vocabulary_size=24, beam_size=2, norm="pre"
+            architecture,
+            MeasuringProtocol(source_length=5, target_length=5, vocabulary_size=24, beam_size=2, norm="pre"),
         )
         assert costs["flops"](architecture) == counts.flops
         assert costs["memory_bytes"](architecture) == counts.memory_bytes
@@ -67,7 +69,7 @@ def test_a_profile_of_another_machine_is_used_with_a_warning_and_of_another_prot
     assert any("a phone's" in line for line in said)
     assert is_of_another_machine(loaded.recipe, profile)
     changed = loaded.recipe.model_copy(
-        update={"latency": loaded.recipe.latency.model_copy(update={"threads": 2, "beam_size": 5})}
+        update={"latency": dataclasses.replace(loaded.recipe.latency, threads=2, beam_size=5)}
     )
     with pytest.raises(InputError, match="threads") as caught:
         latency_source(changed, profile, said.append)
@@ -158,7 +160,7 @@ class Device:
 def test_a_share_is_judged_against_the_largest_dense_of_the_same_rounds(
     loaded, monkeypatch, candidate_ms, kept
 ):
-    latency = loaded.recipe.latency.model_copy(update={"runs": 90})
+    latency = dataclasses.replace(loaded.recipe.latency, runs=90)
     recipe = loaded.recipe.model_copy(update={"latency": latency})
     smallest, largest_dense = loaded.space.smallest(), loaded.space.largest_dense()
     # Within the three rounds the machine becomes half as fast again.

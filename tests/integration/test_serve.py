@@ -18,11 +18,11 @@ from starlette.testclient import TestClient
 from automoe.cli import main as cli
 from automoe.data.vocabulary import EOS_ID
 from automoe.evaluation.routing import route_sentences
-from automoe.inference.beam import BeamSettings
-from automoe.inference.engine import make_engine
+from automoe.inference.backends import make_engine
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.translator import Translator
 from automoe.serving.app import create_app
-from automoe.serving.limits import Limits
+from automoe.serving.limits import ServingLimits
 from helpers.served import GatedEngine, running, serving, tiny_model, wait_until, write_tiny_model
 
 MODEL, TOKENIZER = tiny_model()
@@ -33,7 +33,7 @@ CLOSE = "\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def app(engine=ENGINE, settings=GREEDY, **limits):
-    return create_app(MODEL, engine, TOKENIZER, settings, Limits(**limits))
+    return create_app(MODEL, engine, TOKENIZER, settings, ServingLimits(**limits))
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_explanations_are_the_reference_models_routing(client):
         for stack, layers in (("encoder", expected.encoder), ("decoder", expected.decoder)):
             assert [layer["name"] for layer in sentence[stack]["layers"]] == [x.layer for x in layers]
             assert [layer["experts"] for layer in sentence[stack]["layers"]] == [
-                list(x.experts) for x in layers
+                list(x.ffn_sizes) for x in layers
             ]
             assert [layer["chosen"] for layer in sentence[stack]["layers"]] == [
                 [list(chosen) for chosen in x.chosen] for x in layers

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from automoe.data.vocabulary import PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace
-from automoe.model.experts import reference_mixture
 from automoe.model.sharing import Supernet, leading_block
 from automoe.model.transformer import ModelOptions, Transformer
 from automoe.training.optimizer import BlockAdam
+from helpers.reference_mixture import reference_mixture
 
 VOCABULARY_SIZE = 23
 STACK = {"layer_counts": (2, 3), "self_attention_heads": (2, 4), "ffn_sizes": (0, 5, 8, 12)}

@@ -14,9 +14,10 @@ from automoe.data.vocabulary import PAD_ID
 from automoe.errors import InputError
 from automoe.model.sharing import Supernet
 from automoe.training.history import read_history
-from automoe.training.loop import TrainingDiverged, TrainingSettings, train
+from automoe.training.loop import TrainingDiverged, train
 from automoe.training.objective import validation_loss
 from automoe.training.schedule import learning_rate
+from automoe.training.settings import TrainingSettings
 from helpers.reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
 
 SETTINGS = TrainingSettings(

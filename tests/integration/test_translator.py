@@ -17,7 +17,8 @@ from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
-from automoe.inference.beam import BeamSettings, beam_search
+from automoe.inference.beam import beam_search
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import load_model, save_model
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import WINDOW_LINES, Translator, batches_by_length

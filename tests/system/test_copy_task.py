@@ -6,10 +6,12 @@ import sacrebleu
 import torch
 
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
-from automoe.inference.beam import BeamSettings, beam_search
+from automoe.inference.beam import beam_search
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model.sharing import Supernet
-from automoe.training.loop import TrainingSettings, train
+from automoe.training.loop import train
+from automoe.training.settings import TrainingSettings
 from helpers.reversal import FIRST_DIGIT, VOCABULARY, ReversalStream, batch_of, digits
 
 MODEL = Architecture(

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from automoe.inference.beam import BeamSettings
-from automoe.inference.engine import make_engine
+from automoe.inference.backends import make_engine
+from automoe.inference.beam_settings import BeamSettings
 from automoe.serving.app import create_app
 from helpers.served import ARCHITECTURE, running, tiny_model
 
@@ -111,7 +111,7 @@ def shown(token: str) -> str:
 
 def test_boxes_are_as_high_as_their_experts_are_large_and_coloured_by_expert(page):
     translate(page, TEXT)
-    largest = max(size for layer in ARCHITECTURE.encoder for size in layer.experts)
+    largest = max(size for layer in ARCHITECTURE.encoder for size in layer.ffn_sizes)
     boxes = (
         page.get_by_role("grid")
         .first.locator("td")

@@ -15,6 +15,7 @@ import pytest
 
 from automoe.cost.counting import count
 from automoe.cost.device.profile import load_profile
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.run.recipe import load_recipe
 from automoe.training.history import read_history
@@ -92,7 +93,9 @@ def test_a_run_leaves_table_pictures_model_and_candidates(finished):
     assert card["target_tokens"] > 0  # the training's own facts are kept
     architecture = Architecture.from_dict(routed["architecture"])
     lengths = {"source_length": 5, "target_length": 5, "vocabulary_size": 24, "norm": "pre"}
-    expected = count(architecture, routing_shares=routed["routing_shares"], **lengths).flops
+    expected = count(
+        architecture, MeasuringProtocol(**lengths), routing_shares=routed["routing_shares"]
+    ).flops
     assert table.set_index("system")["flops_as_routed"]["automoe"] == expected
     hat = scored[scored["system"] == "hat"]["architecture"]
     assert all(len(layer["experts"]) == 1 for a in hat for layer in a["encoder"] + a["decoder"])

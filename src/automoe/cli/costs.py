@@ -6,37 +6,32 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from automoe.cli.options import BackendOption, PrecisionOption
+from automoe.cli.options import takes_protocol
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.errors import InputError
+
+if TYPE_CHECKING:
+    from automoe.design.space import SearchSpace
 
 app = typer.Typer()
 
 
 @app.command()
+@takes_protocol("source_length", "target_length", "vocabulary_size", "beam_size", "norm")
 def cost(
     architecture: Annotated[Path, typer.Argument(help="An architecture's YAML, ours or HAT's.")],
-    source_length: int = 30,
-    target_length: int = 30,
-    vocabulary_size: int = 32768,
-    beam_size: int = 5,
+    protocol: MeasuringProtocol,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Count parameters, FLOPs and memory of an architecture."""
     from automoe.cost.counting import count
     from automoe.design.architecture_file import load_architecture
 
-    counts = count(
-        load_architecture(architecture),
-        source_length=source_length,
-        target_length=target_length,
-        vocabulary_size=vocabulary_size,
-        beam_size=beam_size,
-    )
-    values = dataclasses.asdict(counts)
+    values = dataclasses.asdict(count(load_architecture(architecture), protocol))
     if as_json:
         print(json.dumps(values))
     else:
@@ -45,37 +40,28 @@ def cost(
 
 
 @app.command()
+@takes_protocol()
 def latency(
     subject: Annotated[
         Path, typer.Argument(metavar="ARCHITECTURE.yml|MODEL", help="A YAML or a model folder.")
     ],
-    backend: BackendOption = "torch",
-    precision: PrecisionOption = "float32",
-    threads: int = 2,
-    beam: int = 5,
-    source_length: int = 30,
-    target_length: int = 30,
-    vocabulary_size: int = 32768,
-    runs: int = 300,
+    protocol: MeasuringProtocol,
+    runs: Annotated[int, typer.Option(help="Measurements.")] = 300,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure the time of one sentence on this machine, by the papers' protocol."""
-    from automoe.cost.measure import measure_latency
-    from automoe.cost.noise import why_noisy
-    from automoe.design.architecture_file import load_architecture
-    from automoe.inference.model_folder import load_model
+    """Measure the time of one sentence on this machine, by the papers' protocol.
 
-    measured = measure_latency(
-        load_model(subject)[0] if subject.is_dir() else load_architecture(subject),
-        backend=backend,
-        precision=precision,
-        source_length=source_length,
-        target_length=target_length,
-        beam_size=beam,
-        runs=runs,
-        threads=threads,
-        vocabulary_size=vocabulary_size,
-    )
+    A model folder has a vocabulary and norms of its own; an architecture gets random weights.
+    """
+    from automoe.cost.measure import measure_latency, random_engine, why_noisy
+    from automoe.design.architecture_file import load_architecture
+    from automoe.inference.backends import load_engine
+
+    if subject.is_dir():
+        engine, _ = load_engine(subject, protocol.backend, protocol.precision, protocol.threads)
+    else:
+        engine = random_engine(load_architecture(subject), protocol)
+    measured = measure_latency(engine, protocol, runs=runs)
     values = dataclasses.asdict(measured)
     if as_json:
         print(json.dumps(values))
@@ -87,18 +73,12 @@ def latency(
 
 
 @app.command()
+@takes_protocol(backend="onnx")
 def profile(
+    protocol: MeasuringProtocol,
     space: Annotated[
         Path | None, typer.Option(help="The search space's YAML. With --check: by default the profile's own.")
     ] = None,
-    backend: BackendOption = "onnx",
-    precision: PrecisionOption = "float32",
-    threads: int = 2,
-    beam: int = 5,
-    source_length: int = 30,
-    target_length: int = 30,
-    vocabulary_size: int = 32768,
-    norm: Annotated[Literal["pre", "post"], typer.Option(help="Position of the layer norms.")] = "post",
     turns: Annotated[int, typer.Option(help="Measurements of every model.")] = 12,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write.")] = Path("device.json"),
     check: Annotated[
@@ -111,55 +91,53 @@ def profile(
 
     A check measures by the profile's own protocol, and draws a picture beside the profile.
     """
-    from automoe.cost.device.check import check_profile
-    from automoe.cost.device.probing import make_profile
-    from automoe.cost.device.profile import load_profile
-    from automoe.cost.protocol import MeasuringProtocol
-    from automoe.design.space import SearchSpace, load_space
-    from automoe.progress import Reporter
-    from automoe.report.latency_pictures import predicted_against_measured
+    from automoe.design.space import load_space
 
-    reporter = Reporter()
     choices = None if space is None else load_space(space)
-    values: dict[str, Any]
-    if check is None:
-        if choices is None:
-            raise InputError("a profile is of a search space", ["name it: --space recipes/spaces/demo.yaml"])
-        protocol = MeasuringProtocol(
-            backend=backend,
-            precision=precision,
-            threads=threads,
-            beam_size=beam,
-            source_length=source_length,
-            target_length=target_length,
-            vocabulary_size=vocabulary_size,
-            norm=norm,
-        )
-        made = make_profile(
-            choices, protocol, output, reporter.say, turns=turns, progress=reporter.bar("profile")
-        )
-        values = {"profile": str(output), **made.quality.model_dump()}
-    else:
-        checked = load_profile(check)
-        for warning in checked.problems_with(checked.protocol):
-            reporter.say(f"warning: {warning}")
-        choices = choices or SearchSpace.from_dict(checked.space)
-        report = check_profile(checked, choices, samples, turns=turns, progress=reporter.bar("check"))
-        picture = check.with_suffix(".check.png")
-        values = dataclasses.asdict(report) | {"picture": str(picture)}
-        error, tau = report.mean_absolute_percentage_error, report.kendall_tau
-        title = f"Mean error {error:.1f} %, Kendall's tau {tau:.3f}"
-        predicted_against_measured(report.predicted_ms, report.measured_ms, picture, title)
-        if not report.good:
-            reporter.say("the profile misses its targets: error and bias at most 5 %, tau at least 0.95")
-        if report.noisy:
-            reporter.say(f"the machine was too busy during {report.noisy} of {samples} measurements")
+    values = (
+        _make(protocol, choices, turns, output) if check is None else _check(check, choices, samples, turns)
+    )
     if as_json:
         print(json.dumps(values))
     else:
         for name, value in values.items():
             if not isinstance(value, tuple):
                 print(f"{name:32} {value:.4g}" if isinstance(value, float) else f"{name:32} {value}")
+
+
+def _make(protocol: MeasuringProtocol, space: SearchSpace | None, turns: int, output: Path) -> dict[str, Any]:
+    from automoe.cost.device.probing import make_profile
+    from automoe.progress import Reporter
+
+    if space is None:
+        raise InputError("a profile is of a search space", ["name it: --space recipes/spaces/demo.yaml"])
+    reporter = Reporter()
+    made = make_profile(space, protocol, output, reporter.say, turns=turns, progress=reporter.bar("profile"))
+    return {"profile": str(output), **made.quality.model_dump()}
+
+
+def _check(check: Path, space: SearchSpace | None, samples: int, turns: int) -> dict[str, Any]:
+    from automoe.cost.device.check import check_profile
+    from automoe.cost.device.profile import load_profile
+    from automoe.design.space import SearchSpace
+    from automoe.progress import Reporter
+    from automoe.report.latency_pictures import predicted_against_measured
+
+    reporter = Reporter()
+    checked = load_profile(check)
+    for warning in checked.problems_with(checked.protocol):
+        reporter.say(f"warning: {warning}")
+    space = space or SearchSpace.from_dict(checked.space)
+    report = check_profile(checked, space, samples, turns=turns, progress=reporter.bar("check"))
+    picture = check.with_suffix(".check.png")
+    error, tau = report.mean_absolute_percentage_error, report.kendall_tau
+    title = f"Mean error {error:.1f} %, Kendall's tau {tau:.3f}"
+    predicted_against_measured(report.predicted_ms, report.measured_ms, picture, title)
+    if not report.good:
+        reporter.say("the profile misses its targets: error and bias at most 5 %, tau at least 0.95")
+    if report.noisy:
+        reporter.say(f"the machine was too busy during {report.noisy} of {samples} measurements")
+    return dataclasses.asdict(report) | {"picture": str(picture)}
 
 
 predictor_app = typer.Typer(no_args_is_help=True)

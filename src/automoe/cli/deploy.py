@@ -32,8 +32,8 @@ def translate(
     threads: ThreadsOption = None,
 ) -> None:
     """Translate standard input to standard output, line by line."""
-    from automoe.inference.beam import BeamSettings
-    from automoe.inference.engine import load_engine
+    from automoe.inference.backends import load_engine
+    from automoe.inference.beam_settings import BeamSettings
     from automoe.inference.translator import Translator
     from automoe.progress import counted
 
@@ -111,7 +111,7 @@ def serve(
             raise
         mend = "pip install 'automoe[serve]'"
         raise InputError(f"serving needs {error.name}, which is not installed", [mend]) from error
-    from automoe.inference.beam import BeamSettings
+    from automoe.inference.beam_settings import BeamSettings
 
     settings = BeamSettings(beam_size=beam_size, length_penalty=length_penalty)
     serve_model(model, host, port, settings, backend, precision, threads)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from automoe import __version__
 from automoe.cli import costs, deploy
 from automoe.errors import InputError
 
@@ -19,9 +20,24 @@ app = typer.Typer(
     name="automoe",
     help="Search, train and deploy heterogeneous Mixture-of-Experts Transformers for translation.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"automoe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The run's YAML, e.g. recipes/demo.yaml.")]
 Overrides = Annotated[
@@ -34,12 +50,12 @@ RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is 
 def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until: StageName) -> None:
     from automoe.processes import is_first_process, join_processes
     from automoe.progress import Reporter
-    from automoe.run.pipeline import Pipeline
+    from automoe.run.pipeline import run_recipe
     from automoe.run.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
     join_processes()
-    outcome = Pipeline(loaded, runs_folder, Reporter()).execute(until)
+    outcome = run_recipe(loaded, runs_folder, Reporter(), until)
     if outcome and is_first_process():
         print((outcome.report / "results.md").read_text(encoding="utf-8"))
         print(f"Pictures and table: {outcome.report}")

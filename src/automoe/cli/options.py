@@ -2,14 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from automoe.inference.backends import Backend, Precision
+from automoe.cost.protocol import MeasuringProtocol
 
 BackendOption = Annotated[
-    Backend, typer.Option(help="What computes: torch is the reference, onnx the fast one.")
+    Literal["torch", "onnx"],
+    typer.Option(help="What computes: torch is the reference, onnx the fast one."),
 ]
-PrecisionOption = Annotated[Precision, typer.Option(help="torch: float32, float16; onnx: float32, int8.")]
+PrecisionOption = Annotated[
+    Literal["float32", "float16", "int8"], typer.Option(help="torch: float32, float16; onnx: float32, int8.")
+]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="By default torch's number.")]
+
+_PROTOCOL_OPTIONS: dict[str, Any] = {
+    "backend": BackendOption,
+    "precision": PrecisionOption,
+    "threads": Annotated[int, typer.Option(help="Of the engine.")],
+    "beam_size": Annotated[int, typer.Option("--beam-size", "--beam", help="Hypotheses kept a step.")],
+    "source_length": Annotated[int, typer.Option(help="Tokens of a sentence.")],
+    "target_length": Annotated[int, typer.Option(help="Decoding steps.")],
+    "vocabulary_size": Annotated[int, typer.Option(help="Of the output layer.")],
+    "norm": Annotated[Literal["pre", "post"], typer.Option(help="Position of the layer norms.")],
+    "batch": Annotated[int, typer.Option(help="Sentences translated together.")],
+}
+
+
+def takes_protocol(*names: str, **defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of a `MeasuringProtocol`; it gets the value as `protocol`.
+
+    Args:
+        names: the fields that are options; all by default.
+        defaults: of fields, where they differ from the protocol's own.
+    """
+    of_protocol = {field.name: field.default for field in fields(MeasuringProtocol)} | defaults
+    offered = [name for name in _PROTOCOL_OPTIONS if not names or name in names]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**values: Any) -> None:
+            chosen = {name: values.pop(name) for name in offered}
+            command(protocol=MeasuringProtocol(**chosen), **values)
+
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in inspect.signature(command).parameters.items()
+            if name != "protocol"
+        ]
+        added = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=of_protocol[name],
+                annotation=_PROTOCOL_OPTIONS[name],
+            )
+            for name in offered
+        ]
+        run.__signature__ = inspect.Signature(own + added)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in own + added}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate

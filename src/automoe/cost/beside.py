@@ -1,8 +1,7 @@
 """Measuring a model beside another, in turns, so that a slow minute of the machine touches both.
 
-A virtual machine's speed drifts by tens of percent within minutes (its neighbours use the memory, too),
-far more than the parts of an architecture that are to be told apart. The ratio of two models that take
-turns stays.
+A virtual machine's speed drifts within minutes (its neighbours use the memory, too), by more than the parts
+of an architecture that are to be told apart. The ratio of two models that take turns stays.
 """
 
 from __future__ import annotations
@@ -11,25 +10,23 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator
 
+from automoe.cost.machine import ProcessorTimes, stolen_share_between, torch_threads
 from automoe.cost.measure import (
     MOST_RELATIVE_SPREAD,
     MOST_STOLEN_SHARE,
     WARM_UP_RUNS,
-    ProcessorTimes,
     random_engine,
     random_source,
-    stolen_share_between,
     timed_run,
-    torch_threads,
 )
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine
 
 SHORTEST_TURN_MS = 30.0
@@ -72,7 +69,7 @@ class Reference:
 
     def __init__(self, architecture: Architecture, protocol: MeasuringProtocol) -> None:
         self._protocol = protocol
-        self._engine = self._make(architecture, protocol.vocabulary_size)
+        self._engine = random_engine(architecture, protocol)
 
     def measure(
         self,
@@ -92,12 +89,12 @@ class Reference:
             turns: of each model. `vocabulary_size`: None, the protocol's. `clock`: seconds.
         """
         p = self._protocol
-        engine = self._make(architecture, vocabulary_size or p.vocabulary_size)
+        engine = random_engine(architecture, replace(p, vocabulary_size=vocabulary_size or p.vocabulary_size))
         settings = BeamSettings.exactly(p.target_length, p.beam_size)
         generator = Generator().manual_seed(0)
 
         def turn(engine: Engine, runs: int) -> tuple[float, float]:
-            source_BS = random_source(1, p.source_length, engine.vocabulary_size, generator)
+            source_BS = random_source(p.batch, p.source_length, engine.vocabulary_size, generator)
             source_BS = source_BS.to(engine.device)
             times = [timed_run(engine, source_BS, settings, clock) for _ in range(runs)]
             encoder_ms, decoder_ms = zip(*times[1 if runs > 1 else 0 :], strict=True)
@@ -121,15 +118,4 @@ class Reference:
             reference_decoder_ms=statistics.median(reference[1] for reference, _ in pairs),
             spread=(upper - lower) / middle,
             stolen_share=stolen_share_between(before, after),
-        )
-
-    def _make(self, architecture: Architecture, vocabulary_size: int) -> Engine:
-        p = self._protocol
-        return random_engine(
-            architecture,
-            vocabulary_size,
-            backend=p.backend,
-            precision=p.precision,
-            threads=p.threads,
-            norm=p.norm,
         )

@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from automoe.cost.machine import ProcessorTimes, stolen_share_between, torch_threads
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
-from automoe.inference.backends import Backend, Precision
-from automoe.inference.beam import BeamSettings, search_encoded
-from automoe.inference.engine import Engine, Extensions, make_engine
+from automoe.inference.backends import make_engine
+from automoe.inference.beam import search_encoded
+from automoe.inference.beam_settings import BeamSettings
+from automoe.inference.engine import Engine, Extensions
 from automoe.model.transformer import ModelOptions, Transformer
 
 FEWEST_RUNS = 10
@@ -31,6 +32,10 @@ WARM_UP_RUNS = 2  # not counted: first runs allocate memory and pick kernels
 # Above either, a figure says more about the machine's other work than about the model.
 MOST_STOLEN_SHARE = 0.05
 MOST_RELATIVE_SPREAD = 0.2
+MEND = (
+    "stop other programs, or measure with fewer threads than the machine has cores, then measure again; "
+    "more runs do not help while the machine is busy"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,82 +63,45 @@ class Latency:
 
 
 def measure_latency(
-    subject: Engine | Transformer | Architecture,
+    engine: Engine,
+    protocol: MeasuringProtocol,
     *,
-    backend: Backend = "torch",
-    precision: Precision = "float32",
-    source_length: int = 30,
-    target_length: int = 30,
-    beam_size: int = 5,
     runs: int = 300,
-    threads: int | None = None,
-    batch: int = 1,
-    vocabulary_size: int = 32768,
     seed: int = 0,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Latency:
     """Measure by the protocol of HAT and AutoMoE.
 
-    A sentence of random token ids, another one each run, so that routing is as varied as in real text (for
-    an architecture's random weights, see `random_engine`);
-    encoded, then exactly `target_length` steps of beam search; evaluation mode, no autograd. The
-    lowest and the highest 10 % of the runs are dropped and the rest averaged. The papers use 300 runs
+    Sentences of random token ids, others each run, so that routing is as varied as in real text (for random
+    weights, see `random_engine`); encoded, then exactly `target_length` steps of beam search; no autograd.
+    The lowest and the highest 10 % of the runs are dropped and the rest averaged. The papers use 300 runs
     for a figure to report and 100 during a search.
 
     Args:
-        subject: a model (measured where it is), or an architecture, which gets random weights; or an engine
-            that exists already, of which backend, precision and threads are its own.
-        backend, precision: of the engine that is made.
-        source_length, target_length: in tokens, end-of-sentence counted.
-        threads: torch's while measuring, put back after; None leaves them as they are.
-        batch: sentences translated together.
-        vocabulary_size: for an architecture; a model has its own.
-        seed: of the sentences, and of an architecture's weights.
-        clock: seconds.
+        engine: measured where it is; backend, precision, vocabulary and norm are its own.
+        protocol: lengths, beam, batch, and torch's threads while measuring, put back after.
+        seed: of the sentences. `clock`: seconds.
 
     Raises:
-        InputError: fewer than 10 runs, or another value that makes no sense; all are listed. Or there is
-            no such backend.
+        InputError: fewer than 10 runs.
     """
-    if not isinstance(subject, Architecture):
-        vocabulary_size = subject.vocabulary_size
-    minima = {
-        "source_length": (source_length, 1),
-        "target_length": (target_length, 1),
-        "beam_size": (beam_size, 1),
-        "runs": (runs, FEWEST_RUNS),
-        "threads": (1 if threads is None else threads, 1),
-        "batch": (batch, 1),
-        "vocabulary_size": (vocabulary_size, len(SPECIAL_TOKENS) + 1),
-    }
-    problems = [
-        f"{name}: at least {least}, not {value}" for name, (value, least) in minima.items() if value < least
-    ]
-    if problems:
-        raise InputError("this latency cannot be measured", problems)
-
-    settings = BeamSettings.exactly(target_length, beam_size)
+    if runs < FEWEST_RUNS:
+        raise InputError("this latency cannot be measured", [f"runs: at least {FEWEST_RUNS}, not {runs}"])
+    settings = BeamSettings.exactly(protocol.target_length, protocol.beam_size)
+    shape = protocol.batch, protocol.source_length
     generator = torch.Generator().manual_seed(seed)
     encoder_ms: list[float] = []
     decoder_ms: list[float] = []
-    with torch_threads(threads), torch.inference_mode():
-        if isinstance(subject, Architecture):
-            engine = random_engine(subject, vocabulary_size, backend=backend, precision=precision, seed=seed)
-        elif isinstance(subject, Transformer):
-            engine = make_engine(subject, backend, precision)
-        else:
-            engine = subject
-        device = engine.device
+    with torch_threads(protocol.threads), torch.inference_mode():
         before = ProcessorTimes.read()
         for run in range(WARM_UP_RUNS + runs):
-            source_BS = random_source(batch, source_length, vocabulary_size, generator).to(device)
+            source_BS = random_source(*shape, engine.vocabulary_size, generator).to(engine.device)
             times_ms = timed_run(engine, source_BS, settings, clock)
             if run >= WARM_UP_RUNS:
                 encoder_ms.append(times_ms[0])
                 decoder_ms.append(times_ms[1])
         after = ProcessorTimes.read()
-        used_threads = torch.get_num_threads()
-    return summarise(encoder_ms, decoder_ms, stolen_share_between(before, after), used_threads)
+    return summarise(encoder_ms, decoder_ms, stolen_share_between(before, after), protocol.threads)
 
 
 def timed_run(
@@ -173,30 +141,46 @@ def summarise(
     )
 
 
-def random_engine(
-    architecture: Architecture,
-    vocabulary_size: int,
-    *,
-    backend: Backend = "torch",
-    precision: Precision = "float32",
-    threads: int | None = None,
-    norm: Literal["pre", "post"] = "post",
-    seed: int = 0,
-) -> Engine:
-    """An architecture with random weights whose tokens spread evenly over the experts.
+def why_noisy(*latencies: Latency) -> str | None:
+    """One sentence with the reasons why these latencies should not be believed, and what to do.
+
+    None when none of them is noisy. With several, the figures are those of the noisiest.
+    """
+    noisy = [latency for latency in latencies if latency.noisy]
+    if not noisy:
+        return None
+    stolen = max((latency.stolen_share or 0.0) for latency in noisy)
+    spread = max(latency.spread_ms / latency.latency_ms for latency in noisy)
+    reasons = []
+    if stolen > MOST_STOLEN_SHARE:
+        reasons.append(
+            f"other processes or virtual machines took {stolen:.0%} of the processor time it asked for "
+            f"(believable: at most {MOST_STOLEN_SHARE:.0%})"
+        )
+    if spread > MOST_RELATIVE_SPREAD:
+        reasons.append(
+            f"the middle half of the runs spreads over {spread:.0%} of the figure "
+            f"(believable: at most {MOST_RELATIVE_SPREAD:.0%})"
+        )
+    why = " and ".join(reasons) or "in most of its rounds, other work disturbed it"
+    return f"the machine was too busy to believe this latency: {why}; {MEND}"
+
+
+def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, seed: int = 0) -> Engine:
+    """The protocol's engine of an architecture with random weights whose tokens spread evenly over experts.
 
     A mixture's time depends on how many of its experts get a token. Fresh weights send nearly all tokens
     to one: sub-layers add the same vector to every token, tokens of one position have that in common, and
     a decoder that chooses its tokens itself repeats one. So a token's embedding is made large, sub-layers
     small, and the decoder steps on random tokens, another one in each beam; which it would have chosen is
-    still searched for. The beams of a trained model are more alike than that and wake fewer experts
-    (`benchmarks/woken_experts.py`): in use, a mixture is rather faster.
+    still searched for. The beams of a trained model are more alike than that and wake fewer experts:
+    for a mixture this latency is on the dear side.
 
     Raises:
         InputError: as in `make_engine`.
     """
     with torch.device("meta"):
-        model = Transformer(architecture, vocabulary_size, ModelOptions(norm=norm))
+        model = Transformer(architecture, protocol.vocabulary_size, ModelOptions(norm=protocol.norm))
     model.to_empty(device="cpu")
     model.initialise(seed)
     with torch.no_grad():
@@ -204,7 +188,8 @@ def random_engine(
         for name, parameter in model.named_parameters():
             if name.endswith(("out.weight", "down.weight")):
                 parameter.mul_(_SUBLAYER_SCALE)
-    return _RandomTokens(make_engine(model, backend, precision, threads), seed)
+    engine = make_engine(model, protocol.backend, protocol.precision, protocol.threads)
+    return _RandomTokens(engine, seed)
 
 
 class _RandomTokens:
@@ -238,61 +223,3 @@ def _now(clock: Callable[[], float], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return clock()
-
-
-@contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Within, torch computes with this many threads; None: as it is."""
-    usual = torch.get_num_threads()
-    if count is not None:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual)
-
-
-@dataclass(frozen=True, slots=True)
-class ProcessorTimes:
-    """Linux's counters: of each of this process's threads, and of the machine as a whole.
-
-    Attributes:
-        thread_ns: thread id -> nanoseconds it ran, nanoseconds it could have run but had to wait.
-        machine_ticks, stolen_ticks: processor time in all, and taken by the hypervisor.
-    """
-
-    thread_ns: dict[str, tuple[int, int]]
-    machine_ticks: int
-    stolen_ticks: int
-
-    @staticmethod
-    def read(proc: Path = Path("/proc")) -> ProcessorTimes | None:
-        """None where the system does not have these files."""
-        try:
-            threads = {}
-            for path in proc.glob("self/task/*/schedstat"):
-                ran, waited, _ = map(int, path.read_text().split())
-                threads[path.parent.name] = (ran, waited)
-            # cpu user nice system idle iowait irq softirq steal ...; guest times are part of user.
-            ticks = [int(field) for field in (proc / "stat").read_text().split("\n")[0].split()[1:9]]
-            return ProcessorTimes(threads, sum(ticks), ticks[7]) if threads else None
-        except (OSError, ValueError, IndexError):
-            return None
-
-
-def stolen_share_between(before: ProcessorTimes | None, after: ProcessorTimes | None) -> float | None:
-    """`Latency.stolen_share` of the time between two readings.
-
-    Waiting over running and waiting, of this process's threads, plus the hypervisor's share.
-    """
-    if before is None or after is None:
-        return None
-    grown = [
-        (ran - before.thread_ns.get(thread, (0, 0))[0], waited - before.thread_ns.get(thread, (0, 0))[1])
-        for thread, (ran, waited) in after.thread_ns.items()
-    ]
-    ran_ns, waited_ns = (sum(part) for part in zip(*grown, strict=True))
-    ticks = after.machine_ticks - before.machine_ticks
-    by_hypervisor = (after.stolen_ticks - before.stolen_ticks) / ticks if ticks else 0.0
-    by_processes = waited_ns / (ran_ns + waited_ns) if ran_ns + waited_ns else 0.0
-    return min(1.0, by_processes + by_hypervisor)

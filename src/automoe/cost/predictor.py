@@ -15,18 +15,25 @@ import csv
 import hashlib
 import io
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
 
 import automoe
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
-from automoe.errors import InputError
+from automoe.design.architecture import (
+    Architecture,
+    CrossAttention,
+    FeedForward,
+    SelfAttention,
+)
+from automoe.errors import InputError, problems_of
+from automoe.storage import read_bytes, write_text
 
 FEATURES = (
     "encoder_embed_dim",
@@ -60,7 +67,7 @@ class Provenance(BaseModel):
     scikit_learn_version: str
 
 
-class Quality(BaseModel):
+class PredictorQuality(BaseModel):
     """How well a predictor predicts rows it was not fitted on.
 
     Attributes:
@@ -95,7 +102,7 @@ class LatencyPredictor(BaseModel):
 
     format: Literal["automoe latency predictor 1"]
     provenance: Provenance
-    quality: Quality
+    quality: PredictorQuality
     qkv_dim: int
     feature_ranges: dict[str, tuple[FiniteFloat, FiniteFloat]]
     intercept_ms: FiniteFloat
@@ -118,15 +125,10 @@ class LatencyPredictor(BaseModel):
             InputError: the architecture has a feature outside the fitted range, a layer with several
                 experts (the table describes dense layers only), or another `qkv_dim`.
         """
-        stacks: dict[str, tuple[EncoderLayer | DecoderLayer, ...]] = {
-            "encoder": architecture.encoder,
-            "decoder": architecture.decoder,
-        }
         problems = [
-            f"{stack}[{index}].experts: {len(layer.experts)} experts, but the table describes one FFN a layer"
-            for stack, layers in stacks.items()
-            for index, layer in enumerate(layers)
-            if len(layer.experts) != 1
+            f"{layer.stack}[{layer.index}].experts: {count} experts, but the table describes one FFN a layer"
+            for layer in architecture.layers()
+            if (count := len(layer.feed_forward.experts)) != 1
         ]
         if architecture.qkv_dim != self.qkv_dim:
             problems.append(f"qkv_dim: {architecture.qkv_dim}, fitted at {self.qkv_dim}")
@@ -144,15 +146,12 @@ class LatencyPredictor(BaseModel):
         return float(self.intercept_ms + sum(self.coefficients_ms[name] * terms[name] for name in terms))
 
     def save(self, path: str | Path) -> None:
-        """Write JSON that `load_predictor` reads back to the same predictions.
+        """Write JSON that `load_predictor` reads back to the same predictions; complete or not at all.
 
         Raises:
             InputError: the file cannot be written.
         """
-        try:
-            Path(path).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written", [error.strerror or str(error)]) from error
+        write_text(path, self.model_dump_json(indent=2) + "\n")
 
 
 def load_predictor(path: str | Path) -> LatencyPredictor:
@@ -162,14 +161,10 @@ def load_predictor(path: str | Path) -> LatencyPredictor:
         InputError: the file is missing, damaged, or something else.
     """
     try:
-        return LatencyPredictor.model_validate_json(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read", [error.strerror or str(error)]) from error
+        return LatencyPredictor.model_validate_json(read_bytes(path))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        raise InputError(
-            f"{path}: is not a latency predictor; make it again with `automoe predictor fit`", problems
-        ) from error
+        summary = f"{path}: is not a latency predictor; make it again with `automoe predictor fit`"
+        raise InputError(summary, problems_of(error)) from error
 
 
 def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPredictor:
@@ -186,7 +181,7 @@ def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPr
     import sklearn
     from sklearn.model_selection import KFold
 
-    content = _read(table)
+    content = read_bytes(table)
     columns = _columns(table, content)
     latency_R = columns[LATENCIES[0]] + columns[LATENCIES[1]]
     terms = _terms(columns)
@@ -211,7 +206,7 @@ def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPr
             automoe_version=automoe.__version__,
             scikit_learn_version=sklearn.__version__,
         ),
-        quality=Quality(
+        quality=PredictorQuality(
             training_rows=len(training_R),
             test_rows=len(predicted_R),
             test_mape_percent=_mape_percent(latency_R[test], predicted_R),
@@ -231,20 +226,27 @@ def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPr
 
 def features_of(architecture: Architecture) -> dict[str, float]:
     """The table's features of an architecture; a layer's FFN size is the sum over its experts."""
-    encoder, decoder = architecture.encoder, architecture.decoder
-    values = (
-        architecture.encoder_width,
-        len(encoder),
-        fmean(sum(layer.experts) for layer in encoder),
-        fmean(layer.self_attention_heads for layer in encoder),
-        architecture.decoder_width,
-        len(decoder),
-        fmean(sum(layer.experts) for layer in decoder),
-        fmean(layer.self_attention_heads for layer in decoder),
-        fmean(layer.cross_attention_heads for layer in decoder),
-        fmean(layer.encoder_layers_attended for layer in decoder),
-    )
-    return dict(zip(FEATURES, map(float, values), strict=True))
+    features: dict[str, float] = {
+        "encoder_embed_dim": architecture.encoder_width,
+        "encoder_layer_num": len(architecture.encoder),
+        "decoder_embed_dim": architecture.decoder_width,
+        "decoder_layer_num": len(architecture.decoder),
+    }
+    by_layer: defaultdict[str, list[int]] = defaultdict(list)
+    for layer in architecture.layers():
+        for sublayer in layer.sublayers:
+            match sublayer:
+                case SelfAttention(heads):
+                    by_layer[f"{layer.stack}_self_attention_heads_avg"].append(heads)
+                case CrossAttention(heads, attended):
+                    by_layer["decoder_ende_attention_heads_avg"].append(heads)
+                    by_layer["decoder_arbitrary_ende_attn_avg"].append(attended)
+                case FeedForward():
+                    by_layer[f"{layer.stack}_ffn_embed_dim_avg"].append(sum(sublayer.ffn_sizes))
+                case _:
+                    assert_never(sublayer)
+    features |= {name: fmean(values) for name, values in by_layer.items()}
+    return {name: float(features[name]) for name in FEATURES}
 
 
 def _terms(features: Mapping[str, Any]) -> dict[str, Any]:
@@ -303,13 +305,6 @@ def _with_keys(value: dict[str, Any], expected: tuple[str, ...]) -> dict[str, An
     if set(value) != set(expected):
         raise ValueError(f"expected exactly the keys {', '.join(expected)}")
     return value
-
-
-def _read(table: str | Path) -> bytes:
-    try:
-        return Path(table).read_bytes()
-    except OSError as error:
-        raise InputError(f"{table}: cannot be read", [error.strerror or str(error)]) from error
 
 
 def _columns(table: str | Path, content: bytes) -> dict[str, Array]:

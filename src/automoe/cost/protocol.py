@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
-from automoe.inference.backends import Backend, Precision
+from pydantic import Field
+
+from automoe.data.vocabulary import SPECIAL_TOKENS
+from automoe.design.architecture import AtLeastOne
+from automoe.errors import checked
+from automoe.inference.backends import Backend, Precision, check_engine
 
 
+@checked("this measuring protocol is impossible")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuringProtocol:
     """What decides the latency of an architecture on one machine; the papers' lengths and beam by default.
 
-    Attributes:
+    Args:
         backend, precision: what computes, as in `make_engine`.
-        threads: of the backend, within one sentence.
-        beam_size, source_length, target_length: one sentence, in tokens; exactly `target_length` steps.
+        threads: of the backend, within one batch.
+        beam_size, source_length, target_length: one sentence, in tokens; exactly `target_length` steps. The
+            papers use 30 tokens for WMT and 23 for IWSLT.
         vocabulary_size: of the output layer.
         norm: position of the layer norms.
+        batch: sentences translated together.
     """
 
     backend: Backend = "torch"
     precision: Precision = "float32"
-    threads: int = 2
-    beam_size: int = 5
-    source_length: int = 30
-    target_length: int = 30
-    vocabulary_size: int = 32768
+    threads: AtLeastOne = 2
+    beam_size: AtLeastOne = 5
+    source_length: AtLeastOne = 30
+    target_length: AtLeastOne = 30
+    vocabulary_size: Annotated[int, Field(gt=len(SPECIAL_TOKENS))] = 32768
     norm: Literal["pre", "post"] = "post"
+    batch: AtLeastOne = 1
+
+    def __post_init__(self) -> None:
+        check_engine(self.backend, self.precision)
+
+    def plain(self) -> dict[str, Any]:
+        """The values by name, for fingerprints and files: a batch of one, the papers', is left out."""
+        values = asdict(self)
+        if self.batch == 1:
+            del values["batch"]
+        return values

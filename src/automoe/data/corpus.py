@@ -12,9 +12,11 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any
 
-from automoe.errors import InputError
+from pydantic import Field
+
+from automoe.errors import InputError, checked
 
 MOST_PROBLEMS = 10  # listed for one file; the rest are counted
 # Control characters, the separators a terminal or an editor takes for a new line, and halves of surrogate
@@ -31,7 +33,8 @@ class Pair:
     document: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@checked("this corpus cannot be found")
+@dataclasses.dataclass(frozen=True, slots=True)
 class CorpusSource:
     """Where pairs come from; exactly one of `path`, `source_path` + `target_path`, `dataset`.
 
@@ -60,8 +63,6 @@ class CorpusSource:
     source_language: str | None = None
     target_language: str | None = None
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
     def __post_init__(self) -> None:
         given = [self.path is not None, self.source_path is not None or self.target_path is not None]
         given.append(self.dataset is not None)
@@ -80,23 +81,13 @@ class CorpusSource:
             raise InputError("this corpus cannot be found", problems)
 
 
-@dataclasses.dataclass(frozen=True)
-class Limits:
+@checked("these limits leave nothing")
+@dataclasses.dataclass(frozen=True, slots=True)
+class CorpusLimits:
     """Pairs beyond these are dropped and counted: the longest side in characters, and the ratio of sides."""
 
-    max_characters: int = 2000
-    max_length_ratio: float = 9.0
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        problems = [
-            f"{name}: expected at least 1, got {getattr(self, name)}"
-            for name in ("max_characters", "max_length_ratio")
-            if getattr(self, name) < 1
-        ]
-        if problems:
-            raise InputError("these limits leave nothing", problems)
+    max_characters: Annotated[int, Field(ge=1)] = 2000
+    max_length_ratio: Annotated[float, Field(ge=1)] = 9.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +101,7 @@ class LoadReport:
     cleaned: int
 
 
-def load_pairs(source: CorpusSource, limits: Limits | None = None) -> tuple[list[Pair], LoadReport]:
+def load_pairs(source: CorpusSource, limits: CorpusLimits | None = None) -> tuple[list[Pair], LoadReport]:
     """All usable pairs of a corpus, in order, and what was dropped.
 
     White space and control characters become single spaces; a pair with an empty side, with a side over
@@ -120,7 +111,7 @@ def load_pairs(source: CorpusSource, limits: Limits | None = None) -> tuple[list
         InputError: the corpus is missing or damaged, has invalid UTF-8 or a wrong number of columns (by
             line number), its two files differ in length, or nothing usable is left.
     """
-    limits = limits or Limits()
+    limits = limits or CorpusLimits()
     counts = dict.fromkeys(("empty", "too_long", "unequal", "cleaned"), 0)
     pairs = []
     for raw in _raw_pairs(source):

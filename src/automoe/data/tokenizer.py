@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
 from automoe.errors import InputError
+from automoe.storage import unreadable, write_text
 
 WORD_START = "▁"
 # The share of all characters a vocabulary must spell; the rarest beyond it become <unk>. Web corpora hold
@@ -62,15 +62,9 @@ class Tokenizer:
         """Write Hugging Face's `tokenizer.json`, complete or not at all.
 
         Raises:
-            OSError: the disk is full or refuses.
+            InputError: the disk is full or refuses.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(self._inner.to_str(pretty=True), encoding="utf-8")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(path, self._inner.to_str(pretty=True))
 
     @staticmethod
     def load(path: str | Path) -> Tokenizer:
@@ -83,7 +77,7 @@ class Tokenizer:
         try:
             inner = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise InputError(f"{path}: cannot be read", [error.strerror or str(error)]) from error
+            raise unreadable(path, error) from error
         except Exception as error:  # the library raises plain Exception for whatever it cannot parse
             raise InputError(f"{path}: is not a tokenizer", [str(error)]) from error
         problems = [

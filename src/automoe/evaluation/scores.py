@@ -1,4 +1,4 @@
-"""What a trained model is worth on a test set: BLEU, chrF, and which experts its tokens used."""
+"""What a trained model is worth on a test set: BLEU, chrF, and its experts' shares of the tokens."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 from sacremoses import MosesTokenizer  # type: ignore[import-untyped]
 
 from automoe.data.corpus import Pair
 from automoe.data.tokenizer import Tokenizer
-from automoe.data.vocabulary import BOS_ID, EOS_ID
-from automoe.inference.beam import BeamSettings
+from automoe.evaluation.routing import ExpertUse, expert_use
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
-from automoe.inference.translator import Translator, batches_by_length, pad_right
+from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer
 
 
@@ -37,19 +36,6 @@ class Scores:
     chrf_signature: str
     tokenised_bleu: float
     tokenised_bleu_signature: str
-
-
-@dataclass(frozen=True, slots=True)
-class ExpertUse:
-    """One mixture layer on a test set.
-
-    Attributes:
-        layer: e.g. `encoder.0`.
-        shares: the share of routed tokens each expert got, in the architecture's order; they sum to 1.
-    """
-
-    layer: str
-    shares: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,32 +104,6 @@ def evaluate_model(
     seconds = time.perf_counter() - start
     scores = evaluate_translations(translations, [pair.target for pair in pairs], target_language)
     return Evaluation(scores, translations, seconds, expert_use(model, tokenizer, pairs, batch_tokens))
-
-
-def expert_use(
-    model: Transformer, tokenizer: Tokenizer, pairs: Sequence[Pair], batch_tokens: int = 2000
-) -> tuple[ExpertUse, ...]:
-    """The share of tokens each expert of each mixture layer gets on these pairs.
-
-    Encoder layers see the source, decoder layers the reference translation (teacher forcing). With
-    top-k routing a token counts once for each expert it is sent to; padding never counts.
-    """
-    sources = [[*tokens, EOS_ID] for tokens in tokenizer.encode([pair.source for pair in pairs])]
-    targets = [[BOS_ID, *tokens] for tokens in tokenizer.encode([pair.target for pair in pairs])]
-    lengths = [max(len(s), len(t)) for s, t in zip(sources, targets, strict=True)]
-    device = next(model.parameters()).device
-    counts: dict[str, torch.Tensor] = {}
-    model.eval()
-    with torch.inference_mode():
-        for indices in batches_by_length(lengths, batch_tokens):
-            source_BS, target_BT = (
-                pad_right([rows[index] for index in indices]).to(device) for rows in (sources, targets)
-            )
-            for routing in model(source_BS, target_BT).routing:
-                counts[routing.layer] = counts.get(routing.layer, 0) + routing.tokens_per_expert_E
-    return tuple(
-        ExpertUse(layer, tuple((count_E / count_E.sum()).tolist())) for layer, count_E in counts.items()
-    )
 
 
 def _papers_tokens(moses: MosesTokenizer, text: str) -> str:

@@ -27,11 +27,12 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
-from automoe.export.folder import write_folder
+from automoe.export.export_folder import write_folder
 from automoe.export.model_card import model_card
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import CONFIG, TOKENIZER, WEIGHTS, load_model, read_card
 from automoe.model.transformer import Transformer
+from automoe.storage import whole_file
 
 MODEL_TYPE = "automoe"
 MAX_SOURCE_TOKENS = 1024  # transformers warns of a longer source, as the `Translator` refuses it
@@ -81,7 +82,8 @@ def _write(output: Path, folder: Path, model: Transformer) -> None:
     settings = BeamSettings()
     tensors: dict[str, Tensor] = model.state_dict()
     weights = {exported_name(name): tensor.to(torch.float32).contiguous() for name, tensor in tensors.items()}
-    save_file(weights, output / WEIGHTS, metadata={"format": "pt"})
+    with whole_file(output / WEIGHTS) as temporary:
+        save_file(weights, temporary, metadata={"format": "pt"})
     _write_tokenizer(output, folder / TOKENIZER)
     _write_json(output / CONFIG, _config(model, settings))
     _write_json(output / "generation_config.json", _generation_config(settings))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, assert_never
 
 import yaml
 
 from automoe.cost.counting import count
-from automoe.design.architecture import DecoderLayer, EncoderLayer
-from automoe.inference.beam import BeamSettings
+from automoe.cost.protocol import MeasuringProtocol
+from automoe.design.architecture import (
+    CrossAttention,
+    FeedForward,
+    Layer,
+    SelfAttention,
+)
+from automoe.inference.beam_settings import BeamSettings
 from automoe.model.transformer import Transformer
 
 # Keys of a model folder's card that say what the model may be used for; the others are figures.
@@ -59,8 +65,7 @@ def _fields(facts: Mapping[str, str]) -> str:
 def _introduction(model: Transformer, facts: Mapping[str, str]) -> str:
     source, target = facts.get("source_language"), facts.get("target_language")
     pair = f", {source} to {target}" if source and target else ""
-    mixtures = sum(len(layer.experts) > 1 for layer in model.architecture.encoder)
-    mixtures += sum(len(layer.experts) > 1 for layer in model.architecture.decoder)
+    mixtures = sum(len(layer.feed_forward.experts) > 1 for layer in model.architecture.layers())
     kind = (
         f"with a mixture of experts in {mixtures} layers, whose experts may differ in size"
         if mixtures
@@ -103,14 +108,12 @@ more hypotheses end at once than are kept.
 
 def _architecture(model: Transformer) -> str:
     a = model.architecture
-    counts = count(a, vocabulary_size=model.vocabulary_size, norm=model.options.norm)
+    counts = count(a, MeasuringProtocol(vocabulary_size=model.vocabulary_size, norm=model.options.norm))
     rows = [
         "| layer | heads | attends to | FFN sizes of its experts | experts a token |",
         "|---|---|---|---|---:|",
     ]
-    stacks: dict[str, tuple[EncoderLayer | DecoderLayer, ...]] = {"encoder": a.encoder, "decoder": a.decoder}
-    for stack, layers in stacks.items():
-        rows += [f"| {stack} {index} | {_layer(layer)} |" for index, layer in enumerate(layers)]
+    rows += [f"| {layer.stack} {layer.index} | {_layer(layer)} |" for layer in a.layers()]
     return "\n".join(
         [
             "## Architecture",
@@ -132,15 +135,24 @@ def _architecture(model: Transformer) -> str:
     )
 
 
-def _layer(layer: EncoderLayer | DecoderLayer) -> str:
-    if isinstance(layer, DecoderLayer):
-        heads = f"{layer.self_attention_heads} self, {layer.cross_attention_heads} cross"
-        count_attended = layer.encoder_layers_attended
-        attended = "last encoder layer" if count_attended == 1 else f"last {count_attended} encoder layers"
-    else:
-        heads, attended = str(layer.self_attention_heads), ""
-    sizes = ", ".join(str(size) if size else "identity" for size in layer.experts)
-    return f"{heads} | {attended} | {sizes} | {layer.top_k}"
+def _layer(layer: Layer) -> str:
+    heads: list[str] = []
+    attended, experts = "", ""
+    for sublayer in layer.sublayers:
+        match sublayer:
+            case SelfAttention(count):
+                heads.append(f"{count} self")
+            case CrossAttention(count, layers):
+                heads.append(f"{count} cross")
+                attended = "last encoder layer" if layers == 1 else f"last {layers} encoder layers"
+            case FeedForward(_, top_k):
+                sizes = ", ".join(str(size) if size else "identity" for size in sublayer.ffn_sizes)
+                experts = f"{sizes} | {top_k}"
+            case _:
+                assert_never(sublayer)
+    # Where there is but one attention, its kind goes without saying.
+    shown = heads[0].split()[0] if len(heads) == 1 else ", ".join(heads)
+    return f"{shown} | {attended} | {experts}"
 
 
 def _figures(figures: Mapping[str, Any]) -> str:

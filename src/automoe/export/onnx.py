@@ -16,8 +16,8 @@ from pathlib import Path
 import onnx
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
-from automoe.export.folder import write_folder
-from automoe.inference.beam import BeamSettings
+from automoe.export.export_folder import write_folder
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import CONFIG, TOKENIZER, load_model
 from automoe.inference.onnx_graph import OPSET, GraphPrecision, decoder_graph, encoder_graph
 
@@ -34,14 +34,21 @@ def export_onnx(folder: Path, output: Path, precision: GraphPrecision = "float32
     model, _ = load_model(folder)
     settings = BeamSettings()
     architecture = model.architecture
+    self_keys = [
+        state
+        for layer in architecture.layers("decoder")
+        for sublayer in layer.sublayers
+        for state in sublayer.decoder_state(architecture.qkv_dim)
+        if state.name == "self_keys"
+    ]
     config = {
         "format": FORMAT,
         "precision": precision,
         "opset": OPSET,
         "architecture": architecture.to_dict(),
         # Of the self-attention caches, by decoder layer: heads and the size of a head.
-        "cache_heads": [layer.self_attention_heads for layer in architecture.decoder],
-        "cache_sizes": [architecture.qkv_dim // layer.self_attention_heads for layer in architecture.decoder],
+        "cache_heads": [keys.heads for keys in self_keys],
+        "cache_sizes": [keys.size for keys in self_keys],
         "vocabulary_size": model.vocabulary_size,
         "pad_id": PAD_ID,
         "bos_id": BOS_ID,

@@ -9,69 +9,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
-from automoe.errors import InputError
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine, Extensions
 
 # Finished sentences leave the batch once they are this share of it: leaving copies the caches.
 LEAVING_SHARE = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class BeamSettings:
-    """How a translation is searched. Lengths are in tokens and count the end-of-sentence token.
-
-    Args:
-        beam_size: hypotheses kept a step; 1 is greedy search.
-        length_penalty: the exponent of the length a hypothesis's log probability is divided by.
-        max_length_ratio, max_length_extra: a translation has at most
-            `ratio * source tokens + extra` tokens; the last one allowed is always end-of-sentence.
-        min_length: no hypothesis is shorter. 2, the default, rules out the empty translation.
-        n_best: hypotheses returned for each sentence, at most `beam_size`.
-
-    Raises:
-        InputError: listing every value that makes no sense.
-    """
-
-    beam_size: int = 5
-    length_penalty: float = 0.6
-    max_length_ratio: float = 1.5
-    max_length_extra: int = 20
-    min_length: int = 2
-    n_best: int = 1
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # of a recipe
-
-    def __post_init__(self) -> None:
-        rules = (
-            (self.beam_size >= 1, f"beam_size: at least 1, not {self.beam_size}"),
-            (self.length_penalty >= 0, f"length_penalty: at least 0, not {self.length_penalty}"),
-            (self.max_length_ratio >= 0, f"max_length_ratio: at least 0, not {self.max_length_ratio}"),
-            (self.max_length_extra >= 0, f"max_length_extra: at least 0, not {self.max_length_extra}"),
-            (self.min_length >= 1, f"min_length: at least 1, not {self.min_length}"),
-            (
-                1 <= self.n_best <= self.beam_size,
-                f"n_best: from 1 to beam_size {self.beam_size}, not {self.n_best}",
-            ),
-        )
-        problems = [problem for good, problem in rules if not good]
-        if problems:
-            raise InputError("these beam settings are impossible", problems)
-
-    @staticmethod
-    def exactly(steps: int, beam_size: int = 5) -> BeamSettings:
-        """The papers' latency protocol: exactly `steps` decoding steps whatever the model predicts."""
-        return BeamSettings(beam_size, max_length_ratio=0, max_length_extra=steps, min_length=steps)
-
-    def max_length(self, source_tokens: int) -> int:
-        """The most tokens a translation of `source_tokens` tokens may have, and so the most steps."""
-        longest = int(self.max_length_ratio * source_tokens + self.max_length_extra)
-        return max(longest, self.min_length)
 
 
 @dataclass(frozen=True, slots=True)

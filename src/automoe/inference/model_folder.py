@@ -11,8 +11,8 @@ is killed leaves the old model, the new one, or a folder that `load_model` refus
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from automoe.data.tokenizer import Tokenizer
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.model.transformer import ModelOptions, Transformer
+from automoe.storage import disk_errors, whole_file, write_json
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 FORMAT = 1
@@ -56,21 +57,17 @@ def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer, car
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
-    names = (WEIGHTS, TOKENIZER, CONFIG)
-    written = {name: folder / f".{name}.{os.getpid()}.partial" for name in names}
-    try:
+    with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(weights, written[WEIGHTS])
-        tokenizer.save(written[TOKENIZER])
+    with ExitStack() as files:
+        # Renamed in the opposite order: the configuration last.
+        written = {
+            name: files.enter_context(whole_file(folder / name)) for name in (CONFIG, TOKENIZER, WEIGHTS)
+        }
         written[CONFIG].write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
+        tokenizer.save(written[TOKENIZER])
+        save_file(weights, written[WEIGHTS])
         (folder / CONFIG).unlink(missing_ok=True)
-        for name in names:
-            written[name].replace(folder / name)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder}: the model cannot be written", [str(error)]) from error
-    finally:
-        for path in written.values():
-            path.unlink(missing_ok=True)
 
 
 def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
@@ -109,17 +106,12 @@ def add_to_card(folder: str | Path, facts: Mapping[str, Any]) -> None:
     """Record more of a model that `save_model` wrote; entries of the same names are replaced.
 
     Raises:
-        OSError: the file cannot be written; the old one is unharmed.
+        InputError: the file cannot be written; the old one is unharmed.
     """
     path = Path(folder) / CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))
     config["card"] = {**config["card"], **facts}
-    partial = path.with_name(f".{CONFIG}.{os.getpid()}.partial")
-    try:
-        partial.write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_json(path, config)
 
 
 def _refuse_untrusted(folder: Path) -> None:

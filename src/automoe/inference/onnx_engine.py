@@ -6,7 +6,7 @@ Shapes: B sentences, S source tokens, K beams, P slots of the cache (K a positio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 import onnxruntime as ort
@@ -33,15 +33,25 @@ class OnnxEncoded:
 
 
 class OnnxState:
-    """The caches of one batch; `OnnxEngine.step` advances it."""
+    """What the decoder keeps of one batch; `OnnxEngine.step` advances it.
 
-    def __init__(self, encoded: OnnxEncoded, caches: dict[str, OrtValue], beam_size: int) -> None:
+    Args:
+        encoded: the batch.
+        kept: the decoder's inputs that its outputs of the last step replace: each layer's tensors per
+            position, (B, H, P, E), and per beam, (B, K, H, E).
+        per_beam: the names of the latter.
+    """
+
+    def __init__(
+        self, encoded: OnnxEncoded, kept: dict[str, OrtValue], per_beam: frozenset[str], beam_size: int
+    ) -> None:
         self.position = 0
         batch = encoded.source_visible.shape[0]
         source_visible = encoded.source_visible[:, None, None].expand(-1, -1, beam_size, -1)
         # The decoder's inputs that stay: cross_keys_i, cross_values_i and source_visible (B, 1, K, S).
         self.source = {**encoded.cross, "source_visible": _ort(source_visible.numpy())}
-        self.caches = caches  # self_keys_i, self_values_i: (B, H, P, E)
+        self.kept = kept
+        self._per_beam = per_beam
         self.visible_BKP = torch.empty(batch, beam_size, 0)
         # A new slot is visible to its own beam.
         self.itself_BKK = (
@@ -49,15 +59,21 @@ class OnnxState:
         )
 
     def reorder(self, beams_BK: Tensor) -> None:
-        """As `State.reorder`: the cache stays, a hypothesis takes over what its parent could see."""
+        """As `EngineState.reorder`.
+
+        What is kept per position stays where it is: a hypothesis takes over what its parent could see.
+        """
         self.visible_BKP = self.visible_BKP.gather(
             1, beams_BK[:, :, None].expand(-1, -1, self.visible_BKP.shape[2])
         )
+        rows_B1, columns_BK = np.arange(len(beams_BK))[:, None], beams_BK.numpy()
+        for name in self._per_beam:
+            self.kept[name] = _ort(self.kept[name].numpy()[rows_B1, columns_BK])
 
     def keep(self, sentences_B: Tensor) -> None:
-        """As `State.keep`."""
+        """As `EngineState.keep`."""
         indices = sentences_B.numpy()
-        self.caches = {name: _ort(value.numpy()[indices]) for name, value in self.caches.items()}
+        self.kept = {name: _ort(value.numpy()[indices]) for name, value in self.kept.items()}
         self.source = {name: _ort(value.numpy()[indices]) for name, value in self.source.items()}
         self.visible_BKP = self.visible_BKP[sentences_B]
         self.itself_BKK = self.itself_BKK[: len(indices)]
@@ -86,7 +102,7 @@ class OnnxEngine:
         self._cross = [output.name for output in encoder.get_outputs()]
         names = [output.name for output in decoder.get_outputs() if output.name not in _CHOSEN]
         self._outputs = [*_CHOSEN, *names]
-        self._caches = [name.removeprefix("new_") for name in names]
+        self._kept = [name.removeprefix("new_") for name in names]
 
     @staticmethod
     def of(model: Transformer, precision: GraphPrecision, threads: int) -> OnnxEngine:
@@ -107,14 +123,26 @@ class OnnxEngine:
         return OnnxEncoded(dict(zip(self._cross, cross, strict=True)), hidden)
 
     def start(self, encoded: OnnxEncoded, beam_size: int, max_length: int) -> OnnxState:
-        """As `Engine.start`; the caches grow as far as they are used."""
+        """As `Engine.start`; what is kept per position grows as far as it is used."""
         batch = encoded.source_visible.shape[0]
-        caches: dict[str, OrtValue] = {}
-        for index, layer in enumerate(self.architecture.decoder):
-            heads = layer.self_attention_heads
-            empty = np.empty((batch, heads, 0, self.architecture.qkv_dim // heads), dtype=np.float32)
-            caches |= {f"self_{kind}_{index}": _ort(empty) for kind in ("keys", "values")}
-        return OnnxState(encoded, caches, beam_size)
+        kept: dict[str, OrtValue] = {}
+        per_beam: set[str] = set()
+        for layer in self.architecture.layers("decoder"):
+            for sublayer in layer.sublayers:
+                for state in sublayer.decoder_state(self.architecture.qkv_dim):
+                    name = f"{state.name}_{layer.index}"
+                    match state.per:
+                        case "position":
+                            shape = batch, state.heads, 0, state.size
+                        case "beam":
+                            shape = batch, beam_size, state.heads, state.size
+                            per_beam.add(name)
+                        case "source":
+                            continue  # the encoder made it
+                        case _:
+                            assert_never(state.per)
+                    kept[name] = _ort(np.zeros(shape, dtype=np.float32))
+        return OnnxState(encoded, kept, frozenset(per_beam), beam_size)
 
     def step(self, tokens_BK: Tensor, state: OnnxState, candidates: int) -> Extensions:
         """As `Engine.step`."""
@@ -125,10 +153,10 @@ class OnnxEngine:
             "candidates": _ort(np.array([candidates])),
             "visible": _ort(state.visible_BKP[:, None].numpy()),
             **state.source,
-            **state.caches,
+            **state.kept,
         }
         found = self._decoder.run_with_ort_values(self._outputs, feeds)
-        state.caches = dict(zip(self._caches, found[len(_CHOSEN) :], strict=True))
+        state.kept = dict(zip(self._kept, found[len(_CHOSEN) :], strict=True))
         state.position += 1
         return Extensions(*(torch.from_numpy(value.numpy()) for value in found[: len(_CHOSEN)]))
 

@@ -5,12 +5,12 @@
               the encoder's outputs, self_keys and self_values (B, H, P, E) of each layer, candidates C
               ->  log_probabilities and extensions (B, K, C), end (B, K), new_self_keys, new_self_values
 
-The graphs are written node by node and not traced from the model: this takes milliseconds, sizes stay
-free, routing stays what it is (each expert works on the tokens it was given, none without tokens).
+The graphs are written node by node and not traced from the model: sizes stay free, routing stays what it is
+(each expert works on the tokens it was given, none without tokens).
 
 Self-attention's cache is never reordered. Every position of every beam has a slot of its own, and a
-hypothesis attends to the slots of its ancestors: `visible` is 0 there and very negative elsewhere. At
-five beams the few superfluous products cost less than copying the cache each step.
+hypothesis attends to the slots of its ancestors: `visible` is 0 there and very negative elsewhere. With
+few beams the superfluous products cost less than copying the cache each step.
 
 Shapes: B sentences, S source tokens, K beams, P slots filled before this step (K a position), D width,
 C attention dimension or candidates, H heads, E head size, M attended source positions, V vocabulary,
@@ -19,8 +19,8 @@ N tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, TypeAlias, assert_never, cast
 
 import numpy as np
 import onnx
@@ -29,10 +29,12 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from automoe.data.vocabulary import EOS_ID, PAD_ID
+from automoe.design.architecture import CrossAttention, FeedForward, SelfAttention
 from automoe.errors import InputError
 from automoe.model.attention import Attention
-from automoe.model.experts import Expert, MixtureOfExperts
-from automoe.model.transformer import DecoderBlock, EncoderBlock, Residual, Transformer
+from automoe.model.experts import ExpertModule, MixtureOfExperts
+from automoe.model.sublayers import Block, FeedForwardModule, Residual
+from automoe.model.transformer import Transformer
 
 GraphPrecision = Literal["float32", "int8"]
 
@@ -66,24 +68,38 @@ def encoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelPr
     square = graph.op("Concat", graph.ints([1, 1]), rows, graph.ints([1]), axis=0)
     mask = graph.op("Expand", graph.op("Unsqueeze", hidden, graph.ints([1, 2])), square)
 
-    attended = max(layer.encoder_layers_attended for layer in a.decoder)
     outputs: list[str] = []
-    for index, block in enumerate(model.encoder):
-        assert isinstance(block, EncoderBlock)
-        y = graph.before(block.attention_residual, x)
-        update = graph.self_attention(block.attention, y, mask)
-        x = graph.after(block.attention_residual, x, update)
-        x = graph.feed_forward(block.ffn.mixture, block.ffn_residual, x)
-        if index >= len(a.encoder) - attended:
+    for block in cast(Iterable[Block], model.encoder):
+        for sublayer, module, residual in block.parts():
+            y = graph.before(residual, x)
+            match sublayer:
+                case SelfAttention():
+                    update = graph.self_attention(cast(Attention, module), y, mask)
+                case CrossAttention():
+                    raise AssertionError("an encoder has nothing to cross to")
+                case FeedForward():
+                    update = graph.feed_forward(cast(FeedForwardModule, module).mixture, y)
+                case _:
+                    assert_never(sublayer)
+            x = graph.after(residual, x, update)
+        if block.layer.index >= len(a.encoder) - a.encoder_outputs_attended:
             outputs.append(graph.norm(model.encoder_norm, x))
 
     names = []
-    for index, block in enumerate(model.decoder):
-        assert isinstance(block, DecoderBlock)
-        memory = graph.concat(outputs[-block.encoder_layers_attended :], axis=1)
-        for name, linear in (("keys", block.cross.k), ("values", block.cross.v)):
-            names.append(f"cross_{name}_{index}")
-            graph.op("Identity", graph.linear(memory, linear), output=names[-1])
+    for block in cast(Iterable[Block], model.decoder):
+        for sublayer, module, _ in block.parts():
+            match sublayer:
+                case CrossAttention():
+                    attention = cast(Attention, module)
+                    memory = graph.concat(outputs[-sublayer.encoder_layers_attended :], axis=1)
+                    linears = attention.k, attention.v
+                    for state, linear in zip(sublayer.decoder_state(a.qkv_dim), linears, strict=True):
+                        names.append(f"{state.name}_{block.layer.index}")
+                        graph.op("Identity", graph.linear(memory, linear), output=names[-1])
+                case SelfAttention() | FeedForward():
+                    pass  # reads nothing of the source
+                case _:
+                    assert_never(sublayer)
     return graph.model([("source", _INT, ["B", "S"])], [(name, _FLOAT, 3) for name in names])
 
 
@@ -105,25 +121,27 @@ def decoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelPr
         ("source_visible", _FLOAT, 4),
     ]
     outputs: list[_Value] = []
-    for index, block in enumerate(model.decoder):
-        assert isinstance(block, DecoderBlock)
-        names = [f"{kind}_{index}" for kind in ("self_keys", "self_values", "cross_keys", "cross_values")]
-        # Without the last dimension of what is attended, ONNX infers a wrong shape.
-        inputs += [(name, _FLOAT, 4) for name in names[:2]]
-        inputs += [(name, _FLOAT, [None, None, a.qkv_dim]) for name in names[2:]]
-        past_keys, past_values, cross_keys, cross_values = names
-
-        y = graph.before(block.attention_residual, x)
-        new = [f"new_{past_keys}", f"new_{past_values}"]
-        update = graph.self_attention(block.attention, y, "visible", past=[past_keys, past_values], new=new)
-        outputs += [(name, _FLOAT, 4) for name in new]
-        x = graph.after(block.attention_residual, x, update)
-
-        y = graph.before(block.cross_residual, x)
-        mask = graph.concat(["source_visible"] * block.encoder_layers_attended, axis=3)
-        update = graph.cross_attention(block.cross, y, cross_keys, cross_values, mask)
-        x = graph.after(block.cross_residual, x, update)
-        x = graph.feed_forward(block.ffn.mixture, block.ffn_residual, x)
+    for block in cast(Iterable[Block], model.decoder):
+        for sublayer, module, residual in block.parts():
+            y = graph.before(residual, x)
+            names = [f"{state.name}_{block.layer.index}" for state in sublayer.decoder_state(a.qkv_dim)]
+            match sublayer:
+                case SelfAttention():
+                    inputs += [(name, _FLOAT, 4) for name in names]
+                    new = [f"new_{name}" for name in names]
+                    attention = cast(Attention, module)
+                    update = graph.self_attention(attention, y, "visible", past=names, new=new)
+                    outputs += [(name, _FLOAT, 4) for name in new]
+                case CrossAttention():
+                    # Without the last dimension of what is attended, ONNX infers a wrong shape.
+                    inputs += [(name, _FLOAT, [None, None, a.qkv_dim]) for name in names]
+                    mask = graph.concat(["source_visible"] * sublayer.encoder_layers_attended, axis=3)
+                    update = graph.cross_attention(cast(Attention, module), y, names[0], names[1], mask)
+                case FeedForward():
+                    update = graph.feed_forward(cast(FeedForwardModule, module).mixture, y)
+                case _:
+                    assert_never(sublayer)
+            x = graph.after(residual, x, update)
 
     logits = graph.output_layer(graph.norm(model.decoder_norm, x), model.output_weight_VD, table)
     log_probabilities = graph.op("LogSoftmax", logits, axis=-1)
@@ -296,17 +314,15 @@ class _Graph:
         )
         return self.linear(mixed_BXC, attention.out)
 
-    def feed_forward(self, mixture: MixtureOfExperts, residual: Residual, x_BXD: str) -> str:
-        """The last sub-layer of a layer, with its residual connection."""
-        y_BXD = self.before(residual, x_BXD)
+    def feed_forward(self, mixture: MixtureOfExperts, x_BXD: str) -> str:
+        """A dense FFN, or a mixture over the flattened batch; (B, X, D)."""
         if mixture.router is None:
-            return self.after(residual, x_BXD, self.expert(_experts(mixture)[0], y_BXD))
+            return self.expert(_experts(mixture)[0], x_BXD)
         width = mixture.router.in_features
-        out_ND = self.mixture(mixture, mixture.router, self.op("Reshape", y_BXD, self.ints([-1, width])))
-        out_BXD = self.op("Reshape", out_ND, self.op("Shape", y_BXD))
-        return self.after(residual, x_BXD, out_BXD)
+        out_ND = self.mixture(mixture, mixture.router, self.op("Reshape", x_BXD, self.ints([-1, width])))
+        return str(self.op("Reshape", out_ND, self.op("Shape", x_BXD)))
 
-    def expert(self, expert: Expert, x: str) -> str:
+    def expert(self, expert: ExpertModule, x: str) -> str:
         if not expert.size:
             return x
         return self.linear(self.op("Relu", self.linear(x, expert.up)), expert.down)
@@ -339,5 +355,5 @@ class _Graph:
         return str(self.op("ScatterND", zeros_ND, indices_A1, mixed_AD, reduction=reduction))
 
 
-def _experts(mixture: MixtureOfExperts) -> list[Expert]:
-    return cast(list[Expert], list(mixture.experts))
+def _experts(mixture: MixtureOfExperts) -> list[ExpertModule]:
+    return cast(list[ExpertModule], list(mixture.experts))

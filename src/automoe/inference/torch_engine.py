@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from automoe.data.vocabulary import EOS_ID
 from automoe.errors import InputError
 from automoe.inference.engine import Extensions
-from automoe.model.transformer import DecoderState, Encoded, Transformer
+from automoe.model.sublayers import Encoded
+from automoe.model.transformer import DecoderState, Transformer
 
 
 class TorchEngine:

@@ -15,7 +15,8 @@ from torch import Tensor
 from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import EOS_ID, PAD_ID
 from automoe.errors import InputError
-from automoe.inference.beam import BeamSettings, Hypothesis, beam_search
+from automoe.inference.beam import Hypothesis, beam_search
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine
 
 # Lines held at once. Large enough that sorting by length wastes little padding, small enough that

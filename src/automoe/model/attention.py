@@ -54,7 +54,7 @@ class Attention(nn.Module):
         out: Tensor = self.out(mixed_BHQE.transpose(1, 2).flatten(2))
         return out
 
-    def forward(
+    def over(
         self, query_BQD: Tensor, memory_BMD: Tensor, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
         """Attention of the queries over the memory, (B, Q, D); arguments as in `attend`."""

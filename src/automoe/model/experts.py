@@ -33,7 +33,7 @@ class Routing(NamedTuple):
     experts_NK: Tensor
 
 
-class Expert(nn.Module):
+class ExpertModule(nn.Module):
     """A feed-forward network with ReLU, `down(relu(up(x)))`; size 0 is the identity, without parameters."""
 
     def __init__(self, width: int, size: int) -> None:
@@ -63,7 +63,7 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.name = name
         self.top_k = top_k
-        self.experts = nn.ModuleList(Expert(width, size) for size in sizes)
+        self.experts = nn.ModuleList(ExpertModule(width, size) for size in sizes)
         self.router = nn.Linear(width, len(sizes), bias=False) if len(sizes) > 1 else None
 
     def route(self, tokens_ND: Tensor) -> tuple[Tensor, Tensor, Routing]:
@@ -95,16 +95,3 @@ class MixtureOfExperts(nn.Module):
         mixed_AD = torch.cat(outputs) * gates_NK.flatten()[order_A, None].to(tokens_ND.dtype)
         mixed_AD = mixed_AD.to(tokens_ND.dtype)
         return torch.zeros_like(tokens_ND).index_add(0, rows_A, mixed_AD), routing
-
-
-def reference_mixture(mixture: MixtureOfExperts, tokens_ND: Tensor) -> Tensor:
-    """The definition, slow and obvious: token by token, expert by expert. The oracle of the fast path."""
-    if mixture.router is None:
-        out: Tensor = mixture.experts[0](tokens_ND)
-        return out
-    rows = []
-    for token_D in tokens_ND:
-        probability_E = torch.softmax(mixture.router.weight @ token_D, dim=0)
-        best = sorted(range(len(mixture.experts)), key=lambda e: -probability_E[e].item())[: mixture.top_k]
-        rows.append(torch.stack([probability_E[e] * mixture.experts[e](token_D) for e in best]).sum(0))
-    return torch.stack(rows)

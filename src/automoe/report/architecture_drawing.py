@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, assert_never
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -18,7 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyBboxPatch, PathPatch, Rectangle
 from matplotlib.path import Path as Curve
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import (
+    STACKS,
+    Architecture,
+    CrossAttention,
+    FeedForward,
+    Layer,
+    SelfAttention,
+)
 from automoe.report.style import BLUE, FAINT, GREEN, INK, MUTED, PURPLE, STYLE, VERMILLION, save, tint
 
 # Inches.
@@ -35,18 +42,33 @@ _BETWEEN = 1.1
 _HEADER, _FOOTER = 0.8, 0.5
 _SPAN_COLOURS = (MUTED, GREEN, PURPLE)  # by the number of encoder layers attended to
 
-_Layer: TypeAlias = EncoderLayer | DecoderLayer
+
+@dataclass(frozen=True, slots=True)
+class _Box:
+    """One attention: what kind it is, its heads, and over how many encoder layers (None: its own stack)."""
+
+    kind: str
+    heads: int
+    encoder_layers_attended: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class _Card:
     """One layer and its place: the lower left corner and the height, in inches."""
 
-    name: str
-    layer: _Layer
+    layer: Layer
+    boxes: tuple[_Box, ...]
     x: float
     y: float
     height: float
+
+    @property
+    def name(self) -> str:
+        return self.layer.name
+
+    @property
+    def ffn(self) -> FeedForward:
+        return self.layer.feed_forward
 
     @property
     def middle(self) -> float:
@@ -77,11 +99,11 @@ def draw(
     """
     shares = dict(routing_shares or {})
     _check_shares(architecture, shares)
-    stacks: dict[str, Sequence[_Layer]] = {"encoder": architecture.encoder, "decoder": architecture.decoder}
+    stacks = {stack: list(architecture.layers(stack)) for stack in STACKS}
     height = _HEADER + _FOOTER + max(_stack_height(layers) for layers in stacks.values())
     width = 2 * (_MARGIN + _CARD_WIDTH) + _BETWEEN
     left = {"encoder": _MARGIN, "decoder": _MARGIN + _CARD_WIDTH + _BETWEEN}
-    largest = max(size for layers in stacks.values() for layer in layers for size in layer.experts)
+    largest = max(size for layer in architecture.layers() for size in layer.feed_forward.ffn_sizes)
     bar_scale = _LONGEST_BAR / max(largest, 1)
 
     with matplotlib.rc_context(STYLE):
@@ -90,10 +112,10 @@ def draw(
         axes.set(xlim=(0, width), ylim=(0, height))
         axes.set_axis_off()
         axes.text(_MARGIN, height - 0.28, title, size=13, weight="bold", va="center")
-        cards = {stack: _place(stack, layers, left[stack]) for stack, layers in stacks.items()}
-        widths = {"encoder": architecture.encoder_width, "decoder": architecture.decoder_width}
-        for stack, colour in (("encoder", BLUE), ("decoder", VERMILLION)):
-            headline = f"{stack}  ·  {_count(len(stacks[stack]), 'layer')}  ·  width {widths[stack]}"
+        cards = {stack: _place(layers, left[stack]) for stack, layers in stacks.items()}
+        for stack, colour in zip(STACKS, (BLUE, VERMILLION), strict=True):
+            layers = stacks[stack]
+            headline = f"{stack}  ·  {_count(len(layers), 'layer')}  ·  width {layers[0].width}"
             axes.text(left[stack], height - 0.6, headline, size=9.5, weight="bold", color=colour, va="center")
             for card in cards[stack]:
                 _draw_card(axes, card, colour, bar_scale, shares.get(card.name))
@@ -104,8 +126,7 @@ def draw(
 
 
 def _check_shares(architecture: Architecture, shares: Mapping[str, Sequence[float]]) -> None:
-    experts = {f"encoder.{i}": len(layer.experts) for i, layer in enumerate(architecture.encoder)}
-    experts |= {f"decoder.{i}": len(layer.experts) for i, layer in enumerate(architecture.decoder)}
+    experts = {layer.name: len(layer.feed_forward.experts) for layer in architecture.layers()}
     wrong = [
         f"{name}: {len(values)} shares for {experts.get(name, 0)} experts"
         for name, values in shares.items()
@@ -120,21 +141,37 @@ def _pitch(experts: int) -> float:
     return max(0.11, min(0.21, 1.4 / experts))
 
 
-def _card_height(layer: _Layer) -> float:
-    boxes = 2 if isinstance(layer, DecoderLayer) else 1
+def _boxes(layer: Layer) -> tuple[_Box, ...]:
+    """The attentions of a layer, bottom first; its experts are drawn beside them."""
+    boxes: list[_Box] = []
+    for sublayer in layer.sublayers:
+        match sublayer:
+            case SelfAttention(heads):
+                boxes.append(_Box("self", heads, None))
+            case CrossAttention(heads, attended):
+                boxes.append(_Box("cross", heads, attended))
+            case FeedForward():
+                pass
+            case _:
+                assert_never(sublayer)
+    return tuple(boxes)
+
+
+def _card_height(layer: Layer) -> float:
+    boxes, experts = len(_boxes(layer)), len(layer.feed_forward.experts)
     attention = boxes * _ATTENTION_HEIGHT + (boxes - 1) * _ATTENTION_GAP
-    return 2 * _CARD_PADDING + max(attention, len(layer.experts) * _pitch(len(layer.experts)))
+    return 2 * _CARD_PADDING + max(attention, experts * _pitch(experts))
 
 
-def _stack_height(layers: Sequence[_Layer]) -> float:
+def _stack_height(layers: Sequence[Layer]) -> float:
     return sum(_card_height(layer) for layer in layers) + (len(layers) - 1) * _CARD_GAP
 
 
-def _place(stack: str, layers: Sequence[_Layer], x: float) -> list[_Card]:
+def _place(layers: Sequence[Layer], x: float) -> list[_Card]:
     cards: list[_Card] = []
     y = _FOOTER
-    for index, layer in enumerate(layers):
-        cards.append(_Card(f"{stack}.{index}", layer, x, y, _card_height(layer)))
+    for layer in layers:
+        cards.append(_Card(layer, _boxes(layer), x, y, _card_height(layer)))
         y += cards[-1].height + _CARD_GAP
     return cards
 
@@ -155,20 +192,16 @@ def _draw_card(
             gid=f"layer:{card.name}",
         )
     )
-    layer = card.layer
-    boxes = [("self", layer.self_attention_heads)]
-    if isinstance(layer, DecoderLayer):
-        boxes.append(("cross", layer.cross_attention_heads))
-    y = card.middle - (len(boxes) * (_ATTENTION_HEIGHT + _ATTENTION_GAP) - _ATTENTION_GAP) / 2
-    for kind, heads in boxes:
-        edge = colour if kind == "self" else _span_colour(layer)
-        _draw_attention(axes, card, y, kind, heads, edge)
+    y = card.middle - (len(card.boxes) * (_ATTENTION_HEIGHT + _ATTENTION_GAP) - _ATTENTION_GAP) / 2
+    for box in card.boxes:
+        attended = box.encoder_layers_attended
+        edge = colour if attended is None else _span_colour(attended)
+        _draw_attention(axes, card, y, box.kind, box.heads, edge)
         y += _ATTENTION_HEIGHT + _ATTENTION_GAP
     _draw_experts(axes, card, colour, bar_scale, shares)
-    number = card.name.split(".")[1]
     corner = (card.x, card.y + card.height - 0.04)
     axes.add_patch(Circle(corner, 0.09, facecolor=colour, edgecolor="white", linewidth=1, zorder=3))
-    text = f"{int(number) + 1}"
+    text = f"{card.layer.index + 1}"
     axes.text(
         *corner, text, size=7, weight="bold", color="white", ha="center", va="center_baseline", zorder=4
     )
@@ -197,7 +230,7 @@ def _draw_attention(axes: Axes, card: _Card, y: float, kind: str, heads: int, co
 def _draw_experts(
     axes: Axes, card: _Card, colour: str, bar_scale: float, shares: Sequence[float] | None
 ) -> None:
-    sizes, count = card.layer.experts, len(card.layer.experts)
+    sizes, count = card.ffn.ffn_sizes, len(card.ffn.experts)
     pitch = _pitch(count)
     text_size = min(8.0, pitch * 45)
     router_x, bars_x = card.x + _ROUTER_X, card.x + _BARS_X
@@ -226,7 +259,7 @@ def _draw_experts(
         face = {"facecolor": "white", "edgecolor": colour, "linewidth": 1, "zorder": 3}
         axes.add_patch(Circle((router_x, card.middle), 0.085, gid=f"router:{card.name}", **face))
         axes.text(
-            router_x, card.middle, f"{card.layer.top_k}", size=7, ha="center", va="center_baseline", zorder=4
+            router_x, card.middle, f"{card.ffn.top_k}", size=7, ha="center", va="center_baseline", zorder=4
         )
     else:
         attention_end = card.x + _CARD_PADDING + _ATTENTION_WIDTH
@@ -240,23 +273,22 @@ def _shade(share: float) -> float:
     return 0.08 + 0.92 * min(1.0, 2 * share)
 
 
-def _span_colour(layer: _Layer) -> str:
-    attended = layer.encoder_layers_attended if isinstance(layer, DecoderLayer) else 1
+def _span_colour(attended: int) -> str:
     return _SPAN_COLOURS[(attended - 1) % len(_SPAN_COLOURS)]
 
 
 def _draw_spans(axes: Axes, encoder: Sequence[_Card], decoder: Sequence[_Card]) -> None:
     """A bracket round the last n encoder layers for each n in use, and a curve to each decoder layer."""
-    spans = {c: c.layer.encoder_layers_attended for c in decoder if isinstance(c.layer, DecoderLayer)}
-    used = sorted(set(spans.values()))
+    spans = [(card, box.encoder_layers_attended) for card in decoder for box in card.boxes]
+    used = sorted({attended for _, attended in spans if attended is not None})
     for lane, attended in enumerate(used):
         first, last = encoder[-attended], encoder[-1]
-        colour = _SPAN_COLOURS[(attended - 1) % len(_SPAN_COLOURS)]
+        colour = _span_colour(attended)
         x = encoder[0].x + _CARD_WIDTH + 0.08 + 0.11 * lane
         low, high = first.y + 0.04, last.y + last.height - 0.04
         axes.plot([x - 0.04, x, x, x - 0.04], [low, low, high, high], color=colour, linewidth=1.4)
         start = (low + high) / 2
-        for card in (c for c, n in spans.items() if n == attended):
+        for card in (c for c, n in spans if n == attended):
             # The curve ends before the card, so that the number at its corner stays clear.
             end_x, end_y = card.x - 0.1, card.middle + (_ATTENTION_HEIGHT + _ATTENTION_GAP) / 2
             bend = (end_x - x) * 0.5

@@ -11,18 +11,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from automoe.cost.costs import COSTS
 from automoe.report.style import FAINT, INK, MUTED, SERIES, STYLE, VERMILLION, save
 from automoe.search.candidate import Candidate
 from automoe.search.log import LogEntry
-
-COST_AXES = {
-    "latency_ms": ("latency (ms)", 1.0),
-    "flops": ("GFLOPs a sentence", 1e-9),
-    "parameters": ("parameters (millions)", 1e-6),
-    "active_parameters": ("active parameters (millions)", 1e-6),
-    "memory_bytes": ("memory (MiB)", 2.0**-20),
-}
-"""Cost name to the axis label and what the cost is multiplied by."""
 
 _VALIDATION = "validation/"
 _MARKERS = "o^svD"
@@ -81,7 +73,7 @@ def candidates(
 
     Args:
         records: `CandidateLog.entries`.
-        cost_name: a key of `COST_AXES`.
+        cost_name: of the table `automoe.cost.costs.COSTS`.
         front: as `automoe.search.candidate.front` gives it, each with score and cost.
         chosen: marked by a star. `baselines`: by name, marked black.
         score_label: what the score is; lower is better.
@@ -90,7 +82,7 @@ def candidates(
         KeyError: an unknown cost.
         OSError: the folder is missing, or the disk is full.
     """
-    label, unit = COST_AXES[cost_name]
+    label, unit = COSTS[cost_name].label, COSTS[cost_name].scale
     shown = [e for e in records if _has_place(e.candidate, cost_name)]
 
     def points(of: Iterable[Candidate]) -> tuple[list[float], list[float]]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from automoe.cost.costs import COSTS, Conditions
 from automoe.cost.device.profile import load_profile
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.report.architecture_drawing import draw
 from automoe.report.latency_pictures import where_the_time_goes
@@ -15,9 +17,8 @@ from automoe.report.pictures import loss_curves
 from automoe.report.tables import Result, to_csv, to_markdown
 from automoe.search.candidate import front
 from automoe.search.log import CandidateLog
+from automoe.storage import write_text
 from automoe.training.history import read_history
-
-COUNTED = ("flops", "parameters", "active_parameters", "sparsity", "memory_bytes")
 
 
 def write_report(
@@ -29,6 +30,8 @@ def write_report(
     candidate_log: Path,
     trainings: Mapping[str, Path],
     score_label: str,
+    protocol: MeasuringProtocol,
+    bounded: Collection[str] = (),
     profile: Path | None = None,
 ) -> None:
     """Write `results.md`, `results.csv` and the pictures into `folder`.
@@ -40,10 +43,12 @@ def write_report(
         candidate_log: the search's `candidates.jsonl`.
         trainings: by name, the folders with a training history.
         score_label: what the search ranked by.
+        protocol: under which costs are counted. `bounded`: the costs that the search had a bound on.
         profile: the device profile that priced the candidates, if one did: it also tells where time goes.
     """
     rows = [
-        _row(system, result, latencies[system], chosen.get(system, {})) for system, result in results.items()
+        _row(system, result, latencies[system], chosen.get(system, {}), protocol, bounded)
+        for system, result in results.items()
     ]
     reference = "dense" if "dense" in results else "automoe"
     notes = [
@@ -56,8 +61,8 @@ def write_report(
         *(f"{system}: {latency['noise']}." for system, latency in latencies.items() if latency["noise"]),
     ]
     text = to_markdown(rows, reference) + "\n" + "\n".join(f"- {note}" for note in notes) + "\n"
-    (folder / "results.md").write_text(text, encoding="utf-8")
-    (folder / "results.csv").write_text(to_csv(rows, reference), encoding="utf-8")
+    write_text(folder / "results.md", text)
+    write_text(folder / "results.csv", to_csv(rows, reference))
 
     histories = {name: read_history(path) for name, path in trainings.items()}
     loss_curves({name: records for name, records in histories.items() if records}, folder / "loss_curves.png")
@@ -81,26 +86,35 @@ def write_report(
         and (architecture := Architecture.from_dict(results[system]["architecture"])) in known
     }
     scored = [entry.candidate for entry in entries if entry.feasible]
-    # Without a bound on the latency, no candidate's is known.
-    for cost in ("latency_ms", "flops") if "latency_ms" in winner_candidate.costs else ("flops",):
-        path = folder / f"front_{cost}.png"
-        draw_candidates(entries, cost, path, front(scored, cost), winner_candidate, others, score_label)
+    for cost in COSTS.values():
+        # Without a bound on the latency, no candidate's is known.
+        if cost.name in winner_candidate.costs and cost.name in ("latency_ms", "flops", *bounded):
+            path = folder / f"front_{cost.name}.png"
+            best = front(scored, cost.name, larger_is_better=cost.larger_is_better)
+            draw_candidates(entries, cost.name, path, best, winner_candidate, others, score_label)
 
 
 def _row(
-    system: str, result: Mapping[str, Any], latency: Mapping[str, Any], found: Mapping[str, Any]
+    system: str,
+    result: Mapping[str, Any],
+    latency: Mapping[str, Any],
+    found: Mapping[str, Any],
+    protocol: MeasuringProtocol,
+    bounded: Collection[str],
 ) -> Result:
-    scores, counts = result["scores"], result["counts"]
+    scores, architecture = result["scores"], Architecture.from_dict(result["architecture"])
+    conditions = Conditions(protocol, lambda _: latency["latency_ms"])
+    shown = [c for c in COSTS.values() if not c.measured or c.name in ("latency_ms", *bounded)]
     return Result(
         system=system,
         bleu=scores["bleu"],
         chrf=scores["chrf"],
         tokenised_bleu=scores["tokenised_bleu"],
         predicted_latency_ms=found.get("predicted_latency_ms"),
-        latency_ms=latency["latency_ms"],
+        costs={cost.name: cost.price(architecture, conditions) for cost in shown},
         flops_as_routed=result["counts_as_routed"]["flops"],
+        sparsity=result["counts"]["sparsity"],
         train_minutes=result["training"]["seconds"] / 60,
-        **{name: counts[name] for name in COUNTED},
     )
 
 

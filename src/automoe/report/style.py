@@ -8,6 +8,8 @@ from typing import Any
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
+from automoe.storage import whole_file
+
 INK = "#1f2328"
 MUTED = "#6e7781"
 FAINT = "#d0d7de"
@@ -63,9 +65,10 @@ def save(figure: Figure, path: str | Path) -> None:
     """Write the picture in the format of the suffix (.png, .svg, .pdf), on white.
 
     Raises:
-        OSError: the folder is missing, or the disk is full.
+        InputError: the folder is missing, or the disk is full or refuses.
     """
     path = Path(path)
     # No date in the file: the same input gives the same file.
     metadata = {"Date": None} if path.suffix == ".svg" else None
-    figure.savefig(path, facecolor="white", metadata=metadata)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:], facecolor="white", metadata=metadata)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
 
+from automoe.cost.costs import COSTS, Cost
 from automoe.errors import InputError
 
 MISSING = "–"
@@ -20,12 +22,11 @@ class Result:
         system: its name, once a table.
         bleu, chrf, tokenised_bleu: 0 to 100, on the test set.
         predicted_latency_ms: what the search went by, for the systems it found.
-        latency_ms: measured, by the papers' protocol.
-        flops: of one sentence, by the published accounting, each expert of a layer equally likely.
-        flops_as_routed: the same with the measured shares of the experts.
-        parameters, active_parameters: without embeddings and output layer. `sparsity`: 0 to 1, the
-            share of parameters that are not active.
-        memory_bytes: weights and the peak of a translation. `train_minutes`: wall time of training.
+        costs: by name (`automoe.cost.costs.COSTS`): counted, each expert of a layer equally likely, and the
+            measured latency.
+        flops_as_routed: FLOPs with the measured shares of the experts.
+        sparsity: 0 to 1, the share of parameters that are not active.
+        train_minutes: wall time of training.
     """
 
     system: str
@@ -33,13 +34,9 @@ class Result:
     chrf: float | None = None
     tokenised_bleu: float | None = None
     predicted_latency_ms: float | None = None
-    latency_ms: float | None = None
-    flops: float | None = None
+    costs: Mapping[str, float] = field(default_factory=dict)
     flops_as_routed: float | None = None
-    parameters: float | None = None
-    active_parameters: float | None = None
     sparsity: float | None = None
-    memory_bytes: float | None = None
     train_minutes: float | None = None
 
 
@@ -49,26 +46,36 @@ class _Column:
     text: Callable[[float], str]
 
 
-def _giga(flops: float) -> str:
-    return f"{flops / 1e9:.3g}"
-
-
-_COLUMNS = {
+_SCORES = {
     "bleu": _Column("BLEU", "{:.2f}".format),
     "chrf": _Column("chrF", "{:.2f}".format),
     "tokenised_bleu": _Column("tokenised BLEU", "{:.2f}".format),
     "predicted_latency_ms": _Column("predicted (ms)", "{:.1f}".format),
-    "latency_ms": _Column("latency (ms)", "{:.1f}".format),
-    "speed_up": _Column("speed-up", "{:.2f}×".format),
-    "flops": _Column("GFLOPs", _giga),
-    "flops_as_routed": _Column("GFLOPs as routed", _giga),
-    "flops_reduction": _Column("FLOPs reduction", "{:.2f}×".format),
-    "parameters": _Column("parameters (M)", lambda count: f"{count / 1e6:.2f}"),
-    "active_parameters": _Column("active (M)", lambda count: f"{count / 1e6:.2f}"),
-    "sparsity": _Column("sparsity", "{:.0%}".format),
-    "memory_bytes": _Column("memory (MiB)", lambda size: f"{size / 2**20:.0f}"),
-    "train_minutes": _Column("training (min)", "{:.1f}".format),
 }
+# What stands behind the column of a cost.
+_BESIDE = {
+    "latency_ms": {"speed_up": _Column("speed-up", "{:.2f}×".format)},
+    "flops": {
+        "flops_as_routed": _Column("GFLOPs as routed", lambda flops: f"{flops / 1e9:.3g}"),
+        "flops_reduction": _Column("FLOPs reduction", "{:.2f}×".format),
+    },
+    "active_parameters": {"sparsity": _Column("sparsity", "{:.0%}".format)},
+}
+_TRAINING = {"train_minutes": _Column("training (min)", "{:.1f}".format)}
+
+
+def _columns(results: Sequence[Result]) -> dict[str, _Column]:
+    """Every column by key: of costs, those that any row has, in the order of their table."""
+    columns = dict(_SCORES)
+    for cost in COSTS.values():
+        if any(cost.name in result.costs for result in results):
+            columns[cost.name] = _Column(cost.heading, partial(_scaled, cost))
+            columns |= _BESIDE.get(cost.name, {})
+    return columns | _TRAINING
+
+
+def _scaled(cost: Cost, value: float) -> str:
+    return format(value * cost.scale, cost.digits)
 
 
 def to_markdown(results: Sequence[Result], reference: str) -> str:
@@ -80,13 +87,14 @@ def to_markdown(results: Sequence[Result], reference: str) -> str:
     Raises:
         InputError: no row is the reference, or two rows have the same name.
     """
+    columns = _columns(results)
     lines = [
-        _line(["system", *(column.heading for column in _COLUMNS.values())]),
-        _line(["---", *["---:"] * len(_COLUMNS)]),
+        _line(["system", *(column.heading for column in columns.values())]),
+        _line(["---", *["---:"] * len(columns)]),
     ]
     for row in _rows(results, reference):
         cells = [str(row["system"]).replace("|", "\\|")]
-        for key, column in _COLUMNS.items():
+        for key, column in columns.items():
             value = row[key]
             cells.append(MISSING if not isinstance(value, int | float) else column.text(value))
         lines.append(_line(cells))
@@ -100,7 +108,7 @@ def to_csv(results: Sequence[Result], reference: str) -> str:
         InputError: as `to_markdown`.
     """
     file = io.StringIO()
-    writer = csv.DictWriter(file, ["system", *_COLUMNS], lineterminator="\n")
+    writer = csv.DictWriter(file, ["system", *_columns(results)], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(_rows(results, reference))
     return file.getvalue()
@@ -117,9 +125,10 @@ def _rows(results: Sequence[Result], reference: str) -> list[dict[str, str | flo
     base = results[names.index(reference)]
     rows = []
     for result in results:
-        row = {field.name: getattr(result, field.name) for field in fields(Result)}
-        row["speed_up"] = _ratio(base.latency_ms, result.latency_ms)
-        row["flops_reduction"] = _ratio(base.flops, result.flops)
+        row = {column.name: getattr(result, column.name) for column in fields(Result)}
+        row |= dict.fromkeys(COSTS) | dict(result.costs)
+        row["speed_up"] = _ratio(base.costs.get("latency_ms"), result.costs.get("latency_ms"))
+        row["flops_reduction"] = _ratio(base.costs.get("flops"), result.costs.get("flops"))
         rows.append(row)
     return rows
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 from automoe.data.batching import TokenisedCorpus
 from automoe.data.corpus import CorpusSource, load_pairs
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
-from automoe.run.folder import RunFolder, Stage
-from automoe.run.recipe import Recipe
-from automoe.storage import write_json
+from automoe.run.context import Run
+from automoe.run.folder import Stage
+from automoe.storage import file_digest, write_json
 
 
 @dataclass(frozen=True)
@@ -26,11 +25,11 @@ class Prepared:
     valid: TokenisedCorpus
 
 
-def prepare(recipe: Recipe, run: RunFolder) -> Prepared:
+def prepare(run: Run) -> Prepared:
     """Train the joint vocabulary on the training text and store the corpora as token ids."""
-    data = recipe.data
+    data = run.recipe.data
     splits = ("train", "valid", "test")
-    rest = {name: value for name, value in recipe.plain("data")["data"].items() if name not in splits}
+    rest = {name: value for name, value in run.recipe.plain("data")["data"].items() if name not in splits}
     inputs = [rest, {split: corpus_digest(getattr(data, split)) for split in splits}]
 
     def work(folder: Path) -> None:
@@ -50,7 +49,7 @@ def prepare(recipe: Recipe, run: RunFolder) -> Prepared:
             report[split]["pairs_with_tokens_in_range"] = len(corpus)
         write_json(folder / "report.json", report)
 
-    stage = run.stage("prepare", inputs, work)
+    stage = run.folder.stage("prepare", inputs, work)
     return Prepared(
         stage,
         Tokenizer.load(stage.folder / "tokenizer.json"),
@@ -66,8 +65,3 @@ def corpus_digest(source: CorpusSource) -> dict[str, Any]:
         if plain.get(key):
             plain[key] = file_digest(Path(plain[key]))
     return plain
-
-
-def file_digest(path: Path) -> str | None:
-    """The SHA-256 of a file's content; None when there is no such file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None

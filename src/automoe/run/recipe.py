@@ -6,39 +6,51 @@ Paths in a recipe are relative to the recipe's own folder.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from automoe.cost.costs import Bound, check_bounds
+from automoe.cost.latency_settings import LatencySettings
 from automoe.cost.protocol import MeasuringProtocol
-from automoe.data.corpus import CorpusSource, Limits
+from automoe.data.corpus import CorpusLimits, CorpusSource
+from automoe.design.architecture import AtLeastOne
 from automoe.design.space import SearchSpace, load_space
-from automoe.errors import InputError
-from automoe.inference.backends import Backend, Precision
-from automoe.inference.beam import BeamSettings
-from automoe.search.constraint import parse_constraints
+from automoe.errors import InputError, validate_plain
+from automoe.inference.beam_settings import BeamSettings
 from automoe.search.evolution import EvolutionSettings
-from automoe.storage import read_mapping
-from automoe.training.loop import TrainingSettings
+from automoe.storage import parse_yaml, read_mapping
+from automoe.training.settings import TrainingSettings
 
 System = Literal["automoe", "dense", "hat", "switch", "random"]
-# To be replaced by the table of costs: every cost that may be bounded, and whether more of it is better.
-KNOWN_COSTS = {
-    "latency_ms": False,
-    "flops": False,
-    "parameters": False,
-    "active_parameters": False,
-    "memory_bytes": False,
-}
-AtLeastOne = Annotated[int, Field(ge=1)]
-Bound = Annotated[float, Field(gt=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)?%$")]
+
+
+def _number_or_share(bound: Any) -> Any:
+    if isinstance(bound, str) and re.fullmatch(r"\d+(\.\d+)?%", bound) is None:
+        raise ValueError("expected a positive number, or a share such as 60%")
+    return bound
+
+
+def _known_costs(bounds: dict[str, Bound]) -> dict[str, Bound]:
+    check_bounds(bounds)
+    return bounds
+
+
+def _once_each(systems: tuple[System, ...]) -> tuple[System, ...]:
+    if "automoe" not in systems or len(set(systems)) < len(systems):
+        raise ValueError("expected automoe, and each system at most once")
+    return systems
+
+
+RecipeBound = Annotated[float | str, BeforeValidator(_number_or_share)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class Vocabulary(_Section):
@@ -60,7 +72,7 @@ class Data(_Section):
     source_language: str
     target_language: str
     vocabulary: Vocabulary
-    limits: Limits = Limits()
+    limits: CorpusLimits = CorpusLimits()
     max_tokens: AtLeastOne = 128
 
 
@@ -81,51 +93,8 @@ class Search(_Section):
     rank_by: Literal["loss", "bleu"] = "loss"
     sentences: AtLeastOne = 500
     algorithm: EvolutionSettings = EvolutionSettings()
-    constraints: dict[str, Bound] = {}
+    constraints: Annotated[dict[str, RecipeBound], AfterValidator(_known_costs)] = {}
     seed: int = 1
-
-
-class LatencySettings(_Section):
-    """How latency is measured (the papers' protocol, `automoe.cost.measure`) and what the search goes by.
-
-    `backend`, `precision`: of the engine that will serve; that one is measured. `source`: what prices a
-    candidate when there is a bound on the latency:
-
-    - `profile`: a device profile. `profile` is the file `automoe profile` wrote, maybe on another machine;
-      without one, the run makes one of the recipe's space on this machine.
-    - `predictor`: the file `predictor` that `automoe predictor fit` wrote.
-    - `measurement`: this machine, `search_runs` times a candidate: 300 is the papers' "gold" latency, fewer
-      their "partially gold".
-
-    Whatever the source, the winner is measured with `runs` before it wins, as is every system in the table.
-    """
-
-    backend: Backend = "torch"
-    precision: Precision = "float32"
-    source: Literal["profile", "predictor", "measurement"] = "profile"
-    profile: str | None = None
-    predictor: str | None = None
-    source_length: AtLeastOne = 30
-    target_length: AtLeastOne = 30
-    beam_size: AtLeastOne = 5
-    threads: AtLeastOne = 2
-    search_runs: Annotated[int, Field(ge=10)] = 10
-    runs: Annotated[int, Field(ge=10)] = 300
-
-    @model_validator(mode="after")
-    def _source_has_its_file(self) -> LatencySettings:
-        problems = [
-            f"{kind}: is only used with source: {kind}, but source is {self.source}"
-            for kind in ("profile", "predictor")
-            if getattr(self, kind) is not None and self.source != kind
-        ]
-        if self.source == "predictor" and self.predictor is None:
-            problems.append("predictor: missing; name the file that `automoe predictor fit` wrote")
-        if (self.backend, self.precision) == ("onnx", "float16"):
-            problems.append("precision: onnx has no float16; it has float32 and int8")
-        if problems:
-            raise InputError("latency", problems)
-        return self
 
 
 class Recipe(_Section):
@@ -143,7 +112,7 @@ class Recipe(_Section):
     search: Search = Search()
     training: TrainingSettings
     fine_tuning: TrainingSettings | None = None
-    systems: tuple[System, ...] = ("automoe", "dense")
+    systems: Annotated[tuple[System, ...], AfterValidator(_once_each)] = ("automoe", "dense")
     translation: BeamSettings = BeamSettings()
     latency: LatencySettings = LatencySettings()
 
@@ -159,12 +128,12 @@ class Recipe(_Section):
             target_length=latency.target_length,
             vocabulary_size=self.data.vocabulary.size,
             norm=self.model.norm,
+            batch=latency.batch,
         )
 
     def plain(self, *sections: str) -> dict[str, Any]:
         """Some of the recipe's sections as JSON values, for fingerprints."""
-        dumped: dict[str, Any] = TypeAdapter(Recipe).dump_python(self, mode="json", include=set(sections))
-        return dumped
+        return self.model_dump(mode="json", include=set(sections))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,22 +154,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
     plain = read_mapping(path)
     for override in overrides:
         _apply(plain, override)
-    try:
-        recipe = Recipe.model_validate(plain)
-    except ValidationError as error:
-        raise InputError(f"{path}: is not a usable recipe", [_sentence(e) for e in error.errors()]) from error
-    except InputError as error:  # a section's own checks
-        raise InputError(f"{path}: {error.summary}", error.problems) from error
+    recipe = validate_plain(Recipe, plain, f"{path}: is not a usable recipe")
     recipe = _with_absolute_paths(recipe, path.parent)
-    repeated = {s for s in recipe.systems if recipe.systems.count(s) > 1}
-    if repeated or "automoe" not in recipe.systems:
-        problem = "systems: expected automoe, and each system at most once"
-        raise InputError(f"{path}: is not a usable recipe", [problem])
-    try:
-        bounds = {k: 1.0 if isinstance(v, str) else v for k, v in recipe.search.constraints.items()}
-        parse_constraints(bounds, KNOWN_COSTS)
-    except InputError as error:
-        raise InputError(f"{path}: search.{error.summary}", error.problems) from error
     return LoadedRecipe(recipe, load_space(recipe.space))
 
 
@@ -209,7 +164,7 @@ def _apply(plain: dict[str, Any], override: str) -> None:
     if not separator or not key:
         raise InputError(f"{override}: is not key=value", ["write e.g. training.steps=100"])
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as error:
         raise InputError(f"{override}: the value is not YAML", [str(error)]) from error
     *parents, last = key.split(".")
@@ -219,15 +174,6 @@ def _apply(plain: dict[str, Any], override: str) -> None:
     if not isinstance(section, dict):
         raise InputError(f"{override}: {'.'.join(parents)} is not a section of the recipe")
     section[last] = value
-
-
-def _sentence(error: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"])
-    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{where}: unknown key"
-    message = str(error["msg"])
-    got = "" if error["type"].startswith("missing") else f", got {error['input']!r:.60}"
-    return f"{where}: {message[0].lower()}{message[1:]}{got}"
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
@@ -241,11 +187,11 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
 
     splits = {split: absolute(getattr(recipe.data, split)) for split in ("train", "valid", "test")}
     data = recipe.data.model_copy(update=splits)
-    files = {
+    files: dict[str, Any] = {
         kind: str((folder / value).resolve())
         for kind in ("profile", "predictor")
         if (value := getattr(recipe.latency, kind))
     }
-    latency = recipe.latency.model_copy(update=files)
+    latency = dataclasses.replace(recipe.latency, **files)
     space = str((folder / recipe.space).resolve())
     return recipe.model_copy(update={"data": data, "latency": latency, "space": space})

@@ -19,10 +19,11 @@ from automoe.evaluation.scores import evaluate_model
 from automoe.model.sharing import Supernet
 from automoe.progress import Reporter
 from automoe.run.budget import SPACES, Budget, candidate_prices
+from automoe.run.context import Run
 from automoe.run.device_profile import bounds_latency, latency_inputs
-from automoe.run.folder import RunFolder, Stage
+from automoe.run.folder import Stage
 from automoe.run.prepare import Prepared
-from automoe.run.recipe import LoadedRecipe, Recipe
+from automoe.run.recipe import Recipe
 from automoe.search.driver import SearchResult, run_search
 from automoe.search.evaluator import Score
 from automoe.search.evolution import EvolutionSettings, evolution
@@ -50,13 +51,7 @@ STRATEGIES: Mapping[str, Callable[[EvolutionSettings, int], Strategy]] = {
 
 
 def search_architectures(
-    loaded: LoadedRecipe,
-    run: RunFolder,
-    reporter: Reporter,
-    prepared: Prepared,
-    supernet_stage: Stage,
-    network: Supernet,
-    budget: Budget,
+    run: Run, prepared: Prepared, supernet_stage: Stage, network: Supernet, budget: Budget
 ) -> tuple[Stage, dict[str, Architecture]]:
     """Search under the budget; every candidate goes to `candidates.jsonl`.
 
@@ -65,18 +60,18 @@ def search_architectures(
     Returns:
         The best architecture of each search the systems need, by system; `chosen.json` says more.
     """
-    recipe = loaded.recipe
+    recipe, reporter = run.recipe, run.reporter
     wanted = [name for name in SEARCHED if name.system in recipe.systems]
 
     def work(folder: Path) -> None:
-        prices = candidate_prices(recipe, budget.latency_file, reporter.say)
+        prices = candidate_prices(run, budget.latency_file)
         score = _score(recipe, network, prepared)
         log_file = folder / "candidates.jsonl"
         if not log_file.exists():
             # What the budget was found feasible by: measured again, it might come out as infeasible.
             shutil.copyfile(budget.stage.folder / "candidates.jsonl", log_file)
         log = CandidateLog(log_file)
-        measure = remembered(_measurer(loaded, budget.latency_file, reporter), folder / "measured.json")
+        measure = remembered(_measurer(run, budget.latency_file), folder / "measured.json")
         chosen: dict[str, Any] = {}
         scored = recipe.search.algorithm.budget
         for name in wanted:
@@ -84,7 +79,7 @@ def search_architectures(
             planned = scored if name.strategy == "random" else recipe.search.algorithm.budget
             found = run_search(
                 name,
-                SPACES[name.space](loaded.space),
+                SPACES[name.space](run.space),
                 STRATEGIES[name.strategy](recipe.search.algorithm, planned),
                 budget.constraints,
                 prices,
@@ -102,17 +97,18 @@ def search_architectures(
             save_architecture(best.architecture, folder / f"{name.system}.yaml")
         write_json(folder / "chosen.json", chosen)
 
-    stage = run.stage("search", _inputs(recipe, supernet_stage, budget, wanted), work)
+    stage = run.folder.stage("search", _inputs(run, supernet_stage, budget, wanted), work)
     chosen = read_json(stage.folder / "chosen.json")
     designs = {name: Architecture.from_dict(found["architecture"]) for name, found in chosen.items()}
     return stage, designs
 
 
-def _inputs(recipe: Recipe, supernet_stage: Stage, budget: Budget, wanted: list[SearchName]) -> list[Any]:
+def _inputs(run: Run, supernet_stage: Stage, budget: Budget, wanted: list[SearchName]) -> list[Any]:
+    recipe = run.recipe
     inputs = [
         supernet_stage.fingerprint,
         budget.stage.fingerprint,
-        latency_inputs(recipe, budget.latency_file),
+        latency_inputs(run, budget.latency_file),
         recipe.latency.runs,
         [name.system for name in wanted],
     ]
@@ -141,16 +137,19 @@ def _score(recipe: Recipe, network: Supernet, prepared: Prepared) -> Score:
     return lambda architecture: validation_loss(network.subnetwork(architecture), batches)
 
 
-def _measurer(loaded: LoadedRecipe, latency_file: Path | None, reporter: Reporter) -> MeasureCandidate:
+def _measurer(run: Run, latency_file: Path | None) -> MeasureCandidate:
     """Measures one candidate for real; the user sees each figure."""
-    judged = not is_of_another_machine(loaded.recipe, latency_file)
-    largest_dense = loaded.space.largest_dense()
+    latency, bounds = run.recipe.latency, run.recipe.search.constraints
+    judged = not is_of_another_machine(latency, latency_file)
+    largest_dense = run.space.largest_dense()
 
     def measure(architecture: Architecture) -> Measured:
-        measured = measure_against_budget(loaded.recipe, architecture, largest_dense, judged=judged)
-        reporter.say(f"  {architecture}: {measured}")
+        measured = measure_against_budget(
+            run.protocol, latency, bounds, architecture, largest_dense, judged=judged
+        )
+        run.reporter.say(f"  {architecture}: {measured}")
         if measured.noise:
-            reporter.say(f"  {measured.noise}")
+            run.reporter.say(f"  {measured.noise}")
         return measured
 
     return measure

@@ -18,12 +18,12 @@ from starlette.exceptions import HTTPException
 
 from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine
 from automoe.model.transformer import Transformer
 from automoe.serving.batcher import Batcher, QueueFullError
 from automoe.serving.body_limit import BodyLimit
-from automoe.serving.limits import Limits
+from automoe.serving.limits import ServingLimits
 from automoe.serving.messages import (
     ONE,
     SEVERAL,
@@ -36,7 +36,7 @@ from automoe.serving.messages import (
     TranslateResponse,
     TranslationMessage,
 )
-from automoe.serving.metrics import Measured, Metrics
+from automoe.serving.metrics import CountedRequests, Metrics
 from automoe.serving.service import Service, TooLargeError
 from automoe.serving.translation import SentenceTranslator
 
@@ -61,7 +61,7 @@ def create_app(
     engine: Engine,
     tokenizer: Tokenizer,
     settings: BeamSettings | None = None,
-    limits: Limits | None = None,
+    limits: ServingLimits | None = None,
 ) -> FastAPI:
     """The application: `/translate`, `/explain`, `/healthz`, `/metrics`, `/docs`, and the page at `/`.
 
@@ -72,7 +72,7 @@ def create_app(
         settings: of the beam search, where a request says nothing else.
         limits: on requests, queue and batches.
     """
-    limits = limits or Limits()
+    limits = limits or ServingLimits()
     translator = SentenceTranslator(model, engine, tokenizer, limits.batch_tokens)
     # Bound below: the metrics read the queue's length, the queue reports its batches.
     batcher = Batcher(translator, limits, lambda sentences: metrics.observe_batch(sentences))
@@ -131,7 +131,7 @@ def create_app(
     app.mount("/page", StaticFiles(directory=PAGE))
     paths = frozenset({"/translate", "/explain", "/healthz", "/metrics", "/docs", "/openapi.json", "/"})
     app.add_middleware(BodyLimit, body_bytes=limits.body_bytes)
-    app.add_middleware(Measured, metrics=metrics, paths=paths)
+    app.add_middleware(CountedRequests, metrics=metrics, paths=paths)
     _answer_failures(app)
     return app
 

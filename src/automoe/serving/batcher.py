@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from automoe.serving.limits import Limits
+from automoe.serving.limits import ServingLimits
 from automoe.serving.translation import Sentence, Translated
 
 
@@ -30,7 +30,7 @@ class Batcher:
     def __init__(
         self,
         work: Callable[[Sequence[Sentence]], Sequence[Translated]],
-        limits: Limits,
+        limits: ServingLimits,
         on_batch: Callable[[int], None],
     ) -> None:
         self._work = work

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServingLimits:
     """The defaults suit an API for sentences and short documents.
 
     Args:

@@ -115,7 +115,7 @@ class StackMessage(BaseModel):
             tokens=tokens,
             layers=[
                 LayerMessage(
-                    name=layer.layer, experts=list(layer.experts), chosen=[list(c) for c in layer.chosen]
+                    name=layer.layer, experts=list(layer.ffn_sizes), chosen=[list(c) for c in layer.chosen]
                 )
                 for layer in layers
             ],

@@ -46,7 +46,7 @@ class Metrics:
         self._batches.observe(sentences)
 
 
-class Measured:
+class CountedRequests:
     """ASGI middleware that counts every request.
 
     Args:

@@ -11,12 +11,11 @@ import torch
 import uvicorn
 
 from automoe.errors import InputError
-from automoe.inference.backends import Backend, Precision
-from automoe.inference.beam import BeamSettings
-from automoe.inference.engine import make_engine
+from automoe.inference.backends import Backend, Precision, make_engine
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import load_model
 from automoe.serving.app import create_app
-from automoe.serving.limits import Limits
+from automoe.serving.limits import ServingLimits
 
 BACKLOG = 2048  # connections the system holds before the server accepts them
 
@@ -29,7 +28,7 @@ def serve(
     backend: Backend = "torch",
     precision: Precision = "float32",
     threads: int | None = None,
-    limits: Limits | None = None,
+    limits: ServingLimits | None = None,
 ) -> None:
     """Serve a model until interrupted or terminated; what has been asked by then is still answered.
 
@@ -44,7 +43,7 @@ def serve(
     Raises:
         InputError: the folder is no model, there is no such engine, or the address cannot be listened on.
     """
-    limits = limits or Limits()
+    limits = limits or ServingLimits()
     model, tokenizer = load_model(folder)
     if threads is not None:
         torch.set_num_threads(threads)

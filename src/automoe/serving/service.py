@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import EOS_ID
 from automoe.errors import InputError
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.serving.batcher import Batcher
-from automoe.serving.limits import Limits
+from automoe.serving.limits import ServingLimits
 from automoe.serving.translation import Sentence, Translated
 
 _LINE_BREAK = re.compile(r"(\r\n|\r|\n)")
 
 
 class TooLargeError(Exception):
-    """A request asks for more than `Limits` allows; the message says which limit and how to keep it."""
+    """A request asks for more than `ServingLimits` allow; the message says which and how to keep it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class Service:
     """
 
     def __init__(
-        self, batcher: Batcher, tokenizer: Tokenizer, settings: BeamSettings, limits: Limits
+        self, batcher: Batcher, tokenizer: Tokenizer, settings: BeamSettings, limits: ServingLimits
     ) -> None:
         self._batcher = batcher
         self._tokenizer = tokenizer

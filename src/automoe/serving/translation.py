@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from automoe.data.tokenizer import Tokenizer
 from automoe.evaluation.routing import SentenceRouting, route_sentences
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine
 from automoe.inference.translator import Translation, Translator
 from automoe.model.transformer import Transformer

@@ -1,16 +1,13 @@
 """What training writes to disk, so that a run killed at any moment continues to the same weights.
 
 A checkpoint is one safetensors file: weights and Adam's moments as tensors, everything else as JSON in its
-metadata. Every file is written under a temporary name, flushed to the disk, then renamed: under its
-final name it is complete, or it does not exist.
+metadata.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from automoe.errors import InputError
+from automoe.storage import whole_file
 from automoe.training.optimizer import BlockAdam
 
 # The newest, and one to fall back on when the newest turns out to be damaged.
@@ -27,33 +25,14 @@ KEPT = 2
 ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 
 
-@contextlib.contextmanager
-def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a failure to write below `folder` (full disk, no permission) into an InputError."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        mend = "free some disk space (or mend the cause), then start again: finished checkpoints are intact"
-        raise InputError(f"{folder}: cannot be written", [reason, mend]) from error
-
-
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a safetensors file, atomically; `metadata` is any JSON.
+    """Write a safetensors file, completely or not at all; `metadata` is any JSON.
 
     Raises:
         InputError: the disk is full or refuses; nothing is left behind, an older file stays as it was.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with disk_errors(path):
-        try:
-            save_file(dict(tensors), temporary, {"automoe": json.dumps(metadata)})
-            _flush(temporary)
-            temporary.replace(path)
-            _flush(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with whole_file(path) as temporary:
+        save_file(dict(tensors), temporary, {"automoe": json.dumps(metadata)})
 
 
 def read_metadata(path: Path, fingerprint: str, mend: str) -> dict[str, Any]:
@@ -119,7 +98,7 @@ class Checkpoints:
         return sorted(self.folder.glob("checkpoint-*.safetensors"))
 
     def save(self, step: int, network: nn.Module, optimizer: BlockAdam, state: Mapping[str, Any]) -> None:
-        """Write the checkpoint of `step`, then delete all but the newest two.
+        """Write the checkpoint of `step`; then delete all but the newest two, and what a kill cut short.
 
         A parameter that no sub-network has trained yet has no Adam state; it gets none on loading either.
 
@@ -132,7 +111,7 @@ class Checkpoints:
             tensors |= {f"{name}/{key}": adam[key] for key in ADAM_STATE if key in adam}
         metadata = {"fingerprint": self.fingerprint, "step": step, **state}
         write_tensors(self.folder / f"checkpoint-{step:08d}.safetensors", tensors, metadata)
-        for path in self.paths()[:-KEPT]:
+        for path in [*self.paths()[:-KEPT], *self.folder.glob(".*.safetensors.*tmp")]:
             path.unlink()
 
     def load_latest(self, network: nn.Module, optimizer: BlockAdam) -> dict[str, Any] | None:
@@ -168,11 +147,3 @@ class Checkpoints:
         """Delete every checkpoint, once the training is finished."""
         for path in self.paths():
             path.unlink()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -2,55 +2,56 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from automoe.storage import disk_errors
+from automoe.storage import append_to_journal, disk_errors, read_journal, write_journal
 
 if TYPE_CHECKING:
     from lightning.fabric.loggers.tensorboard import TensorBoardLogger
 
+FILE = "history.jsonl"
+
 
 def read_history(folder: Path) -> list[dict[str, float]]:
-    """The records of a training folder, oldest first; a last line that a kill cut short is left out.
+    """The records of a training folder, oldest first; none when there is no history.
 
     Keys: `step`, then `loss`, `nll`, `balance`, `rate`, `gradient_norm`, `target_tokens`,
     `tokens_per_second`, and in validation steps `validation/NAME`, all but the speed in nats a token.
+
+    Raises:
+        InputError: the file is damaged.
     """
-    path = folder / "history.jsonl"
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines(True) if line.endswith("\n")]
+    return read_journal(folder / FILE, _record, "delete it; the figures up to now are then lost")
 
 
 class History:
     """Appends records; opening it at a checkpoint's step forgets what came after that step.
+
+    Records wait in memory until `flush`.
 
     Args:
         folder: of the training. `step`: the last one whose record stays.
         tensorboard: gets the same figures.
 
     Raises:
-        InputError: (also by `log` and `flush`) the disk is full.
+        InputError: (also by every method) the disk is full. Opening: the file is damaged.
     """
 
     def __init__(self, folder: Path, step: int, tensorboard: TensorBoardLogger) -> None:
-        path = folder / "history.jsonl"
         kept = [record for record in read_history(folder) if record["step"] <= step]
         self._folder = folder
         self._tensorboard = tensorboard
-        with disk_errors(folder):
-            temporary = folder / ".history.jsonl.tmp"
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
-            temporary.replace(path)
-            self._file = path.open("a", encoding="utf-8")
+        self._pending: list[dict[str, float]] = []
+        write_journal(folder / FILE, kept)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """Append one record."""
+        """Add one record; a figure that is no finite number is left out of the file."""
+        finite = {name: figure for name, figure in figures.items() if math.isfinite(figure)}
+        self._pending.append({"step": step, **finite})
         with disk_errors(self._folder):
-            self._file.write(json.dumps({"step": step, **figures}) + "\n")
             try:
                 self._tensorboard.log_metrics(figures, step)
             except ValueError as error:
@@ -59,11 +60,17 @@ class History:
 
     def flush(self) -> None:
         """Hand all records to the system: from here on they outlive this process."""
-        with disk_errors(self._folder):
-            self._file.flush()
+        append_to_journal(self._folder / FILE, self._pending, durable=False)
+        self._pending.clear()
 
     def close(self) -> None:
-        """Write what is pending and close both."""
+        """Write what is pending and close TensorBoard's files."""
+        self.flush()
         with disk_errors(self._folder):
-            self._file.close()
             self._tensorboard.finalize("finished")
+
+
+def _record(plain: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(plain.get("step"), int):
+        raise ValueError("step: expected a whole number")
+    return dict(plain)

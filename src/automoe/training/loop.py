@@ -2,9 +2,7 @@
 
 Lightning Fabric gives device, precision, process groups and loggers. Nothing is wrapped in
 DistributedDataParallel: a sub-network is other parameters each step, so gradients are summed here, once a
-step. Fabric is imported only when a training starts: on top of torch its import takes 2.4 s, that of
-accelerate 0.15 s (2-core machine, warm disk). A training pays that once; Fabric stays for its loggers and
-its one-line launch under torchrun, and no other command pays for it.
+step. Fabric is imported only when a training starts: its import takes seconds, which no other command pays.
 
 Everything random in step s derives from (seed, s): the sub-network, the same on all ranks, and the
 dropout, other on each rank. So there are no generator states to save, and a resumed run is the same run.
@@ -14,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import random
@@ -31,7 +28,7 @@ from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.model.sharing import Supernet
 from automoe.model.transformer import Transformer
-from automoe.storage import disk_errors
+from automoe.storage import digest, disk_errors
 from automoe.training.checkpoint import (
     Checkpoints,
     average_weights,
@@ -44,7 +41,7 @@ from automoe.training.history import History
 from automoe.training.objective import objective, to_device, validation_nll
 from automoe.training.optimizer import BlockAdam
 from automoe.training.schedule import learning_rate, snapshot_steps
-from automoe.training.settings import TrainingSettings as TrainingSettings
+from automoe.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -59,7 +56,7 @@ class BatchSource(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """What the callback hears after each step; `validation` holds the newest losses, by network."""
 
     step: int
@@ -99,7 +96,7 @@ def train(
     *,
     validation_batches: Sequence[Batch] = (),
     validation_networks: Mapping[str, Architecture] | None = None,
-    report: Callable[[Progress], None] | None = None,
+    report: Callable[[TrainingProgress], None] | None = None,
 ) -> TrainResult:
     """Train the supernet's weights; in `folder`, continue what was interrupted, or return what is finished.
 
@@ -144,7 +141,7 @@ class _Training:
         settings: TrainingSettings,
         folder: Path,
         fingerprint: str,
-        report: Callable[[Progress], None] | None,
+        report: Callable[[TrainingProgress], None] | None,
     ) -> None:
         self.fabric = fabric
         self.supernet = supernet
@@ -186,6 +183,8 @@ class _Training:
                     figures |= {"target_tokens": target_tokens, "tokens_per_second": tokens_here / seconds}
                     if history is not None:
                         history.log(step, figures)
+                        if last or step % settings.validate_every == 0:
+                            history.flush()
                         if step in snapshots:
                             metadata = {"fingerprint": self.fingerprint}
                             write_tensors(self._snapshot(step), weights(self.network), metadata)
@@ -201,7 +200,7 @@ class _Training:
                             left = seconds / (step - first + 1) * (settings.steps - step)
                             speed = tokens_here / seconds
                             loss = figures["loss"]
-                            self.report(Progress(step, settings.steps, loss, speed, left, validation))
+                            self.report(TrainingProgress(step, settings.steps, loss, speed, left, validation))
         finally:
             if history is not None:
                 history.close()
@@ -358,4 +357,4 @@ def _fingerprint(settings: TrainingSettings, network: Transformer) -> str:
         "vocabulary_size": network.vocabulary_size,
         "options": dataclasses.asdict(network.options),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return digest(parts)

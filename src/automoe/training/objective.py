@@ -20,7 +20,7 @@ from automoe.data.batching import Batch
 from automoe.data.vocabulary import PAD_ID
 from automoe.model.transformer import Transformer
 
-# Most logits held at once: 64 MiB of float32. A vocabulary of 4,000 fits 4,000 tokens into one chunk.
+# Most logits held at once: 64 MiB of float32.
 CHUNK_LOGITS = 1 << 24
 
 

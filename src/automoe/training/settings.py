@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
-from automoe.errors import InputError
+from pydantic import Field
+
+from automoe.design.architecture import AtLeastOne
+from automoe.errors import InputError, checked
+
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-@dataclass(frozen=True)
+@checked("these training settings are impossible")
+@dataclass(frozen=True, slots=True)
 class TrainingSettings:
     """What a recipe says about training.
 
@@ -29,43 +37,23 @@ class TrainingSettings:
         InputError: listing every value that is out of range.
     """
 
-    steps: int
-    peak_rate: float
-    warmup_steps: int
-    final_rate_ratio: float = 0.05
-    label_smoothing: float = 0.1
-    balance_coefficient: float = 0.01
-    batch_tokens: int = 1000
-    accumulation: int = 1
-    clip_norm: float = 1.0
-    checkpoint_every: int = 500
-    validate_every: int = 500
-    average_checkpoints: int = 5
+    steps: AtLeastOne
+    peak_rate: Positive
+    warmup_steps: Annotated[int, Field(ge=0)]
+    final_rate_ratio: Share = 0.05
+    label_smoothing: Share = 0.1
+    balance_coefficient: NotNegative = 0.01
+    batch_tokens: AtLeastOne = 1000
+    accumulation: AtLeastOne = 1
+    clip_norm: Positive = 1.0
+    checkpoint_every: AtLeastOne = 500
+    validate_every: AtLeastOne = 500
+    average_checkpoints: AtLeastOne = 5
     seed: int = 1
     device: Literal["cpu", "cuda", "auto"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # of a recipe
-
     def __post_init__(self) -> None:
-        at_least_one = (
-            "steps", "batch_tokens", "accumulation", "checkpoint_every", "validate_every",
-            "average_checkpoints",
-        )  # fmt: skip
-        wrong = [
-            f"{name}: expected at least 1, got {getattr(self, name)}"
-            for name in at_least_one
-            if getattr(self, name) < 1
-        ]
-        for name in ("peak_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                wrong.append(f"{name}: expected more than 0, got {getattr(self, name)}")
-        for name in ("final_rate_ratio", "label_smoothing"):
-            if not 0 <= getattr(self, name) <= 1:
-                wrong.append(f"{name}: expected 0 to 1, got {getattr(self, name)}")
-        if not 0 <= self.warmup_steps <= self.steps:
-            wrong.append(f"warmup_steps: expected 0 to steps ({self.steps}), got {self.warmup_steps}")
-        if not self.balance_coefficient >= 0:
-            wrong.append(f"balance_coefficient: expected at least 0, got {self.balance_coefficient}")
-        if wrong:
-            raise InputError("these training settings are impossible", wrong)
+        if self.warmup_steps > self.steps:
+            problem = f"warmup_steps: expected at most steps ({self.steps}), got {self.warmup_steps}"
+            raise InputError("these training settings are impossible", [problem])

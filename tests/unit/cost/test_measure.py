@@ -2,19 +2,24 @@
 
 import statistics
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from automoe.cost.measure import ProcessorTimes, measure_latency, stolen_share_between, summarise
+from automoe.cost.machine import ProcessorTimes, stolen_share_between
+from automoe.cost.measure import measure_latency, random_engine, summarise, why_noisy
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.vocabulary import EOS_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
 from automoe.errors import InputError
+from automoe.inference.backends import make_engine
 from automoe.model.experts import MixtureOfExperts
 from automoe.model.transformer import Transformer
 
 SMALL = dense(16, 32, 2, 1, 1)
+SHORT = MeasuringProtocol(vocabulary_size=20, target_length=2)
 
 
 class Recorded:
@@ -41,11 +46,13 @@ class Recorded:
 
         monkeypatch.setattr(self.model, "encode", recording_encode)
         monkeypatch.setattr(self.model, "step", recording_step)
+        self.engine = make_engine(self.model)
 
 
 def test_every_run_is_another_random_sentence_and_exactly_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = Recorded(monkeypatch)
-    latency = measure_latency(recorded.model, source_length=7, target_length=9, beam_size=3, runs=10, batch=2)
+    protocol = MeasuringProtocol(source_length=7, target_length=9, beam_size=3, batch=2)
+    latency = measure_latency(recorded.engine, protocol, runs=10)
     all_runs = len(recorded.sources)
     assert latency.runs == 10 <= all_runs  # a few more to warm up
     assert recorded.step_shapes == [(2, 3)] * 9 * all_runs
@@ -57,7 +64,7 @@ def test_every_run_is_another_random_sentence_and_exactly_the_steps(monkeypatch:
 def test_the_seed_decides_the_sentences(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = Recorded(monkeypatch)
     for seed in (1, 1, 2):
-        measure_latency(recorded.model, target_length=2, runs=10, seed=seed)
+        measure_latency(recorded.engine, SHORT, runs=10, seed=seed)
     all_runs = len(recorded.sources) // 3
     first, again, other = (recorded.sources[i * all_runs] for i in range(3))
     assert torch.equal(first, again)
@@ -66,9 +73,8 @@ def test_the_seed_decides_the_sentences(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_evaluation_mode_without_autograd_and_threads_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = Recorded(monkeypatch)
-    recorded.model.train()
     usual = torch.get_num_threads()
-    latency = measure_latency(recorded.model, target_length=2, runs=10, threads=usual + 1)
+    latency = measure_latency(recorded.engine, replace(SHORT, threads=usual + 1), runs=10)
     assert recorded.modes == {(False, True)}
     assert recorded.threads == {usual + 1}
     assert latency.threads == usual + 1
@@ -84,23 +90,23 @@ def test_threads_are_put_back_after_an_error(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(model, "encode", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
-        measure_latency(model, runs=10, threads=usual + 1)
+        measure_latency(make_engine(model), MeasuringProtocol(threads=usual + 1), runs=10)
     assert torch.get_num_threads() == usual
 
 
 def test_times_are_taken_around_encoder_and_decoder() -> None:
     # The clock is read before the encoder, between the two, and after the decoder: 2 s and 5 s.
     readings = iter(value for run in range(1000) for value in (run * 10.0, run * 10.0 + 2, run * 10.0 + 7))
-    latency = measure_latency(
-        SMALL, vocabulary_size=20, target_length=1, runs=10, clock=lambda: next(readings)
-    )
+    protocol = replace(SHORT, target_length=1)
+    engine = random_engine(SMALL, protocol)
+    latency = measure_latency(engine, protocol, runs=10, clock=lambda: next(readings))
     assert (latency.encoder_ms, latency.decoder_ms, latency.latency_ms) == (2000, 5000, 7000)
     assert latency.spread_ms == 0
 
 
 def test_an_architecture_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
-    measure_latency(SMALL, vocabulary_size=20, target_length=1, runs=10)
+    measure_latency(random_engine(SMALL, SHORT), SHORT, runs=10)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -149,11 +155,34 @@ def test_stolen_share_is_unknown_without_the_system_files(tmp_path: Path) -> Non
     assert stolen_share_between(None, None) is None
 
 
-def test_too_few_runs_and_all_other_problems_are_named() -> None:
+def test_too_few_runs_and_every_problem_of_a_protocol_are_named() -> None:
+    with pytest.raises(InputError, match="runs: at least 10, not 9"):
+        measure_latency(random_engine(SMALL, SHORT), SHORT, runs=9)
     with pytest.raises(InputError) as refused:
-        measure_latency(SMALL, runs=9, threads=0, beam_size=0, source_length=0, vocabulary_size=4)
+        MeasuringProtocol(threads=0, beam_size=0, source_length=0, vocabulary_size=4, batch=0)
     names = [problem.split(":")[0] for problem in refused.value.problems]
-    assert names == ["source_length", "beam_size", "runs", "threads", "vocabulary_size"]
+    assert names == ["threads", "beam_size", "source_length", "vocabulary_size", "batch"]
+    with pytest.raises(InputError, match="onnx has no float16; choose of torch: float32, float16"):
+        MeasuringProtocol(backend="onnx", precision="float16")
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_random_weights_have_the_norm_and_vocabulary_that_are_stated(monkeypatch, norm) -> None:
+    models: list[Transformer] = []
+
+    def recording(model, *rest):  # type: ignore[no-untyped-def]
+        models.append(model)
+        return make_engine(model, *rest)
+
+    monkeypatch.setattr("automoe.cost.measure.make_engine", recording)
+    engine = random_engine(SMALL, replace(SHORT, norm=norm))
+    assert [model.options.norm for model in models] == [norm]
+    assert engine.vocabulary_size == SHORT.vocabulary_size
+
+
+def test_a_batch_of_one_is_left_out_of_the_plain_protocol() -> None:
+    assert "batch" not in SHORT.plain()
+    assert replace(SHORT, batch=4).plain() == SHORT.plain() | {"batch": 4}
 
 
 def test_tokens_of_random_weights_spread_over_the_experts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,9 +199,34 @@ def test_tokens_of_random_weights_spread_over_the_experts(monkeypatch: pytest.Mo
         return routed
 
     monkeypatch.setattr(MixtureOfExperts, "route", recording_route)
-    measure_latency(architecture, vocabulary_size=1000, target_length=10, runs=10, threads=1)
+    protocol = MeasuringProtocol(vocabulary_size=1000, target_length=10, threads=1)
+    measure_latency(random_engine(architecture, protocol), protocol, runs=10)
     assert len(awake) == 8
     even = 4 * (1 - (1 - 1 / 4) ** 5)
     for layer, counts in awake.items():
         expected = even if layer.startswith("decoder") else 4
         assert statistics.fmean(counts) > 0.75 * expected, layer
+
+
+QUIET = summarise([1.0] * 20, [9.0] * 20, 0.01, threads=1)
+
+
+def test_a_quiet_machine_is_believed():
+    assert why_noisy(QUIET) is None
+    assert why_noisy(QUIET, summarise([1.0] * 20, [9.0] * 20, None, threads=1)) is None
+
+
+@pytest.mark.parametrize(
+    ("decoder_ms", "stolen", "expected", "absent"),
+    [
+        ([9.0] * 20, 0.37, "took 37% of the processor time", "spreads"),
+        ([9.0] * 10 + [19.0] * 10, 0.0, "spreads over 67% of the figure", "took"),
+        ([9.0] * 10 + [19.0] * 10, 0.37, "and the middle half of the runs spreads over 67%", "rounds"),
+    ],
+)
+def test_the_reasons_are_named_with_their_figures_and_the_mend(decoder_ms, stolen, expected, absent):
+    text = why_noisy(QUIET, summarise([1.0] * 20, decoder_ms, stolen, threads=1))
+    assert text is not None
+    assert expected in text
+    assert absent not in text
+    assert "stop other programs" in text

@@ -51,14 +51,14 @@ def random_architecture(rng: random.Random) -> Architecture:
 def encoder_ms(a: Architecture) -> float:
     """The law, layer by layer."""
     return 5 + sum(
-        1 + 2e-6 * a.encoder_width * x.experts[0] + 0.1 * x.self_attention_heads for x in a.encoder
+        1 + 2e-6 * a.encoder_width * x.ffn_sizes[0] + 0.1 * x.self_attention_heads for x in a.encoder
     )
 
 
 def decoder_ms(a: Architecture) -> float:
     return 7 + sum(
         10
-        + 3e-6 * a.decoder_width * x.experts[0]
+        + 3e-6 * a.decoder_width * x.ffn_sizes[0]
         + 0.01 * a.decoder_width
         + 0.2 * x.self_attention_heads
         + 0.3 * x.cross_attention_heads
@@ -79,13 +79,13 @@ def write_table(path: Path, rows: int = 400, spoilt: float = 0.0) -> Path:
             values = {
                 "decoder_embed_dim": a.decoder_width,
                 "decoder_layer_num": d,
-                "decoder_ffn_embed_dim_avg": sum(x.experts[0] for x in a.decoder) / d,
+                "decoder_ffn_embed_dim_avg": sum(x.ffn_sizes[0] for x in a.decoder) / d,
                 "decoder_self_attention_heads_avg": sum(x.self_attention_heads for x in a.decoder) / d,
                 "decoder_ende_attention_heads_avg": sum(x.cross_attention_heads for x in a.decoder) / d,
                 "decoder_arbitrary_ende_attn_avg": sum(x.encoder_layers_attended for x in a.decoder) / d,
                 "encoder_embed_dim": a.encoder_width,
                 "encoder_layer_num": e,
-                "encoder_ffn_embed_dim_avg": sum(x.experts[0] for x in a.encoder) / e,
+                "encoder_ffn_embed_dim_avg": sum(x.ffn_sizes[0] for x in a.encoder) / e,
                 "encoder_self_attention_heads_avg": sum(x.self_attention_heads for x in a.encoder) / e,
                 "comment": "an unused column",
                 "latency_mean_decoder": decoder_ms(a) * slowdown,

@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from automoe.data.corpus import CorpusSource, Limits, Pair, load_pairs
+from automoe.data.corpus import CorpusLimits, CorpusSource, Pair, load_pairs
 from automoe.errors import InputError
 from helpers.paths import CORPORA
 
@@ -117,7 +117,7 @@ def test_unusable_pairs_are_dropped_and_counted(tmp_path):
     pairs, report = load_pairs(CorpusSource(path=write(tmp_path / "a.tsv", "\n".join(lines))))
     assert pairs == [Pair("kept", "behalten"), Pair("a b", "a b"), Pair("only spaces", "nur Abstand")]
     assert (report.kept, report.empty, report.too_long, report.unequal, report.cleaned) == (3, 3, 1, 1, 1)
-    assert load_pairs(CorpusSource(path=str(tmp_path / "a.tsv")), Limits(max_characters=4))[1].kept == 1
+    assert load_pairs(CorpusSource(path=str(tmp_path / "a.tsv")), CorpusLimits(max_characters=4))[1].kept == 1
 
 
 def test_half_a_surrogate_pair_is_cleaned(tmp_path):
@@ -214,7 +214,7 @@ def test_an_impossible_source_is_refused(fields, expected):
 
 def test_impossible_limits_are_refused():
     with pytest.raises(InputError, match="max_characters"):
-        Limits(max_characters=0)
+        CorpusLimits(max_characters=0)
 
 
 def test_a_corpus_of_three_sentences_loads(tmp_path):

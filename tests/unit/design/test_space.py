@@ -186,8 +186,8 @@ def test_children_take_each_gene_from_a_parent(seed: int) -> None:
         theirs = [x.decoder[index] for x in (a, b) if index < len(x.decoder)]
         assert layer.cross_attention_heads in [x.cross_attention_heads for x in theirs]
         assert len(layer.experts) in [len(x.experts) for x in theirs]
-        for e, size in enumerate(layer.experts):
-            assert size in [x.experts[e] for x in theirs if e < len(x.experts)]
+        for e, size in enumerate(layer.ffn_sizes):
+            assert size in [x.ffn_sizes[e] for x in theirs if e < len(x.experts)]
 
 
 def test_a_child_inherits_from_both(rng: random.Random) -> None:
@@ -210,7 +210,7 @@ def contains(large: Architecture, small: Architecture) -> bool:
         and len(large.encoder) >= len(small.encoder)
         and len(large.decoder) >= len(small.decoder)
         and all(len(big.experts) >= len(x.experts) for big, x in pairs)
-        and all(f >= g for big, x in pairs for f, g in zip(big.experts, x.experts, strict=False))
+        and all(f >= g for big, x in pairs for f, g in zip(big.ffn_sizes, x.ffn_sizes, strict=False))
     )
 
 
@@ -237,8 +237,8 @@ def test_the_dense_space_is_the_members_without_mixtures() -> None:
 def test_switch_widens_every_other_layer_of_the_largest_dense() -> None:
     space = replace(TOY, encoder=replace(TOY.encoder, max_experts=3, layer_counts=(1, 4)))
     switch = space.switch()
-    assert [layer.experts for layer in switch.encoder] == [(4,), (4, 4, 4)] * 2
-    assert [layer.experts for layer in switch.decoder] == [(8,), (8, 8, 8)]
+    assert [layer.ffn_sizes for layer in switch.encoder] == [(4,), (4, 4, 4)] * 2
+    assert [layer.ffn_sizes for layer in switch.decoder] == [(8,), (8, 8, 8)]
     assert {layer.top_k for layer in (*switch.encoder, *switch.decoder)} == {1}
     assert (switch.encoder_width, switch.decoder_width) == (8, 16)
 
@@ -247,7 +247,7 @@ def test_shapes_of_the_papers_space() -> None:
     paper = load_space(next(path for path in RECIPES if path.stem == "paper-6-fractional"))
     largest = paper.largest()
     assert (largest.encoder_width, largest.decoder_width, largest.qkv_dim) == (640, 640, 512)
-    assert [layer.experts for layer in (*largest.encoder, *largest.decoder)] == [(3072,) * 6] * 12
+    assert [layer.ffn_sizes for layer in (*largest.encoder, *largest.decoder)] == [(3072,) * 6] * 12
     # HAT: per encoder layer 2 heads x 3 FFN sizes, per decoder layer 2 x 2 heads x 3 attended x 3 sizes.
     hat = load_space(next(path for path in RECIPES if path.stem == "hat"))
     assert hat.size() == 2 * 2 * 6**6 * sum(36**depth for depth in range(1, 7))

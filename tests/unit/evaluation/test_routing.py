@@ -1,11 +1,14 @@
 """Which expert each token used, against the definition computed one sentence and one token at a time."""
 
+from collections import Counter, defaultdict
+
 import pytest
 import torch
 
+from automoe.data.corpus import Pair
 from automoe.data.vocabulary import BOS_ID, EOS_ID
 from automoe.design.architecture import dense
-from automoe.evaluation.routing import LayerRouting, mean_ffn_sizes, route_sentences
+from automoe.evaluation.routing import LayerRouting, expert_use, mean_ffn_sizes, route_sentences
 from automoe.model.experts import MixtureOfExperts
 from automoe.model.transformer import Transformer
 from helpers.served import ARCHITECTURE, tiny_model
@@ -47,7 +50,7 @@ def test_every_token_of_a_padded_batch_has_the_experts_of_the_definition(seed):
             (sentence.encoder, ARCHITECTURE.encoder, len(source)),
             (sentence.decoder, ARCHITECTURE.decoder, len(target) + 1),
         ):
-            assert [layer.experts for layer in layers] == [layer.experts for layer in stack]
+            assert [layer.ffn_sizes for layer in layers] == [layer.ffn_sizes for layer in stack]
             for layer in layers:
                 assert list(layer.chosen) == expected.get(layer.layer, [(0,)] * length)
                 different.update((layer.layer, experts) for experts in layer.chosen)
@@ -60,6 +63,25 @@ def test_names_are_those_of_the_layers_dense_ones_included():
     assert [layer.layer for layer in routed.encoder] == ["encoder.0", "encoder.1", "encoder.2"]
     assert [layer.layer for layer in routed.decoder] == ["decoder.0", "decoder.1"]
     assert routed.encoder[1].chosen == ((0,), (0,))
+
+
+@pytest.mark.parametrize("batch_tokens", [10, 1000])
+def test_expert_use_sums_batches_and_ignores_padding(batch_tokens):
+    model, tokenizer = tiny_model()
+    texts = ["the cat sat", "a dog ran after the cat and the bird", "mat", "every bird sings in the sun"]
+    pairs = [Pair(source, target) for source, target in zip(texts, reversed(texts), strict=True)]
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for pair in pairs:
+        source, target = tokenizer.encode([pair.source, pair.target])
+        for layer, chosen in routing_by_definition(model, [*source, EOS_ID], target).items():
+            counts[layer].update(expert for experts in chosen for expert in experts)
+    use = expert_use(model, tokenizer, pairs, batch_tokens)
+    assert [layer.layer for layer in use] == ["encoder.0", "encoder.2", "decoder.0", "decoder.1"]
+    for layer in use:
+        count = counts[layer.layer]
+        expected = [count[expert] / count.total() for expert in range(len(layer.shares))]
+        assert layer.shares == pytest.approx(expected)
+        assert sum(layer.shares) == pytest.approx(1)
 
 
 def test_a_dense_model_has_one_expert_everywhere():

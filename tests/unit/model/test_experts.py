@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automoe.model.experts import MixtureOfExperts, reference_mixture
+from automoe.model.experts import MixtureOfExperts
+from helpers.reference_mixture import reference_mixture
 
 WIDTH = 6
 

@@ -50,7 +50,7 @@ def expert_sizes(architecture: Architecture) -> dict[str, int]:
         f"{stack}.{index}.{expert}": size
         for stack, layers in stacks.items()
         for index, layer in enumerate(layers)
-        for expert, size in enumerate(layer.experts)
+        for expert, size in enumerate(layer.ffn_sizes)
     }
 
 
@@ -231,10 +231,18 @@ class TestCandidates:
 
 # fmt: off
 RESULTS = [
-    Result("dense", 12.0, 40.0, 12.5, 118.0, 120.0, 1.2e9, 1.2e9, 3e6, 3e6, 0.0, 200 * 2**20, 6.5),
     Result(
-        "auto|moe", bleu=13.456, predicted_latency_ms=49.04, latency_ms=50.0, flops=0.8e9,
-        flops_as_routed=0.7654e9, parameters=5e6, sparsity=0.6,
+        "dense", 12.0, 40.0, 12.5, 118.0,
+        {
+            "latency_ms": 120.0, "flops": 1.2e9, "parameters": 3e6, "active_parameters": 3e6,
+            "memory_bytes": 200 * 2**20,
+        },
+        1.2e9, 0.0, 6.5,
+    ),
+    Result(
+        "auto|moe", bleu=13.456, predicted_latency_ms=49.04,
+        costs={"latency_ms": 50.0, "flops": 0.8e9, "parameters": 5e6},
+        flops_as_routed=0.7654e9, sparsity=0.6,
     ),
 ]
 # fmt: on
@@ -272,6 +280,12 @@ class TestTables:
     def test_a_reference_without_latency_gives_no_speed_up(self) -> None:
         text = tables.to_csv([Result("dense"), RESULTS[1]], "dense")
         assert pandas.read_csv(io.StringIO(text))["speed_up"].isna().all()
+
+    def test_a_cost_has_a_column_where_a_row_has_it(self) -> None:
+        with_throughput = Result("dense", costs={"latency_ms": 50.0, "throughput_sentences_s": 20.0})
+        text = tables.to_markdown([with_throughput], "dense")
+        assert "| latency (ms) | speed-up | sentences/s | training (min) |" in text
+        assert "| 50.0 | 1.00× | 20.0 | – |" in text
 
     def test_every_problem_of_the_rows_is_listed(self) -> None:
         with pytest.raises(InputError) as caught:

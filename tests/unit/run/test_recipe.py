@@ -1,4 +1,4 @@
-"""What a recipe may say about latency; the rest of its checks are seen in test_bad_input.py."""
+"""What a recipe may say; what the command line makes of mistakes is seen in test_bad_input.py."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_files_are_found_beside_the_recipe(tmp_path: Path):
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["latency.source=predictor"], ["predictor: missing"]),
+        (["latency.source=predictor"], ["latency.predictor: missing"]),
         (["latency.source=measurement", "latency.profile=p"], ["profile: is only used with source: profile"]),
         (
             ["latency.source=predictor", "latency.profile=p"],
@@ -37,7 +37,7 @@ def test_files_are_found_beside_the_recipe(tmp_path: Path):
         ),
         (["latency.source=guess"], ["latency.source"]),
         (["latency.backend=fast"], ["latency.backend"]),
-        (["latency.backend=onnx", "latency.precision=float16"], ["precision: onnx has no float16"]),
+        (["latency.backend=onnx", "latency.precision=float16"], ["latency.precision: onnx has no float16"]),
         (["latency.search_runs=9"], ["latency.search_runs"]),
     ],
 )
@@ -48,3 +48,66 @@ def test_a_source_without_its_file_or_an_unknown_name_is_refused(tmp_path, overr
     assert len(caught.value.problems) == len(expected)
     for part in expected:
         assert part in str(caught.value)
+
+
+def problems(tmp_path: Path, *overrides: str) -> tuple[str, ...]:
+    with pytest.raises(InputError) as caught:
+        load_recipe(write_tiny_recipe(tmp_path), overrides)
+    return caught.value.problems
+
+
+def test_mistakes_in_several_sections_are_all_listed_with_their_section(tmp_path):
+    found = problems(
+        tmp_path,
+        "supernet.steps=0",
+        "supernet.peak_rate=-1",
+        "training.warmup_steps=99",
+        "fine_tuning.clip_norm=0",
+        "translation={n_best: 9}",
+        "data.train={}",
+        "data.limits={max_characters: 0}",
+        "systems=[dense]",
+        "search.constraints={flops: -1}",
+    )
+    assert set(found) == {
+        "supernet.steps: expected at least 1, got 0",
+        "supernet.peak_rate: expected more than 0, got -1",
+        "training.warmup_steps: expected at most steps (40), got 99",
+        "fine_tuning.clip_norm: expected more than 0, got 0",
+        "translation.n_best: expected at most beam_size (5), got 9",
+        "data.train: give exactly one of: path; source_path and target_path; dataset",
+        "data.limits.max_characters: expected at least 1, got 0",
+        "systems: expected automoe, and each system at most once, got ['dense']",
+        "search.constraints.flops: expected a positive number, or a share such as 60%, got -1",
+    }
+
+
+@pytest.mark.parametrize("text", ["2e-3", "0.002", "2.0e-3"])
+def test_a_number_may_be_written_in_every_way_of_yaml(tmp_path, text):
+    recipe = load_recipe(write_tiny_recipe(tmp_path), [f"training.peak_rate={text}"]).recipe
+    assert recipe.training.peak_rate == 0.002
+
+
+def test_a_whole_number_is_a_number_and_dumped_as_one(tmp_path):
+    recipe = load_recipe(write_tiny_recipe(tmp_path), ["training.peak_rate=1"]).recipe
+    assert repr(recipe.plain("training")["training"]["peak_rate"]) == "1.0"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("training.peak_rate=true", "training.peak_rate: expected a number, got True"),
+        ("training.steps=true", "training.steps: expected a whole number, got True"),
+        ("training.steps='40'", "training.steps: expected a whole number, got '40'"),
+        ("model.dropout=true", "model.dropout: expected a number, got True"),
+        ("latency.runs=30.5", "latency.runs: expected a whole number, got 30.5"),
+        ("search.constraints={flops: true}", "search.constraints.flops: expected a positive number"),
+        ("search.constraints={flops: 6 %}", "search.constraints.flops: expected a positive number"),
+        ("search.constraints={bleu: 3}", "search.constraints.bleu: unknown cost"),
+        ("systems=[automoe, dense, dense]", "systems: expected automoe, and each system at most once"),
+        ("supernet=fast", "supernet: expected keys and values"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused_not_converted(tmp_path, override, expected):
+    (found,) = problems(tmp_path, override)
+    assert found.startswith(expected)

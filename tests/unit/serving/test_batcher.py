@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.translator import Translation
 from automoe.serving.batcher import Batcher, QueueFullError
-from automoe.serving.limits import Limits
+from automoe.serving.limits import ServingLimits
 from automoe.serving.translation import Sentence, Translated
 
 GREEDY, BEAM = BeamSettings(beam_size=1), BeamSettings(beam_size=3)
@@ -48,7 +48,7 @@ class Work:
 
 @asynccontextmanager
 async def batcher_of(work: Work, **limits):
-    batcher = Batcher(work, Limits(**limits), on_batch=lambda size: None)
+    batcher = Batcher(work, ServingLimits(**limits), on_batch=lambda size: None)
     running = asyncio.create_task(batcher.run())
     yield batcher
     running.cancel()

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automoe.errors import InputError
-from automoe.inference.beam import BeamSettings
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.translator import Translation
-from automoe.serving.limits import Limits
+from automoe.serving.limits import ServingLimits
 from automoe.serving.service import Service, TooLargeError
 from automoe.serving.translation import Translated
 from helpers.served import tiny_model
@@ -29,7 +29,7 @@ class Capitals:
 
 
 def translate(texts, capitals=None, server=None, limits=None, **request):
-    service = Service(capitals or Capitals(), TOKENIZER, server or BeamSettings(), limits or Limits())
+    service = Service(capitals or Capitals(), TOKENIZER, server or BeamSettings(), limits or ServingLimits())
     return asyncio.run(service.translate(texts, **request))
 
 
@@ -52,10 +52,10 @@ def test_lines_are_translated_one_by_one_between_the_same_breaks(texts):
 @pytest.mark.parametrize(
     ("texts", "limits", "part"),
     [
-        (["a"] * 4, Limits(texts=3), "4 texts: send at most 3"),
-        (["aaa", "bbb"], Limits(characters=5), "6 characters: send at most 5"),
-        (["a\n" * 4], Limits(waiting_sentences=3), "4 lines: send at most 3"),
-        (["the cat", "the cat " * 9], Limits(source_tokens=10), "at most 10"),
+        (["a"] * 4, ServingLimits(texts=3), "4 texts: send at most 3"),
+        (["aaa", "bbb"], ServingLimits(characters=5), "6 characters: send at most 5"),
+        (["a\n" * 4], ServingLimits(waiting_sentences=3), "4 lines: send at most 3"),
+        (["the cat", "the cat " * 9], ServingLimits(source_tokens=10), "at most 10"),
     ],
 )
 def test_a_request_beyond_a_limit_is_refused_before_it_is_queued(texts, limits, part):
@@ -66,7 +66,7 @@ def test_a_request_beyond_a_limit_is_refused_before_it_is_queued(texts, limits, 
 
 
 def test_requests_at_a_limit_are_served():
-    limits = Limits(
+    limits = ServingLimits(
         texts=2, characters=14, waiting_sentences=2, source_tokens=len(TOKENIZER.encode(["the cat"])[0]) + 1
     )
     assert [t.text for t in translate(["the cat"] * 2, limits=limits)] == ["THE CAT"] * 2

@@ -1,5 +1,6 @@
 """Checkpoints: complete or absent, restored to the last bit, refused when damaged or foreign."""
 
+import math
 import resource
 import subprocess
 
@@ -63,6 +64,16 @@ def test_the_newest_two_are_kept_and_leftovers_of_a_kill_ignored(saved):
     assert [path.name for path in checkpoints.paths()] == names
     (checkpoints.folder / ".checkpoint-00000004.safetensors.tmp").write_bytes(b"half")
     assert checkpoints.load_latest(network, optimizer)["step"] == 3
+
+
+def test_what_a_kill_cut_short_is_deleted_with_the_next_checkpoint(saved):
+    checkpoints, network, optimizer = saved
+    for name in (".checkpoint-00000004.safetensors.123.tmp", ".snapshot-00000004.safetensors.tmp"):
+        (checkpoints.folder / name).write_bytes(b"half")
+    (checkpoints.folder / "history.jsonl").write_text("")
+    checkpoints.save(4, network, optimizer, {})
+    names = ["checkpoint-00000003.safetensors", "checkpoint-00000004.safetensors", "history.jsonl"]
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == names
 
 
 def test_no_checkpoint_is_none(tmp_path):
@@ -168,3 +179,41 @@ def test_history_forgets_what_came_after_the_checkpoint_and_a_torn_line(tmp_path
         {"step": 2, "loss": 1.0},
         {"step": 3, "loss": 7.0},
     ]
+
+
+class Heard(Silent):
+    """A TensorBoard that remembers what it was told."""
+
+    def __init__(self):
+        self.steps = []
+
+    def log_metrics(self, metrics, step):
+        self.steps.append(step)
+
+
+def test_history_is_on_disk_from_flush_on(tmp_path):
+    tensorboard = Heard()
+    history = History(tmp_path, 0, tensorboard)
+    history.log(1, {"loss": 0.5})
+    assert tensorboard.steps == [1]
+    history.flush()
+    assert read_history(tmp_path) == [{"step": 1, "loss": 0.5}]
+    history.log(2, {"loss": 0.25})
+    history.close()
+    history.flush()
+    assert read_history(tmp_path) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]
+
+
+def test_history_leaves_out_what_is_no_number(tmp_path):
+    history = History(tmp_path, 0, Silent())
+    history.log(1, {"loss": 0.5, "validation/valid": math.inf, "nll": math.nan})
+    history.close()
+    assert read_history(tmp_path) == [{"step": 1, "loss": 0.5}]
+
+
+@pytest.mark.parametrize("line", ["[1]", "{", '{"loss": 1.0}', "a photograph"])
+def test_a_damaged_history_is_refused_with_its_line(tmp_path, line):
+    (tmp_path / "history.jsonl").write_text(f'{{"step": 1, "loss": NaN}}\n{line}\n')
+    with pytest.raises(InputError, match="line 2") as caught:
+        History(tmp_path, 1, Silent())
+    assert "delete it" in str(caught.value)

@@ -43,7 +43,13 @@ def test_snapshots_are_evenly_spaced_over_the_last_fifth():
 
 def test_impossible_settings_list_every_problem():
     with pytest.raises(InputError) as caught:
-        TrainingSettings(steps=0, peak_rate=math.nan, warmup_steps=5, label_smoothing=2, accumulation=0)
+        TrainingSettings(steps=0, peak_rate=math.nan, warmup_steps=-1, label_smoothing=2, accumulation=0)
     text = str(caught.value)
     for name in ("steps", "peak_rate", "warmup_steps", "label_smoothing", "accumulation"):
         assert f"- {name}: expected" in text
+
+
+def test_no_more_warmup_than_steps():
+    assert TrainingSettings(steps=5, peak_rate=1e-3, warmup_steps=5).warmup_steps == 5
+    with pytest.raises(InputError, match=r"warmup_steps: expected at most steps \(5\), got 6"):
+        TrainingSettings(steps=5, peak_rate=1e-3, warmup_steps=6)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from scipy.stats import kendalltau
 
 from automoe.cost.device.probes import Probe
-from automoe.cost.device.probing import TURNS, Measure, measuring, reference_ms, stack_ms
+from automoe.cost.device.probing import TURNS, MeasureProbe, measuring, reference_ms, stack_ms
 from automoe.cost.device.profile import DeviceProfile
 from automoe.design.space import SearchSpace
 from automoe.errors import InputError
@@ -62,7 +62,7 @@ def check_profile(
     *,
     turns: int = TURNS,
     progress: Callable[[int, int, str], None] | None = None,
-    measure: Measure | None = None,
+    measure: MeasureProbe | None = None,
 ) -> CheckReport:
     """Measure `samples` random architectures of `space` and compare them with their predictions.
 

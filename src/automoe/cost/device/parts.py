@@ -16,13 +16,20 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, assert_never
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture import (
+    STACKS,
+    Architecture,
+    CrossAttention,
+    FeedForward,
+    Layer,
+    SelfAttention,
+    Stack,
+    SubLayer,
+)
 from automoe.errors import InputError
 
-Stack = Literal["encoder", "decoder"]
-STACKS: tuple[Stack, ...] = ("encoder", "decoder")
 Part = Literal["overhead", "output", "self_attention", "cross_attention", "keys_values", "experts"]
 
 
@@ -93,35 +100,42 @@ class Inventory:
         problems: list[str] = []
         found: list[Use] = []
 
-        def need(where: str, layer: int | None, term: Term, weight: float = 1.0) -> None:
+        def need(where: str, layer: int | None, term: Term) -> None:
             if term in self.terms:
-                found.append(Use(layer, term, weight))
+                found.append(Use(layer, term, 1.0))
             else:
                 problems.append(f"{where}: {_unknown(term, self.terms)}")
 
-        def need_experts(stack: Stack, width: int, index: int, layer: EncoderLayer | DecoderLayer) -> None:
-            mixture = self._mixture(stack, width, tuple(sorted(layer.experts)), layer.top_k)
-            found.extend([Use(index, term, weight) for term, weight in mixture.weights])
-            problems.extend([f"{stack}[{index}].experts: {problem}" for problem in mixture.problems])
+        def need_sublayer(layer: Layer, sublayer: SubLayer) -> None:
+            stack, index, width = layer.stack, layer.index, layer.width
+            where = f"{stack}[{index}]"
+            match sublayer:
+                case SelfAttention(heads):
+                    need(where, index, Term(stack, "self_attention", width, heads))
+                case CrossAttention(heads, attended):
+                    need(where, index, Term(stack, "cross_attention", width, heads, attended))
+                    for side in STACKS:
+                        place = index if side == stack else None
+                        need(
+                            where, place, Term(side, "keys_values", a.encoder_width, layers_attended=attended)
+                        )
+                case FeedForward(_, top_k):
+                    mixture = self._mixture(stack, width, tuple(sorted(sublayer.ffn_sizes)), top_k)
+                    found.extend([Use(index, term, weight) for term, weight in mixture.weights])
+                    problems.extend([f"{where}.experts: {problem}" for problem in mixture.problems])
+                case _:
+                    assert_never(sublayer)
+
+        def need_layers(stack: Stack) -> None:
+            for layer in a.layers(stack):
+                for sublayer in layer.sublayers:
+                    need_sublayer(layer, sublayer)
 
         need("encoder_width", None, Term("encoder", "overhead", a.encoder_width))
-        for index, layer in enumerate(a.encoder):
-            where = f"encoder[{index}]"
-            need(where, index, Term("encoder", "self_attention", a.encoder_width, layer.self_attention_heads))
-            need_experts("encoder", a.encoder_width, index, layer)
-        width = a.decoder_width
-        need("decoder_width", None, Term("decoder", "overhead", width))
-        need("decoder_width", None, Term("decoder", "output", width))
-        for index, decoder_layer in enumerate(a.decoder):
-            where = f"decoder[{index}]"
-            attended = decoder_layer.encoder_layers_attended
-            heads = decoder_layer.cross_attention_heads
-            need(where, index, Term("decoder", "self_attention", width, decoder_layer.self_attention_heads))
-            need(where, index, Term("decoder", "cross_attention", width, heads, attended))
-            for stack in STACKS:
-                place = index if stack == "decoder" else None
-                need(where, place, Term(stack, "keys_values", a.encoder_width, layers_attended=attended))
-            need_experts("decoder", width, index, decoder_layer)
+        need_layers("encoder")
+        need("decoder_width", None, Term("decoder", "overhead", a.decoder_width))
+        need("decoder_width", None, Term("decoder", "output", a.decoder_width))
+        need_layers("decoder")
         if problems:
             raise InputError("parts of this architecture were not measured", list(dict.fromkeys(problems)))
         return found

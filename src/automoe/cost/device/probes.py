@@ -2,8 +2,8 @@
 
 A part measured by itself would lie: its weights stay in the cache, its threads are awake. So every probe
 is a whole model of the space's depth. Its stacks differ from those of other probes in one thing: many
-layers have one kind of experts, or none (`experts=(0,)`, a feed-forward sub-layer that does nothing), or
-other heads; or the layers are few, or the vocabulary is next to nothing. What that changes is the time
+layers have one kind of experts, or none (an identity expert, a feed-forward sub-layer that does nothing),
+or other heads; or the layers are few, or the vocabulary is next to nothing. What that changes is the time
 of a part. Encoder and decoder are timed apart, so one probe serves both. Some probes are random members
 of the space.
 """
@@ -17,12 +17,20 @@ from dataclasses import dataclass
 from itertools import product
 
 from automoe.cost.device.parts import Inventory, Term
-from automoe.design.architecture import STACKS, Architecture, DecoderLayer, EncoderLayer, Stack
-from automoe.design.space import StackSpace, SearchSpace
+from automoe.design.architecture import (
+    STACKS,
+    Architecture,
+    DecoderLayer,
+    EncoderLayer,
+    Expert,
+    Stack,
+)
+from automoe.design.space import SearchSpace, StackSpace
 
 WHOLE_MODELS = 12
 TINY_VOCABULARY = 64
 MOST_EXPERT_PARAMETERS = 64_000_000  # of a stack of a probe: far beyond any cache, yet quick to build
+NO_EXPERTS = (Expert(0),)
 # Numbers of experts between these are interpolated: the time is smooth in their number.
 MEASURED_COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
@@ -138,15 +146,15 @@ def _encoder_probes(space: SearchSpace, depth: int) -> Iterator[_EncoderProbe]:
     shallow = min(space.decoder.attended_choices(depth))
     for width in space.encoder.widths:
         if shallow < depth:
-            yield _EncoderProbe(width, (EncoderLayer(heads[0], (0,)),) * shallow)
+            yield _EncoderProbe(width, (EncoderLayer(heads[0], NO_EXPERTS),) * shallow)
         for count in heads:
-            yield _EncoderProbe(width, (EncoderLayer(count, (0,)),) * depth)
+            yield _EncoderProbe(width, (EncoderLayer(count, NO_EXPERTS),) * depth)
         for experts, top_k, size in _expert_kinds(space, space.encoder):
             with_experts = _layers_with_experts(width, experts, size, depth)
             yield _EncoderProbe(
                 width,
-                (EncoderLayer(heads[0], (size,) * experts, top_k),) * with_experts
-                + (EncoderLayer(heads[0], (0,)),) * (depth - with_experts),
+                (EncoderLayer(heads[0], (Expert(size),) * experts, top_k),) * with_experts
+                + (EncoderLayer(heads[0], NO_EXPERTS),) * (depth - with_experts),
             )
 
 
@@ -160,7 +168,7 @@ def _decoder_probes(space: SearchSpace, encoder_depth: int) -> Iterator[_Decoder
         self_: int = self_heads[0],
         cross: int = cross_heads[0],
         attended_: int = attended[0],
-        experts: tuple[int, ...] = (0,),
+        experts: tuple[Expert, ...] = NO_EXPERTS,
         top_k: int = 1,
     ) -> DecoderLayer:
         return DecoderLayer(self_, cross, experts, top_k, attended_)
@@ -175,7 +183,7 @@ def _decoder_probes(space: SearchSpace, encoder_depth: int) -> Iterator[_Decoder
             yield _DecoderProbe(width, (layer(cross=heads, attended_=seen),) * depth)
         for experts, top_k, size in _expert_kinds(space, decoder):
             with_experts = _layers_with_experts(width, experts, size, depth)
-            mixture = layer(experts=(size,) * experts, top_k=top_k)
+            mixture = layer(experts=(Expert(size),) * experts, top_k=top_k)
             yield _DecoderProbe(width, (mixture,) * with_experts + (layer(),) * (depth - with_experts))
 
 

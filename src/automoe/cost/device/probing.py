@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -16,17 +15,20 @@ from typing import Any, TypeAlias
 from automoe.cost.beside import Ratio, Reference
 from automoe.cost.device.parts import Inventory, Term
 from automoe.cost.device.probes import TINY_VOCABULARY, Probe, needed_terms, probes
-from automoe.cost.device.profile import DeviceProfile, Entry, Quality, this_machine
+from automoe.cost.device.profile import DeviceProfile, PartEntry, ProfileQuality
 from automoe.cost.device.solving import StackMs, explained, solve
+from automoe.cost.machine import this_machine
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import STACKS, Stack
 from automoe.design.space import SearchSpace
 from automoe.errors import InputError
+from automoe.storage import append_to_journal, digest, read_journal, write_journal
 
 TURNS = 12
 FEWEST_TURNS = 10
+_START_OVER = "delete it; measuring then starts over"
 
-Measure: TypeAlias = Callable[[Probe, int], Ratio]
+MeasureProbe: TypeAlias = Callable[[Probe, int], Ratio]
 """Measure a probe, beside the space's largest dense Transformer, in so many turns."""
 
 
@@ -38,7 +40,7 @@ def make_profile(
     *,
     turns: int = TURNS,
     progress: Callable[[int, int, str], None] | None = None,
-    measure: Measure | None = None,
+    measure: MeasureProbe | None = None,
 ) -> DeviceProfile:
     """Measure everything that architectures of `space` are made of, on this machine, and write the profile.
 
@@ -82,7 +84,7 @@ def make_profile(
     return profile
 
 
-def measuring(space: SearchSpace, protocol: MeasuringProtocol) -> Measure:
+def measuring(space: SearchSpace, protocol: MeasuringProtocol) -> MeasureProbe:
     """Measuring beside the largest dense Transformer of a space; it is loaded at the first measurement."""
 
     @cache
@@ -129,7 +131,7 @@ def _profile(
         for index, probe, ms in whole
     ]
     stolen = [ratio.stolen_share for ratio in ratios if ratio.stolen_share is not None]
-    quality = Quality(
+    quality = ProfileQuality(
         probes=len(measured),
         turns=turns,
         seconds=seconds,
@@ -150,7 +152,7 @@ def _profile(
         quality=quality,
         space=json.loads(json.dumps(asdict(space))),  # lists for tuples
         qkv_dim=space.qkv_dim,
-        entries=tuple(Entry.of(term, ms) for term, ms in sorted(times.items())),
+        entries=tuple(PartEntry.of(term, ms) for term, ms in sorted(times.items())),
     )
 
 
@@ -163,8 +165,9 @@ def _error(inventory: Inventory, times: dict[Term, float], probe: Probe, measure
 def _fingerprint(todo: Sequence[Probe], protocol: MeasuringProtocol, turns: int) -> str:
     """Of everything that measurements must have in common to be put together."""
     machine = this_machine(protocol.backend)
-    values = [[asdict(probe) for probe in todo], asdict(protocol), asdict(machine), turns]
-    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+    models = [{**asdict(probe), "architecture": probe.architecture.to_dict()} for probe in todo]
+    values = [models, protocol.plain(), asdict(machine), turns]
+    return digest(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,70 +177,31 @@ class _Line:
 
 
 class _Journal:
-    """The measurements so far, a JSON line each; the first line says what they are of.
+    """The measurements so far, a record each; the first record says what they are of.
 
-    Measurements of something else are discarded; a last line that was cut off is, too.
+    Measurements of something else are discarded.
     """
 
     def __init__(self, output: Path, fingerprint: str, say: Callable[[str], None]) -> None:
         self.path = output.with_name(f"{output.name}.partial.jsonl")
+        header = {"fingerprint": fingerprint}
         self.lines: dict[int, _Line] = {}
-        text = self._read()
-        whole_lines = text[: text.rfind("\n") + 1].splitlines()
-        records = [self._parse(number, line) for number, line in enumerate(whole_lines, start=1)]
-        if records and records[0].get("fingerprint") == fingerprint:
-            for number, record in enumerate(records[1:], start=2):
-                self._take(number, record)
-        elif text:
+        found = read_journal(self.path, dict, _START_OVER)
+        if found[:1] == [header]:
+            self.lines = dict(filter(None, read_journal(self.path, _line, _START_OVER)))
+            return
+        if found:
             say(f"{self.path}: is of another space, protocol or machine; starting over")
-        try:
-            with self.path.open("w", encoding="utf-8") as file:
-                file.write(json.dumps({"fingerprint": fingerprint}) + "\n")
-                for index, line in self.lines.items():
-                    file.write(self._text(index, line))
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
+        write_journal(self.path, [header])
 
     def add(self, index: int, ratio: Ratio, seconds: float) -> None:
-        self.lines[index] = line = _Line(ratio, seconds)
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(self._text(index, line))
-        except OSError as error:
-            raise _unwritable(self.path, error) from error
-
-    def _read(self) -> str:
-        try:
-            return self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise self._damaged(str(error)) from error
-
-    def _parse(self, number: int, line: str) -> dict[str, Any]:
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise self._damaged(f"line {number}: {error}") from error
-        if not isinstance(record, dict):
-            raise self._damaged(f"line {number}: is no record")
-        return record
-
-    def _take(self, number: int, record: dict[str, Any]) -> None:
-        try:
-            line = _Line(Ratio(**record["ratio"]), float(record["seconds"]))
-            self.lines[int(record["probe"])] = line
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._damaged(f"line {number}: {error}") from error
-
-    def _damaged(self, problem: str) -> InputError:
-        return InputError(f"{self.path}: is damaged", [problem, "delete it; measuring then starts over"])
-
-    @staticmethod
-    def _text(index: int, line: _Line) -> str:
-        values = {"probe": index, "ratio": asdict(line.ratio), "seconds": line.seconds}
-        return json.dumps(values) + "\n"
+        self.lines[index] = _Line(ratio, seconds)
+        record = {"probe": index, "ratio": asdict(ratio), "seconds": seconds}
+        append_to_journal(self.path, [record], durable=False)
 
 
-def _unwritable(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot be written", [error.strerror or str(error)])
+def _line(plain: Mapping[str, Any]) -> tuple[int, _Line] | None:
+    """The measurement of a record and the index of its probe; None for the first record."""
+    if "fingerprint" in plain:
+        return None
+    return int(plain["probe"]), _Line(Ratio(**plain["ratio"]), float(plain["seconds"]))

@@ -6,21 +6,20 @@ number of threads and shape of the task (`MeasuringProtocol`); `probing.make_pro
 
 from __future__ import annotations
 
-import os
-import platform
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from automoe.cost.device.parts import Inventory, Part, Term
+from automoe.cost.machine import Machine, this_machine
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture, Stack
-from automoe.errors import InputError
+from automoe.errors import InputError, problems_of
+from automoe.storage import read_bytes, write_text
 
 Kind = Literal["overhead", "output", "attention", "experts"]
 
@@ -55,15 +54,7 @@ class LatencyParts:
     parts: tuple[PartLatency, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What computes: the processor, and the versions of the libraries that matter to the backend."""
-
-    cpu: str
-    versions: dict[str, str]
-
-
-class Entry(BaseModel):
+class PartEntry(BaseModel):
     """The time of one part; its fields are those of `Term`, left out where they do not matter."""
 
     model_config = _STRICT
@@ -79,12 +70,12 @@ class Entry(BaseModel):
     ms: FiniteFloat = Field(ge=0)
 
     @staticmethod
-    def of(term: Term, ms: float) -> Entry:
+    def of(term: Term, ms: float) -> PartEntry:
         """The entry of a part."""
         sizes = {name: value for name, value in term._asdict().items() if value}
         if term.part == "experts":
             sizes["ffn_size"] = term.ffn_size  # 0 is a size
-        return Entry(**sizes, ms=ms)
+        return PartEntry(**sizes, ms=ms)
 
     @property
     def term(self) -> Term:
@@ -101,7 +92,7 @@ class Entry(BaseModel):
         )
 
 
-class Quality(BaseModel):
+class ProfileQuality(BaseModel):
     """How quiet the machine was, and how well the parts add up to what was measured.
 
     Attributes:
@@ -152,10 +143,10 @@ class DeviceProfile(BaseModel):
     date: str
     machine: Machine
     protocol: MeasuringProtocol
-    quality: Quality
+    quality: ProfileQuality
     space: dict[str, Any]
     qkv_dim: int
-    entries: tuple[Entry, ...]
+    entries: tuple[PartEntry, ...]
 
     @model_validator(mode="after")
     def _no_part_twice(self) -> DeviceProfile:
@@ -224,17 +215,7 @@ class DeviceProfile(BaseModel):
         Raises:
             InputError: the file cannot be written.
         """
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            try:
-                text = self.model_dump_json(indent=1, exclude_none=True)
-                temporary.write_text(text + "\n", encoding="utf-8")
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written", [error.strerror or str(error)]) from error
+        write_text(path, self.model_dump_json(indent=1, exclude_none=True) + "\n")
 
 
 def load_profile(path: str | Path) -> DeviceProfile:
@@ -244,26 +225,7 @@ def load_profile(path: str | Path) -> DeviceProfile:
         InputError: the file is missing, damaged, or something else.
     """
     try:
-        return DeviceProfile.model_validate_json(Path(path).read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read", [error.strerror or str(error)]) from error
+        return DeviceProfile.model_validate_json(read_bytes(path))
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors()]
-        raise InputError(
-            f"{path}: is damaged or no device profile; make it again with `automoe profile`", problems
-        ) from error
-
-
-def this_machine(backend: str) -> Machine:
-    """This machine, as a profile records it."""
-    libraries = ["automoe", "torch", *(["onnxruntime"] if backend == "onnx" else [])]
-    return Machine(_cpu_name(), {library: version(library) for library in libraries})
-
-
-def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
-    try:
-        lines = info.read_text(encoding="utf-8").splitlines()
-    except OSError:  # not Linux
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+        summary = f"{path}: is damaged or no device profile; make it again with `automoe profile`"
+        raise InputError(summary, problems_of(error)) from error

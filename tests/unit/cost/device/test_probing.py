@@ -69,7 +69,7 @@ def true_ms(a: Architecture, vocabulary_size: int) -> tuple[float, float]:
     """Encoder and decoder: costs of every part, with overheads, mixtures' costs concave in the experts."""
 
     def experts(width, layer):
-        count, sizes = len(layer.experts), layer.experts
+        count, sizes = len(layer.experts), layer.ffn_sizes
         if sizes == (0,):
             return 0.0
         busy = 1.0 if count == 1 else 0.4 + 0.9 * count**0.5
@@ -159,7 +159,7 @@ def test_probes_stay_small_enough_to_build():
                 (probe.architecture.encoder_width, probe.architecture.encoder),
                 (probe.architecture.decoder_width, probe.architecture.decoder),
             ):
-                assert sum(2 * width * sum(layer.experts) for layer in layers) <= 64_000_000
+                assert sum(2 * width * sum(layer.ffn_sizes) for layer in layers) <= 64_000_000
 
 
 def test_a_killed_profile_continues_and_ends_the_same(tmp_path):

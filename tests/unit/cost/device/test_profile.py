@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from automoe.cost.device.parts import Inventory, Term
-from automoe.cost.device.profile import DeviceProfile, Entry, Machine, Quality, load_profile
+from automoe.cost.device.profile import DeviceProfile, PartEntry, ProfileQuality, load_profile
+from automoe.cost.machine import Machine
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
 
 MACHINE = Machine("Abacus 3", {"automoe": "1", "torch": "2"})
-QUALITY = Quality(
+QUALITY = ProfileQuality(
     probes=3,
     turns=10,
     seconds=1.0,
@@ -61,7 +62,7 @@ def profile() -> DeviceProfile:
         quality=QUALITY,
         space={"qkv_dim": 8},
         qkv_dim=8,
-        entries=tuple(Entry.of(term, law(term)) for term in terms()),
+        entries=tuple(PartEntry.of(term, law(term)) for term in terms()),
     )
 
 
@@ -194,7 +195,7 @@ def test_a_negative_time_or_a_part_twice_is_damage(tmp_path):
     profile().save(path)
     plain = json.loads(path.read_text())
     path.write_text(json.dumps(plain | {"entries": [plain["entries"][0] | {"ms": -1.0}]}))
-    with pytest.raises(InputError, match=r"entries\.0\.ms"):
+    with pytest.raises(InputError, match=r"entries\[0\]\.ms"):
         load_profile(path)
     path.write_text(json.dumps(plain | {"entries": [plain["entries"][0]] * 2}))
     with pytest.raises(InputError, match="two times"):

@@ -1,0 +1,65 @@
+"""`LatencySettings`: what a recipe says about latency."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from automoe.design.architecture import AtLeastOne
+from automoe.errors import InputError, checked
+from automoe.inference.backends import Backend, Precision, check_engine
+
+
+@checked("these latency settings are impossible")
+@dataclass(frozen=True, slots=True)
+class LatencySettings:
+    """How latency is measured (the papers' protocol, `automoe.cost.measure`) and what the search goes by.
+
+    `backend`, `precision`: of the engine that will serve; that one is measured. `source`: what prices a
+    candidate when there is a bound on the latency:
+
+    - `profile`: a device profile. `profile` is the file `automoe profile` wrote, maybe on another machine;
+      without one, the run makes one of the recipe's space on this machine.
+    - `predictor`: the file `predictor` that `automoe predictor fit` wrote.
+    - `measurement`: this machine, `search_runs` times a candidate: 300 is the papers' "gold" latency, fewer
+      their "partially gold".
+
+    `batch`: sentences translated together, for a server's throughput; the papers' is one.
+
+    Whatever the source, the winner is measured with `runs` before it wins, as is every system in the table.
+
+    Raises:
+        InputError: listing every value that is wrong or does not go with the others.
+    """
+
+    backend: Backend = "torch"
+    precision: Precision = "float32"
+    source: Literal["profile", "predictor", "measurement"] = "profile"
+    profile: str | None = None
+    predictor: str | None = None
+    source_length: AtLeastOne = 30
+    target_length: AtLeastOne = 30
+    beam_size: AtLeastOne = 5
+    threads: AtLeastOne = 2
+    search_runs: Annotated[int, Field(ge=10)] = 10
+    runs: Annotated[int, Field(ge=10)] = 300
+    batch: AtLeastOne = 1
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{kind}: is only used with source: {kind}, but source is {self.source}"
+            for kind in ("profile", "predictor")
+            if getattr(self, kind) is not None and self.source != kind
+        ]
+        if self.source == "predictor" and self.predictor is None:
+            problems.append("predictor: missing; name the file that `automoe predictor fit` wrote")
+        if self.source == "predictor" and self.batch > 1:
+            problems.append("batch: a predictor tells the latency of one sentence; use another source")
+        try:
+            check_engine(self.backend, self.precision)
+        except InputError as error:
+            problems += error.problems
+        if problems:
+            raise InputError("these latency settings are impossible", problems)

@@ -1,0 +1,78 @@
+"""The stages that say what trained systems are worth: scores on the test set, and latencies."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from automoe.cost.counting import count
+from automoe.cost.measure import why_noisy
+from automoe.cost.sources import measure_together
+from automoe.data.corpus import load_pairs
+from automoe.evaluation.scores import evaluate_model
+from automoe.inference.model_folder import load_model
+from automoe.run.context import Run
+from automoe.run.folder import Stage
+from automoe.run.prepare import corpus_digest
+from automoe.storage import read_json, write_json, write_text
+
+BEAM_TOKENS = 2000  # source tokens translated together
+
+
+def evaluate(run: Run, system: str, trained: Stage) -> Stage:
+    """Translate the test set, score it, count costs; `result.json` and `translations.txt`."""
+    recipe = run.recipe
+    inputs = [
+        trained.fingerprint,
+        recipe.plain("translation"),
+        run.protocol.plain(),
+        corpus_digest(recipe.data.test),
+    ]
+
+    def work(folder: Path) -> None:
+        model, tokenizer = load_model(trained.folder / "model")
+        pairs = load_pairs(recipe.data.test, recipe.data.limits)[0]
+        run.reporter.say(f"evaluate {system}: translating {len(pairs)} sentences")
+        language = recipe.data.target_language
+        evaluation = evaluate_model(model, tokenizer, pairs, language, recipe.translation, BEAM_TOKENS)
+        shares = {use.layer: use.shares for use in evaluation.expert_use}
+        counts = count(model.architecture, run.protocol)  # every expert equally likely
+        counts_as_routed = count(model.architecture, run.protocol, shares)
+        write_text(folder / "translations.txt", "\n".join([*evaluation.translations, ""]))
+        write_json(
+            folder / "result.json",
+            {
+                "system": system,
+                "architecture": model.architecture.to_dict(),
+                "scores": dataclasses.asdict(evaluation.scores),
+                "counts": dataclasses.asdict(counts),
+                "counts_as_routed": dataclasses.asdict(counts_as_routed),
+                "translation_seconds": evaluation.translation_seconds,
+                "routing_shares": shares,
+                "training": read_json(trained.folder / "training.json"),
+            },
+        )
+        run.reporter.say(f"evaluate {system}: BLEU {evaluation.scores.bleu:.2f}")
+
+    return run.folder.stage(f"evaluate-{system}", inputs, work)
+
+
+def measure_systems(run: Run, trained: Mapping[str, Stage]) -> Stage:
+    """Measure every trained system side by side, so that the ratios can be believed; `latency.json`."""
+    runs = run.recipe.latency.runs
+    inputs = [{name: stage.fingerprint for name, stage in trained.items()}, run.protocol.plain(), runs]
+
+    def work(folder: Path) -> None:
+        models = {name: load_model(stage.folder / "model")[0] for name, stage in trained.items()}
+        run.reporter.say(f"latency: {len(models)} systems, {runs} runs each")
+        measured = measure_together(run.protocol, models, runs)
+        write_json(
+            folder / "latency.json",
+            {
+                name: {**dataclasses.asdict(latency), "noise": why_noisy(latency)}
+                for name, latency in measured.items()
+            },
+        )
+
+    return run.folder.stage("latency", inputs, work)

@@ -1,0 +1,241 @@
+"""Adding to the package from outside: a cost, a search strategy, an engine, a sub-layer kind.
+
+`docs/extending.md` shows these functions; each addition takes fewer than 40 lines.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from automoe.search.strategy import Proposal
+from torch import Tensor
+
+from automoe.cost.costs import COSTS, Conditions, Cost
+from automoe.design.architecture import Architecture, StateTensor
+from automoe.inference.backends import ENGINES
+from automoe.inference.beam import beam_search
+from automoe.inference.beam_settings import BeamSettings
+from automoe.inference.onnx_engine import OnnxEncoded, OnnxState
+from automoe.inference.torch_engine import TorchEngine
+from automoe.model.sublayers import Context, SubLayerModule
+from automoe.model.transformer import Transformer
+from automoe.progress import Reporter
+from automoe.run.pipeline import run_recipe
+from automoe.run.recipe import load_recipe
+from automoe.run.search import SEARCHED, STRATEGIES, Searched
+from helpers.paths import REPOSITORY
+from helpers.slow_search import assert_same, random_batch, slow_beam_search
+from helpers.tiny_run import write_tiny_recipe
+
+
+def search_tiny(folder: Path, *overrides: str, until="search") -> Path:
+    """Run a tiny recipe in this process up to a stage; its run folder."""
+    recipe = write_tiny_recipe(folder, steps=5)
+    loaded = load_recipe(recipe, [*overrides, "systems=[automoe]", "fine_tuning=null"])
+    run_recipe(loaded, folder, Reporter(), until)
+    return folder / "tiny"
+
+
+# --8<-- [start:cost]
+def download_bytes(architecture: Architecture, conditions: Conditions) -> float:
+    """What a visitor's browser loads: every weight, in 8 bits."""
+    return conditions.counts(architecture).total_parameters
+
+
+DOWNLOAD = Cost(
+    name="download_bytes",
+    heading="download (kB)",
+    label="download (kB)",
+    scale=1e-3,
+    digits=".1f",
+    price=download_bytes,
+)
+# --8<-- [end:cost]
+
+
+def test_a_cost_can_be_bounded_and_is_reported(tmp_path, monkeypatch):
+    monkeypatch.setitem(COSTS, DOWNLOAD.name, DOWNLOAD)
+    run = search_tiny(tmp_path, "search.constraints={download_bytes: 85%}", until="report")
+    scored = pd.read_json(run / "search" / "candidates.jsonl", lines=True).dropna(subset="score")
+    largest = load_recipe(tmp_path / "tiny.yaml").space.largest_dense()
+    model = Transformer(largest, 24)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    assert len(scored) > 0
+    assert (scored["download_bytes"] <= 0.85 * weights).all()
+    table = (run / "report" / "results.md").read_text()
+    assert "| download (kB) |" in table
+    best = scored.nsmallest(1, "score").iloc[0]
+    assert f"| {best['download_bytes'] / 1000:.1f} |" in table
+
+
+# --8<-- [start:strategy]
+def hill_climbing(steps: int):
+    """From one member always to the better of it and a mutant."""
+
+    def strategy(space, feasible, rng):
+        best = None
+        for step in range(steps):
+            parent = feasible if best is None else best.architecture
+            candidate = yield Proposal(space.mutate(parent, 0.2, rng) if step else feasible, iteration=step)
+            if candidate is not None and (best is None or candidate.score < best.score):
+                best = candidate
+
+    return strategy
+
+
+# --8<-- [end:strategy]
+
+
+def test_a_strategy_searches_within_a_run(tmp_path, monkeypatch):
+    monkeypatch.setitem(STRATEGIES, "hill_climbing", lambda settings: (hill_climbing(20), 20))
+    monkeypatch.setitem(SEARCHED, "automoe", Searched("hill_climbing", "whole"))
+    run = search_tiny(tmp_path)
+    lines = pd.read_json(run / "search" / "candidates.jsonl", lines=True)
+    mine = lines[lines["strategy"] == "hill_climbing"]
+    assert len(mine) > 2
+    assert set(mine["system"]) == {"automoe"}
+    chosen = pd.read_json(run / "search" / "chosen.json")["automoe"]
+    assert chosen["score"] == mine["score"].min()
+    assert chosen["strategy"] == "hill_climbing"
+
+
+# --8<-- [start:engine]
+class CountingEngine:
+    """The reference, counting its steps."""
+
+    steps = 0
+
+    def __init__(self, model: Transformer) -> None:
+        self._engine = TorchEngine(model)
+        self.architecture, self.vocabulary_size = model.architecture, model.vocabulary_size
+        self.device = self._engine.device
+        self.encode, self.start = self._engine.encode, self._engine.start
+
+    def step(self, tokens_BK: Tensor, state, candidates: int):
+        CountingEngine.steps += 1
+        return self._engine.step(tokens_BK, state, candidates)
+
+
+# --8<-- [end:engine]
+
+
+def test_an_engine_is_what_a_search_measures(tmp_path, monkeypatch):
+    monkeypatch.setitem(ENGINES, "counting", {"float32": lambda model, threads: CountingEngine(model)})
+    monkeypatch.setattr(CountingEngine, "steps", 0)
+    run = search_tiny(
+        tmp_path, "latency.backend=counting", "latency.source=measurement",
+        "search.constraints={latency_ms: 10000}",
+    )  # fmt: skip
+    lines = pd.read_json(run / "search" / "candidates.jsonl", lines=True)
+    assert lines["latency_ms"].notna().any()
+    # Exactly 5 steps a sentence, 10 runs and at least one more to warm up for each candidate measured.
+    assert CountingEngine.steps >= 5 * 10 * lines["latency_ms"].notna().sum()
+    assert CountingEngine.steps % 5 == 0
+
+
+# --8<-- [start:sublayer]
+class AveragingModule(SubLayerModule):
+    """Average attention without its gate (Zhang et al., 2018): the mean of all positions so far.
+
+    It keeps no keys and values but one running sum a beam.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.state = (StateTensor("running_sum", "beam", heads=1, size=width),)
+
+    def forward(self, x_BXD: Tensor, context: Context) -> tuple[Tensor, None]:
+        counts_X1 = torch.arange(1, x_BXD.shape[1] + 1, dtype=x_BXD.dtype)[:, None]
+        return x_BXD.cumsum(dim=1) / counts_X1, None
+
+    def step(self, x_BKD: Tensor, position: int, kept: dict[str, Tensor]) -> Tensor:
+        kept["running_sum"] = kept["running_sum"] + x_BKD[:, :, None]
+        return kept["running_sum"][:, :, 0] / (position + 1)
+
+
+# --8<-- [end:sublayer]
+
+
+def test_a_sublayer_that_keeps_a_running_sum_decodes_as_it_was_taught():
+    """Reordering of beams, finished sentences leaving: all by the engine's own code."""
+    architecture = Architecture.from_dict(
+        {
+            "encoder_width": 16,
+            "decoder_width": 8,
+            "qkv_dim": 16,
+            "encoder": [{"self_attention_heads": 2, "experts": [16]}],
+            "decoder": [
+                {"self_attention_heads": 2, "cross_attention_heads": 4, "experts": [16, 8]},
+                {"self_attention_heads": 4, "cross_attention_heads": 2, "experts": [8]},
+            ],
+        }
+    )
+    model = Transformer(architecture, 12)
+    model.initialise(1)
+    model.decoder[0].attention = AveragingModule(8)
+    model = model.double().eval()
+    source_BS = random_batch(5, 12, [3, 7, 5, 4])
+    for beam_size in (1, 3):
+        settings = BeamSettings(beam_size=beam_size, n_best=beam_size, max_length_extra=6)
+        found = beam_search(TorchEngine(model), source_BS, settings)
+        for row, hypotheses in zip(source_BS.tolist(), found, strict=True):
+            source = [token for token in row if token]
+            assert_same(hypotheses, slow_beam_search(model, source, settings))
+
+
+def test_the_fast_engine_reorders_what_is_kept_per_beam_and_not_what_is_kept_per_position():
+    beams, size = 3, 2
+    sums_BKHE = np.arange(2 * beams * size, dtype=np.float32).reshape(2, beams, 1, size)
+    keys_BHPE = np.arange(2 * 4, dtype=np.float32).reshape(2, 1, 4, 1)
+    kept = {
+        "running_sum_0": onnxruntime.OrtValue.ortvalue_from_numpy(sums_BKHE),
+        "self_keys_1": onnxruntime.OrtValue.ortvalue_from_numpy(keys_BHPE),
+    }
+    encoded = OnnxEncoded({}, torch.zeros(2, 5))
+    state = OnnxState(encoded, kept, frozenset({"running_sum_0"}), beams)
+    state.reorder(torch.tensor([[2, 0, 0], [1, 1, 2]]))
+    expected = np.stack([sums_BKHE[0, [2, 0, 0]], sums_BKHE[1, [1, 1, 2]]])
+    np.testing.assert_array_equal(state.kept["running_sum_0"].numpy(), expected)
+    np.testing.assert_array_equal(state.kept["self_keys_1"].numpy(), keys_BHPE)
+    state.keep(torch.tensor([1]))
+    np.testing.assert_array_equal(state.kept["running_sum_0"].numpy(), expected[1:])
+
+
+@pytest.mark.slow
+def test_mypy_lists_every_place_that_a_new_kind_must_be_added_to(tmp_path):
+    shutil.copytree(REPOSITORY / "src", tmp_path / "src", ignore=shutil.ignore_patterns("*.egg-info"))
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    path = tmp_path / "src" / "automoe" / "design" / "architecture.py"
+    text = path.read_text()
+    union = "SubLayer: TypeAlias = SelfAttention | CrossAttention | FeedForward"
+    assert text.count(union) == 1
+    kind = """
+@dataclass(frozen=True, slots=True)
+class AverageAttention:
+    def decoder_state(self, qkv_dim: int) -> tuple[StateTensor, ...]:
+        return ()
+
+
+"""
+    path.write_text(text.replace(union, kind + union + " | AverageAttention"))
+    command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    errors = [line for line in done.stdout.splitlines() if ": error:" in line]
+    assert errors
+    assert all("AverageAttention" in line for line in errors), errors
+    places = {line.partition(":")[0].removeprefix("src/automoe/") for line in errors}
+    assert places == {
+        "cost/counting.py",
+        "cost/device/parts.py",
+        "evaluation/routing.py",
+        "export/model_card.py",
+        "inference/onnx_graph.py",
+        "model/sublayers.py",
+        "report/architecture_drawing.py",
+    }

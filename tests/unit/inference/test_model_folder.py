@@ -1,0 +1,103 @@
+"""A model folder: readable by whom the umask lets, and never a mixture of two models."""
+
+import itertools
+import os
+import random
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from automoe.data.tokenizer import Tokenizer, train_tokenizer
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.errors import InputError
+from automoe.inference.model_folder import add_to_card, load_model, read_card, save_model
+from automoe.model.transformer import Transformer
+
+ARCHITECTURE = Architecture(
+    encoder_width=8, decoder_width=8, qkv_dim=8,
+    encoder=(EncoderLayer(2, (8,)),), decoder=(DecoderLayer(2, 2, (8,)),),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    rng = random.Random(0)
+    texts = [" ".join(rng.choices("abcdefg", k=9)) for _ in range(200)]
+    return train_tokenizer(texts, 16, "bpe")
+
+
+def model_of(version: int, tokenizer: Tokenizer) -> Transformer:
+    model = Transformer(ARCHITECTURE, tokenizer.vocabulary_size)
+    model.initialise(version)
+    return model
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077], ids=oct)
+def test_every_file_has_the_mode_of_the_umask(tokenizer: Tokenizer, tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_model(tmp_path / "model", model_of(1, tokenizer), tokenizer, {})
+        add_to_card(tmp_path / "model", {"BLEU": 3.5})
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").iterdir()}
+    assert modes == dict.fromkeys(("config.json", "model.safetensors", "tokenizer.json"), 0o666 & ~umask)
+
+
+def test_facts_are_added_to_the_card(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    save_model(tmp_path, model_of(1, tokenizer), tokenizer, {"version": 1, "BLEU": 2.0})
+    add_to_card(tmp_path, {"BLEU": 3.5, "corpus": "ü"})
+    assert read_card(tmp_path) == {"version": 1, "BLEU": 3.5, "corpus": "ü"}
+    load_model(tmp_path)
+
+
+def killed_at(operation: int, write: Callable[[], None]) -> bool:
+    """Whether `write` was killed by the n-th time it touched a file's name; in a process of its own."""
+    child = os.fork()
+    if child == 0:
+        count = 0
+
+        def counted(method: Callable[..., object]) -> Callable[..., object]:
+            def wrapped(*values: object, **named: object) -> object:
+                nonlocal count
+                count += 1
+                if count == operation:
+                    os._exit(1)
+                return method(*values, **named)
+
+            return wrapped
+
+        Path.replace = counted(Path.replace)  # type: ignore[assignment,method-assign]
+        Path.unlink = counted(Path.unlink)  # type: ignore[method-assign]
+        try:
+            write()
+        except BaseException:
+            os._exit(2)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 1)
+    return status == 1
+
+
+def test_a_kill_leaves_the_old_model_the_new_one_or_none(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    models = {version: model_of(version, tokenizer) for version in (1, 2)}
+    found: list[int | None] = []
+    for operation in range(1, 50):
+        folder = tmp_path / str(operation)
+        save_model(folder, models[1], tokenizer, {"version": 1})
+        killed = killed_at(operation, lambda f=folder: save_model(f, models[2], tokenizer, {"version": 2}))
+        try:
+            loaded, _ = load_model(folder)
+        except InputError:
+            found.append(None)
+        else:
+            version = read_card(folder)["version"]
+            assert torch.equal(loaded.embedding, models[version].embedding)
+            found.append(version)
+        if not killed:
+            break
+    kinds = [found[0], *(b for a, b in itertools.pairwise(found) if a != b)]
+    assert kinds == [1, None, 2]

@@ -1,0 +1,244 @@
+"""Files: written whole or not at all, with the mode of the umask; journals that a kill may cut anywhere."""
+
+import errno
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from automoe.errors import InputError
+from automoe.storage import (
+    append_to_journal,
+    digest,
+    disk_errors,
+    parse_yaml,
+    read_journal,
+    whole_file,
+    write_journal,
+    write_json,
+    write_text,
+)
+
+RECORDS = [{"step": 1, "loss": 0.5}, {"step": 2, "text": "ü\n}{"}, {"step": 3, "nested": {"a": [1, 2]}}]
+
+
+@pytest.fixture(params=[0o022, 0o077, 0o002], ids=oct)
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+@pytest.fixture
+def not_root(tmp_path):
+    """Run as a user whom permissions bind; skipped where that cannot be."""
+    if os.geteuid() != 0:
+        yield
+        return
+    for folder in (tmp_path, *tmp_path.parents[:3]):
+        folder.chmod(0o755)
+    os.chown(tmp_path, 65534, 65534)
+    os.seteuid(65534)
+    yield
+    os.seteuid(0)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_tensor(path: Path) -> None:
+    save_file({"x": torch.zeros(3)}, path)
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize(
+    "write", [write_tensor, lambda path: path.write_text("new")], ids=["tensors", "text"]
+)
+def test_a_file_gets_the_mode_of_the_umask(tmp_path, umask, write, old):
+    path = tmp_path / "a.file"
+    if old:
+        path.write_text("old")
+        path.chmod(0o600)
+    with whole_file(path) as temporary:
+        write(temporary)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+    assert names(tmp_path) == ["a.file"]
+
+
+def fail_after_half(path: Path, failure: type[BaseException]) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_text("half")
+        raise failure
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, ZeroDivisionError])
+def test_a_failure_in_the_middle_leaves_the_old_file_and_no_other(tmp_path, failure):
+    path = tmp_path / "a.txt"
+    for old in (None, "old"):
+        if old is not None:
+            path.write_text(old)
+        with pytest.raises(failure):
+            fail_after_half(path, failure)
+        assert names(tmp_path) == ([] if old is None else ["a.txt"])
+        assert old is None or path.read_text() == old
+
+
+def test_the_file_is_not_there_before_it_is_whole(tmp_path):
+    with whole_file(tmp_path / "a.txt") as temporary:
+        temporary.write_text("half")
+        assert not (tmp_path / "a.txt").exists()
+    assert (tmp_path / "a.txt").read_text() == "half"
+
+
+def test_line_ends_and_letters_stay_as_they_are(tmp_path):
+    write_text(tmp_path / "a.txt", "ü\r\n\n\r")
+    assert (tmp_path / "a.txt").read_bytes() == "ü\r\n\n\r".encode()
+    write_json(tmp_path / "new" / "folder" / "a.json", {"ü": [1.5, None]})
+    assert json.loads((tmp_path / "new" / "folder" / "a.json").read_text("utf-8")) == {"ü": [1.5, None]}
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting needs root")
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_full_disk_is_one_input_error_and_the_old_file_stays(full_disk):
+    write_text(full_disk / "a.txt", "old")
+    write_text(full_disk / "a.jsonl", '{"step": 0}\n')
+    for write in (
+        lambda: write_text(full_disk / "a.txt", "x" * 100_000),
+        lambda: append_to_journal(full_disk / "a.jsonl", [{"text": "x" * 100_000}], durable=True),
+    ):
+        with pytest.raises(InputError, match=r"a\.\w+: cannot be written") as caught:
+            write()
+        assert caught.value.problems[0] == os.strerror(errno.ENOSPC)
+        assert names(full_disk) == ["a.jsonl", "a.txt"]
+    assert (full_disk / "a.txt").read_text() == "old"
+    assert read_journal(full_disk / "a.jsonl", dict, "") == [{"step": 0}]
+    append_to_journal(full_disk / "a.jsonl", [{"step": 1}], durable=False)
+    assert read_journal(full_disk / "a.jsonl", dict, "") == [{"step": 0}, {"step": 1}]
+
+
+def test_a_missing_permission_is_one_input_error(tmp_path, not_root):
+    tmp_path.chmod(0o500)
+    for write in (
+        lambda: write_text(tmp_path / "a", "x"),
+        lambda: write_json(tmp_path / "folder" / "a", 1),
+        lambda: append_to_journal(tmp_path / "a", [{}], durable=False),
+        lambda: write_journal(tmp_path / "a", [{}]),
+    ):
+        with pytest.raises(InputError, match="cannot be written") as caught:
+            write()
+        assert caught.value.problems[0] == os.strerror(errno.EACCES)
+    tmp_path.chmod(0o700)
+    assert names(tmp_path) == []
+
+
+def test_a_missing_folder_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="cannot be written"):
+        write_text(tmp_path / "nowhere" / "a.txt", "x")
+
+
+def test_an_input_error_passes_through(tmp_path):
+    with pytest.raises(InputError, match=r"^mine$"), disk_errors(tmp_path):
+        raise InputError("mine")
+
+
+def test_a_journal_cut_at_any_byte_has_the_whole_lines_and_goes_on(tmp_path):
+    path = tmp_path / "a.jsonl"
+    append_to_journal(path, RECORDS, durable=True)
+    content = path.read_bytes()
+    assert content.count(b"\n") == len(RECORDS)
+    for length in range(len(content) + 1):
+        path.write_bytes(content[:length])
+        whole = RECORDS[: content[:length].count(b"\n")]
+        assert read_journal(path, dict, "") == whole
+        append_to_journal(path, [{"new": length}], durable=False)
+        assert read_journal(path, dict, "") == [*whole, {"new": length}]
+
+
+def test_a_torn_line_longer_than_a_block_is_cut_off_too(tmp_path):
+    path = tmp_path / "a.jsonl"
+    write_journal(path, RECORDS)
+    with path.open("a") as file:
+        file.write('{"text": "' + "x" * 20_000)
+    append_to_journal(path, [{"step": 4}], durable=False)
+    assert read_journal(path, dict, "") == [*RECORDS, {"step": 4}]
+
+
+def test_a_missing_journal_has_no_records(tmp_path):
+    assert read_journal(tmp_path / "a.jsonl", dict, "") == []
+
+
+@pytest.mark.parametrize("content", [b"a photograph", b"\xff\xd8\xff", b"[1]\n", b"{]\n", b"\n"])
+def test_another_file_is_refused_and_left_alone(tmp_path, content):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged, or not the file of this name") as caught:
+        read_journal(path, dict, "delete it")
+    assert caught.value.problems[-1] == "delete it"
+    assert path.read_bytes() == content
+
+
+def test_every_wrong_line_is_named(tmp_path):
+    def parse(plain):
+        if plain["n"] > 2:
+            raise InputError("too many", ["n: at most 2"])
+        return plain["n"]
+
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"n": 1}\n{"n": 3}\n{"m": 1}\n{"n": 2}\n"n"\n{"n"')
+    with pytest.raises(InputError) as caught:
+        read_journal(path, parse, "mend it")
+    assert caught.value.problems == (
+        "line 2: n: at most 2", "line 3: 'n'", "line 5: is no record", "mend it",
+    )  # fmt: skip
+
+
+def test_very_many_wrong_lines_are_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text("x\n" * 1025)
+    with pytest.raises(InputError) as caught:
+        read_journal(path, dict, "mend it")
+    assert caught.value.problems[-2:] == ("and 1,005 more lines", "mend it")
+
+
+def test_a_number_that_is_not_finite_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="JSON compliant"):
+        append_to_journal(tmp_path / "a.jsonl", [{"loss": float("nan")}], durable=False)
+    assert read_journal(tmp_path / "a.jsonl", dict, "") == []
+
+
+def test_a_digest_knows_no_order_of_keys():
+    assert digest({"a": 1, "b": [2.0, "ü"]}) == digest({"b": [2.0, "ü"], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2e-3", 0.002),
+        ("2e9", 2e9),
+        (".5e+1", 5.0),
+        ("-1E2", -100.0),
+        ("1.5", 1.5),
+        ("e3", "e3"),
+        ("2e", "2e"),
+    ],
+)
+def test_numbers_of_yaml(text, value):
+    found = parse_yaml(text)
+    assert found == value
+    assert type(found) is type(value)
