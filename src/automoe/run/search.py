@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import random
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,41 @@ from automoe.training.objective import validation_loss
 
 BEAM_TOKENS = 2000  # source tokens translated together
 
-SEARCHED = (
-    SearchName("automoe", "evolution", "whole"),
-    SearchName("hat", "evolution", "dense"),
-    SearchName("random", "random", "whole"),
-)
-"""Which system is found by which strategy, in which part of the space; in this order."""
 
-STRATEGIES: Mapping[str, Callable[[EvolutionSettings, int], Strategy]] = {
-    "evolution": lambda settings, budget: evolution(settings),
-    "random": lambda settings, budget: random_search(budget),
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """How a system is found: by a strategy of `STRATEGIES`, in a part of the space of `SPACES`."""
+
+    strategy: str
+    space: str
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a strategy may spend.
+
+    Attributes:
+        algorithm: the recipe's `search.algorithm`.
+        candidates: how many AutoMoE's own search scored, for a fair comparison; before it, how many the
+            algorithm scores at most.
+    """
+
+    algorithm: EvolutionSettings
+    candidates: int
+
+
+SEARCHED = {
+    "automoe": Searched("evolution", "whole"),
+    "hat": Searched("evolution", "dense"),
+    "random": Searched("random", "whole"),
 }
-"""Name of a strategy to what makes it, from the recipe's `search.algorithm` and a number of candidates."""
+"""Which system is found how; they are searched for in this order."""
+
+STRATEGIES: dict[str, Callable[[Effort], tuple[Strategy, int]]] = {
+    "evolution": lambda effort: (evolution(effort.algorithm), effort.algorithm.budget),
+    "random": lambda effort: (random_search(effort.candidates), effort.candidates),
+}
+"""Name of a strategy to what makes it, and how many candidates it scores at most."""
 
 
 def search_architectures(
@@ -61,7 +85,11 @@ def search_architectures(
         The best architecture of each search the systems need, by system; `chosen.json` says more.
     """
     recipe, reporter = run.recipe, run.reporter
-    wanted = [name for name in SEARCHED if name.system in recipe.systems]
+    wanted = [
+        SearchName(system, searched.strategy, searched.space)
+        for system, searched in SEARCHED.items()
+        if system in recipe.systems
+    ]
 
     def work(folder: Path) -> None:
         prices = candidate_prices(run, budget.latency_file)
@@ -73,14 +101,13 @@ def search_architectures(
         log = CandidateLog(log_file)
         measure = remembered(_measurer(run, budget.latency_file), folder / "measured.json")
         chosen: dict[str, Any] = {}
-        scored = recipe.search.algorithm.budget
+        effort = Effort(recipe.search.algorithm, recipe.search.algorithm.budget)
         for name in wanted:
-            # For a fair comparison, random search scores as many as evolution did.
-            planned = scored if name.strategy == "random" else recipe.search.algorithm.budget
+            strategy, planned = STRATEGIES[name.strategy](effort)
             found = run_search(
                 name,
                 SPACES[name.space](run.space),
-                STRATEGIES[name.strategy](recipe.search.algorithm, planned),
+                strategy,
                 budget.constraints,
                 prices,
                 score,
@@ -89,7 +116,7 @@ def search_architectures(
                 _progress(reporter, name, planned),
             )
             if name.system == "automoe":
-                scored = len(found.candidates)
+                effort = dataclasses.replace(effort, candidates=len(found.candidates))
             winner = measured_winner(found.candidates, measure) if bounds_latency(recipe) else None
             chosen[name.system] = _record(name, found, winner)
             _say_found(reporter, name, found, winner)

@@ -3,11 +3,8 @@
 import random
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from automoe.errors import InputError
-from automoe.search.candidate import Candidate, front
 from automoe.search.constraint import Constraint
 from automoe.search.driver import run_search
 from automoe.search.evaluator import Price
@@ -292,25 +289,6 @@ def test_a_member_is_found_when_the_smallest_is_not_the_cheapest(path):
 def test_a_constraint_on_a_cost_that_cannot_be_computed_is_bad_input(path):
     with pytest.raises(InputError, match=r"parameters <= 10: no way .*flops, latency_ms"):
         search(path, constraints=(Constraint("parameters", 10),))
-
-
-POINTS = st.lists(st.tuples(st.integers(0, 6), st.none() | st.integers(0, 6)), max_size=20)
-
-
-@settings(max_examples=200)
-@given(points=POINTS)
-def test_the_front_is_what_comparing_all_pairs_leaves(points):
-    architecture = ToySpace().smallest()
-    candidates = [Candidate(architecture, {"flops": cost}, score) for cost, score in points]
-    candidates.append(Candidate(architecture, {"latency_ms": 1}, 0))
-    scored = [(cost, score) for cost, score in points if score is not None]
-    expected = [
-        (cost, score)
-        for cost, score in scored
-        if not any(c <= cost and s <= score and (c, s) != (cost, score) for c, s in scored)
-    ]
-    found = [(candidate.costs["flops"], candidate.score) for candidate in front(candidates, "flops")]
-    assert found == sorted(expected)
 
 
 def narrow_latency(a):
