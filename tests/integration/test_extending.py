@@ -13,8 +13,6 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
-from automoe.search.log import SearchName
-from automoe.search.strategy import Proposal
 from torch import Tensor
 
 from automoe.cost.costs import COSTS, Conditions, Cost
@@ -29,7 +27,8 @@ from automoe.model.transformer import Transformer
 from automoe.progress import Reporter
 from automoe.run.pipeline import run_recipe
 from automoe.run.recipe import load_recipe
-from automoe.run.search import STRATEGIES
+from automoe.run.search import SEARCHED, STRATEGIES, Searched
+from automoe.search.strategy import Proposal
 from helpers.paths import REPOSITORY
 from helpers.slow_search import assert_same, random_batch, slow_beam_search
 from helpers.tiny_run import write_tiny_recipe
@@ -94,9 +93,8 @@ def hill_climbing(steps: int):
 
 
 def test_a_strategy_searches_within_a_run(tmp_path, monkeypatch):
-    monkeypatch.setitem(STRATEGIES, "hill_climbing", lambda settings, candidates: hill_climbing(20))
-    mine = SearchName("automoe", "hill_climbing", "whole")
-    monkeypatch.setattr("automoe.run.search.SEARCHED", (mine,))
+    monkeypatch.setitem(STRATEGIES, "hill_climbing", lambda effort: (hill_climbing(20), 20))
+    monkeypatch.setitem(SEARCHED, "automoe", Searched("hill_climbing", "whole"))
     run = search_tiny(tmp_path)
     lines = pd.read_json(run / "search" / "candidates.jsonl", lines=True)
     mine = lines[lines["strategy"] == "hill_climbing"]
@@ -235,7 +233,7 @@ class AverageAttention:
     assert places == {
         "cost/counting.py",
         "cost/device/parts.py",
-        "evaluation/routing.py",
+        "cost/predictor.py",
         "export/model_card.py",
         "inference/onnx_graph.py",
         "model/sublayers.py",

@@ -17,8 +17,6 @@ from automoe.run.folder import Stage
 from automoe.run.prepare import corpus_digest
 from automoe.storage import read_json, write_json, write_text
 
-BEAM_TOKENS = 2000  # source tokens translated together
-
 
 def evaluate(run: Run, system: str, trained: Stage) -> Stage:
     """Translate the test set, score it, count costs; `result.json` and `translations.txt`."""
@@ -35,7 +33,7 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
         pairs = load_pairs(recipe.data.test, recipe.data.limits)[0]
         run.reporter.say(f"evaluate {system}: translating {len(pairs)} sentences")
         language = recipe.data.target_language
-        evaluation = evaluate_model(model, tokenizer, pairs, language, recipe.translation, BEAM_TOKENS)
+        evaluation = evaluate_model(model, tokenizer, pairs, language, recipe.translation)
         shares = {use.layer: use.shares for use in evaluation.expert_use}
         counts = count(model.architecture, run.protocol)  # every expert equally likely
         counts_as_routed = count(model.architecture, run.protocol, shares)

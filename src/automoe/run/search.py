@@ -35,8 +35,6 @@ from automoe.search.winner import MeasureCandidate, Measured, Winner, measured_w
 from automoe.storage import read_json, write_json
 from automoe.training.objective import validation_loss
 
-BEAM_TOKENS = 2000  # source tokens translated together
-
 
 @dataclass(frozen=True, slots=True)
 class Searched:
@@ -153,9 +151,7 @@ def _score(recipe: Recipe, network: Supernet, prepared: Prepared) -> Score:
 
         def minus_bleu(architecture: Architecture) -> float:
             model = network.subnetwork(architecture)
-            translated = evaluate_model(
-                model, prepared.tokenizer, pairs, data.target_language, greedy, BEAM_TOKENS
-            )
+            translated = evaluate_model(model, prepared.tokenizer, pairs, data.target_language, greedy)
             return -translated.scores.bleu
 
         return minus_bleu
