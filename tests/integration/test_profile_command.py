@@ -7,7 +7,8 @@ import yaml
 from typer.testing import CliRunner
 
 from automoe.cli.main import app
-from automoe.cost import beside, probes
+from automoe.cost import beside
+from automoe.cost.device import probes
 from automoe.cost.device.profile import load_profile
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.space import SearchSpace
