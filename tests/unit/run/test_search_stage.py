@@ -98,7 +98,7 @@ def test_ranking_by_bleu_is_greedy_even_if_the_recipe_asks_for_several_translati
     loaded = load_recipe(recipe, [*overrides, "search.constraints={}"])
     asked = []
 
-    def evaluate(model, tokenizer, pairs, language, settings, batch_tokens):
+    def evaluate(model, tokenizer, pairs, language, settings):
         asked.append((len(pairs), language, settings))
         return SimpleNamespace(scores=SimpleNamespace(bleu=float(model.encoder_width)))
 
