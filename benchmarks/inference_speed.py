@@ -27,6 +27,7 @@ import torch
 from ctranslate2.specs import TransformerSpec
 
 from automoe.cost.measure import random_engine, random_source
+from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture, dense
 from automoe.design.architecture_file import load_architecture
 from automoe.inference.beam import search_encoded
@@ -87,7 +88,10 @@ def compare(
     for name in wanted:
         backend, precision = name.split()
         timed[name] = engine_run(
-            random_engine(architecture, VOCABULARY, backend=backend, precision=precision)  # type: ignore[arg-type]
+            random_engine(
+                architecture,
+                MeasuringProtocol(backend=backend, precision=precision, vocabulary_size=VOCABULARY),
+            )
         )
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     generator = torch.Generator().manual_seed(0)

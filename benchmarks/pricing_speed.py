@@ -15,11 +15,12 @@ import time
 from pathlib import Path
 
 from automoe.cost.beside import Ratio
+from automoe.cost.costs import Conditions, prices
 from automoe.cost.counting import count
 from automoe.cost.device.probes import Probe
 from automoe.cost.device.probing import make_profile
 from automoe.cost.protocol import MeasuringProtocol
-from automoe.cost.sources import candidate_costs, latency_source
+from automoe.cost.sources import latency_source
 from automoe.design.space import SearchSpace
 from automoe.run.recipe import load_recipe
 
@@ -40,12 +41,14 @@ def main() -> None:
         rng = random.Random(1)
         candidates = [loaded.space.sample(rng) for _ in range(arguments.candidates)]
         start = time.perf_counter()
-        costs = candidate_costs(loaded.recipe, latency_source(loaded.recipe, path, print))
+        protocol = loaded.recipe.protocol()
+        latency_ms = latency_source(protocol, loaded.recipe.latency, path, print)
+        priced = prices(Conditions(protocol, latency_ms), ["latency_ms"])
         for architecture in candidates:
-            for cost in costs.values():
-                cost(architecture)
+            for price in priced.values():
+                price.of(architecture)
         seconds = time.perf_counter() - start
-    print(f"{len(candidates)} candidates, {len(costs)} costs each: {seconds:.2f} s, profile read included")
+    print(f"{len(candidates)} candidates, {len(priced)} costs each: {seconds:.2f} s, profile read included")
 
 
 def make_up_profile(space: SearchSpace, protocol: MeasuringProtocol, path: Path) -> None:

@@ -97,14 +97,14 @@ class CrossAttention:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FeedForward:
     """A dense FFN (one expert, no router) or a mixture; a token is sent to `top_k` experts."""
 
     experts: tuple[Expert, ...]
     top_k: int
 
-    @property
+    @cached_property
     def ffn_sizes(self) -> tuple[int, ...]:
         """The size of each expert."""
         return tuple(expert.size for expert in self.experts)
@@ -118,7 +118,7 @@ SubLayer: TypeAlias = SelfAttention | CrossAttention | FeedForward
 """The kinds there are. Match on them with `assert_never`: mypy then lists every place a new one needs."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layer:
     """One layer of an architecture, as `Architecture.layers` walks over them.
 
@@ -137,7 +137,7 @@ class Layer:
         """E.g. `encoder.0`."""
         return f"{self.stack}.{self.index}"
 
-    @property
+    @cached_property
     def feed_forward(self) -> FeedForward:
         """Its feed-forward sub-layer; every layer has one."""
         return next(sublayer for sublayer in self.sublayers if isinstance(sublayer, FeedForward))
