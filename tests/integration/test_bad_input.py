@@ -6,6 +6,8 @@ import pytest
 
 from helpers.tiny_run import automoe, write_tiny_recipe
 
+pytestmark = pytest.mark.slow  # whole processes, seconds each
+
 
 def refused(folder: Path, *arguments: str | Path) -> str:
     """Run a command that must be refused; its message."""

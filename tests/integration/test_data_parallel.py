@@ -15,6 +15,8 @@ from automoe.training.loop import TrainResult, train
 from automoe.training.settings import TrainingSettings
 from helpers.reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
 
+pytestmark = pytest.mark.slow  # whole processes, seconds each
+
 STEPS = 12
 
 

@@ -93,7 +93,6 @@ def test_learns_reports_and_validates(tmp_path):
         report=heard.append,
     )
     assert [progress.step for progress in heard] == list(range(1, 41))
-    assert heard[-1].seconds_left == 0
     assert heard[-1].tokens_per_second > 0
     history = read_history(tmp_path)
     assert [r["step"] for r in history if "validation/smallest" in r] == [7, 14, 21, 28, 35, 40]
@@ -203,6 +202,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_equals_uninterrupted(tmp_path):
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     done = subprocess.run(

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 import sacrebleu
 import torch
 
@@ -13,6 +14,8 @@ from automoe.model.sharing import Supernet
 from automoe.training.loop import train
 from automoe.training.settings import TrainingSettings
 from helpers.reversal import FIRST_DIGIT, VOCABULARY, ReversalStream, batch_of, digits
+
+pytestmark = pytest.mark.slow  # whole processes, seconds each
 
 MODEL = Architecture(
     encoder_width=64,

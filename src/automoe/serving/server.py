@@ -17,6 +17,7 @@ from automoe.inference.model_folder import load_model
 from automoe.serving.app import create_app
 from automoe.serving.limits import ServingLimits
 
+LARGEST_PORT = 65535
 BACKLOG = 2048  # connections the system holds before the server accepts them
 
 
@@ -63,8 +64,10 @@ def serve(
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= LARGEST_PORT:
+        raise InputError(f"cannot listen on {host}, port {port}", [f"port: 0 to {LARGEST_PORT}"])
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise InputError(f"cannot listen on {host}, port {port}", [str(error)]) from error

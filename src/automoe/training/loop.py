@@ -63,7 +63,6 @@ class TrainingProgress:
     steps: int
     loss: float
     tokens_per_second: float
-    seconds_left: float
     validation: Mapping[str, float]
 
 
@@ -197,10 +196,9 @@ class _Training:
                             }
                             self.checkpoints.save(step, self.network, self.optimizer, state)
                         if self.report is not None:
-                            left = seconds / (step - first + 1) * (settings.steps - step)
                             speed = tokens_here / seconds
                             loss = figures["loss"]
-                            self.report(TrainingProgress(step, settings.steps, loss, speed, left, validation))
+                            self.report(TrainingProgress(step, settings.steps, loss, speed, validation))
         finally:
             if history is not None:
                 history.close()

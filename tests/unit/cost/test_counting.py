@@ -13,7 +13,7 @@ from automoe.errors import InputError
 from helpers.paths import RECIPES, TEST_DATA
 
 HAT = TEST_DATA / "hat"
-PUBLISHED = list(csv.DictReader((HAT / "hat_published.csv").open()))
+PUBLISHED = list(csv.DictReader((HAT / "hat_published.csv").read_text(encoding="utf-8").splitlines()))
 ARCHITECTURES = RECIPES / "architectures"
 
 
