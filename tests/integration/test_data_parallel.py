@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from automoe.model.sharing import Supernet
+from automoe.processes import joined_processes
 from automoe.training.history import read_history
 from automoe.training.loop import TrainResult, train
 from automoe.training.settings import TrainingSettings
@@ -69,4 +70,5 @@ def test_two_processes_equal_one_with_twice_the_accumulation(tmp_path):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    run(Path(sys.argv[1]), accumulation=1)
+    with joined_processes():
+        run(Path(sys.argv[1]), accumulation=1)

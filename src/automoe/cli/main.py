@@ -48,14 +48,14 @@ RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is 
 
 
 def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until: StageName) -> None:
-    from automoe.processes import is_first_process, join_processes
+    from automoe.processes import is_first_process, joined_processes
     from automoe.progress import Reporter
     from automoe.run.pipeline import run_recipe
     from automoe.run.recipe import load_recipe
 
     loaded = load_recipe(recipe, overrides or [])
-    join_processes()
-    outcome = run_recipe(loaded, runs_folder, Reporter(), until)
+    with joined_processes():
+        outcome = run_recipe(loaded, runs_folder, Reporter(), until)
     if outcome and is_first_process():
         print((outcome.report / "results.md").read_text(encoding="utf-8"))
         print(f"Pictures and table: {outcome.report}")
