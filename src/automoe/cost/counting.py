@@ -245,11 +245,11 @@ def _peak_values(a: Architecture, layers: Sequence[Layer], S: int, T: int, V: in
         for sublayer in layer.sublayers:
             values = layer.width + _inner_values(sublayer, layer.width, a.qkv_dim)
             row_values[layer.stack] = max(row_values[layer.stack], values)
-            for tensor in sublayer.decoder_state(a.qkv_dim) if layer.stack == "decoder" else ():
-                values = _state_values(tensor, S, T, beam_size)
-                state += values
-                if tensor.per != "source":  # which all beams of a sentence share
-                    copied = max(copied, values)
+        for tensor in layer.decoder_state(a.qkv_dim) if layer.stack == "decoder" else ():
+            values = _state_values(tensor, S, T, beam_size)
+            state += values
+            if tensor.per != "source":  # which all beams of a sentence share
+                copied = max(copied, values)
     outputs = a.encoder_outputs_attended * S * a.encoder_width
     moment = max(beam_size * row_values["decoder"], beam_size * V, copied, outputs)
     return outputs + max(S * row_values["encoder"], state + moment)

@@ -7,10 +7,10 @@ walks over its `layers()`, matching on the kind of each sub-layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, assert_never
 
 from pydantic import BeforeValidator, Field
 
@@ -32,6 +32,15 @@ class Expert:
     """
 
     size: Annotated[int, Field(ge=0)]
+
+    def to_plain(self) -> int | dict[str, Any]:
+        """As in files: a bare number, or keys and values where it has more than a size."""
+        more = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name != "size" and getattr(self, field.name) != field.default
+        }
+        return {"size": self.size, **more} if more else self.size
 
 
 def _expert(value: Any) -> Any:
@@ -72,8 +81,8 @@ class SelfAttention:
 
     heads: int
 
-    def decoder_state(self, qkv_dim: int) -> tuple[StateTensor, ...]:
-        """What it keeps between steps."""
+    def decoder_state(self, width: int, qkv_dim: int) -> tuple[StateTensor, ...]:
+        """What it keeps between steps, in a decoder of this width."""
         size = qkv_dim // self.heads
         return (
             StateTensor("self_keys", "position", self.heads, size),
@@ -88,8 +97,8 @@ class CrossAttention:
     heads: int
     encoder_layers_attended: int
 
-    def decoder_state(self, qkv_dim: int) -> tuple[StateTensor, ...]:
-        """What it keeps between steps."""
+    def decoder_state(self, width: int, qkv_dim: int) -> tuple[StateTensor, ...]:
+        """What it keeps between steps, in a decoder of this width."""
         size, attended = qkv_dim // self.heads, self.encoder_layers_attended
         return (
             StateTensor("cross_keys", "source", self.heads, size, attended),
@@ -109,7 +118,7 @@ class FeedForward:
         """The size of each expert."""
         return tuple(expert.size for expert in self.experts)
 
-    def decoder_state(self, qkv_dim: int) -> tuple[StateTensor, ...]:
+    def decoder_state(self, width: int, qkv_dim: int) -> tuple[StateTensor, ...]:
         """Nothing is kept: each token is computed by itself."""
         return ()
 
@@ -140,7 +149,21 @@ class Layer:
     @cached_property
     def feed_forward(self) -> FeedForward:
         """Its feed-forward sub-layer; every layer has one."""
-        return next(sublayer for sublayer in self.sublayers if isinstance(sublayer, FeedForward))
+        for sublayer in self.sublayers:
+            match sublayer:
+                case FeedForward():
+                    return sublayer
+                case SelfAttention() | CrossAttention():
+                    pass
+                case _:
+                    assert_never(sublayer)
+        raise AssertionError(f"{self.name} has no feed-forward sub-layer")
+
+    def decoder_state(self, qkv_dim: int) -> tuple[StateTensor, ...]:
+        """What its sub-layers keep between steps."""
+        return tuple(
+            state for sublayer in self.sublayers for state in sublayer.decoder_state(self.width, qkv_dim)
+        )
 
 
 @checked("this layer is impossible")
@@ -257,10 +280,14 @@ class Architecture:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for YAML or JSON; `from_dict` is its inverse."""
         plain = asdict(self)
-        for stack in STACKS:
+        stacks: tuple[tuple[Stack, Sequence[EncoderLayer | DecoderLayer]], ...] = (
+            ("encoder", self.encoder),
+            ("decoder", self.decoder),
+        )
+        for stack, layers in stacks:
             plain[stack] = [
-                {**layer, "experts": [expert["size"] for expert in layer["experts"]]}
-                for layer in plain[stack]
+                {**values, "experts": [expert.to_plain() for expert in layer.experts]}
+                for values, layer in zip(plain[stack], layers, strict=True)
             ]
         return plain
 

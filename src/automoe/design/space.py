@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -248,7 +249,7 @@ class SearchSpace:
                     gene(stack.ffn_sizes, (x.ffn_sizes[e] for x in layers if e < len(x.experts)))
                     for e in range(count)
                 )
-            return tuple(map(Expert, sizes)), gene(stack.top_k_choices(count), (x.top_k for x in layers))
+            return tuple(map(_expert, sizes)), gene(stack.top_k_choices(count), (x.top_k for x in layers))
 
         encoder_depth = gene(self.encoder.layer_counts, (len(p.encoder) for p in parents))
         decoder_depth = gene(self.decoder.layer_counts, (len(p.decoder) for p in parents))
@@ -282,6 +283,10 @@ class SearchSpace:
         if self.placement == "free":
             return range(1, stack.max_experts + 1)
         return (stack.max_experts if self.placement == "every" or index % 2 else 1,)
+
+
+# One value a size: a search makes many architectures.
+_expert = cache(Expert)
 
 
 def load_space(path: str | Path) -> SearchSpace:

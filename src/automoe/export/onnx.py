@@ -38,7 +38,7 @@ def export_onnx(folder: Path, output: Path, precision: GraphPrecision = "float32
         state
         for layer in architecture.layers("decoder")
         for sublayer in layer.sublayers
-        for state in sublayer.decoder_state(architecture.qkv_dim)
+        for state in sublayer.decoder_state(layer.width, architecture.qkv_dim)
         if state.name == "self_keys"
     ]
     config = {

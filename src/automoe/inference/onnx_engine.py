@@ -128,20 +128,19 @@ class OnnxEngine:
         kept: dict[str, OrtValue] = {}
         per_beam: set[str] = set()
         for layer in self.architecture.layers("decoder"):
-            for sublayer in layer.sublayers:
-                for state in sublayer.decoder_state(self.architecture.qkv_dim):
-                    name = f"{state.name}_{layer.index}"
-                    match state.per:
-                        case "position":
-                            shape = batch, state.heads, 0, state.size
-                        case "beam":
-                            shape = batch, beam_size, state.heads, state.size
-                            per_beam.add(name)
-                        case "source":
-                            continue  # the encoder made it
-                        case _:
-                            assert_never(state.per)
-                    kept[name] = _ort(np.zeros(shape, dtype=np.float32))
+            for state in layer.decoder_state(self.architecture.qkv_dim):
+                name = f"{state.name}_{layer.index}"
+                match state.per:
+                    case "position":
+                        shape = batch, state.heads, 0, state.size
+                    case "beam":
+                        shape = batch, beam_size, state.heads, state.size
+                        per_beam.add(name)
+                    case "source":
+                        continue  # the encoder made it
+                    case _:
+                        assert_never(state.per)
+                kept[name] = _ort(np.zeros(shape, dtype=np.float32))
         return OnnxState(encoded, kept, frozenset(per_beam), beam_size)
 
     def step(self, tokens_BK: Tensor, state: OnnxState, candidates: int) -> Extensions:

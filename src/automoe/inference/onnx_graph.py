@@ -93,7 +93,8 @@ def encoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelPr
                     attention = cast(Attention, module)
                     memory = graph.concat(outputs[-sublayer.encoder_layers_attended :], axis=1)
                     linears = attention.k, attention.v
-                    for state, linear in zip(sublayer.decoder_state(a.qkv_dim), linears, strict=True):
+                    states = sublayer.decoder_state(a.decoder_width, a.qkv_dim)
+                    for state, linear in zip(states, linears, strict=True):
                         names.append(f"{state.name}_{block.layer.index}")
                         graph.op("Identity", graph.linear(memory, linear), output=names[-1])
                 case SelfAttention() | FeedForward():
@@ -124,7 +125,8 @@ def decoder_graph(model: Transformer, precision: GraphPrecision) -> onnx.ModelPr
     for block in cast(Iterable[Block], model.decoder):
         for sublayer, module, residual in block.parts():
             y = graph.before(residual, x)
-            names = [f"{state.name}_{block.layer.index}" for state in sublayer.decoder_state(a.qkv_dim)]
+            states = sublayer.decoder_state(a.decoder_width, a.qkv_dim)
+            names = [f"{state.name}_{block.layer.index}" for state in states]
             match sublayer:
                 case SelfAttention():
                     inputs += [(name, _FLOAT, 4) for name in names]

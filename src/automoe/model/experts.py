@@ -10,11 +10,14 @@ No token is ever dropped: there is no capacity limit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from automoe.design.architecture import Expert
 
 
 class Routing(NamedTuple):
@@ -36,12 +39,12 @@ class Routing(NamedTuple):
 class ExpertModule(nn.Module):
     """A feed-forward network with ReLU, `down(relu(up(x)))`; size 0 is the identity, without parameters."""
 
-    def __init__(self, width: int, size: int) -> None:
+    def __init__(self, width: int, expert: Expert) -> None:
         super().__init__()
-        self.size = size
-        if size:
-            self.up = nn.Linear(width, size)
-            self.down = nn.Linear(size, width)
+        self.size = expert.size
+        if expert.size:
+            self.up = nn.Linear(width, expert.size)
+            self.down = nn.Linear(expert.size, width)
 
     def forward(self, tokens_ND: Tensor) -> Tensor:
         """(N, D) to (N, D)."""
@@ -55,16 +58,16 @@ class MixtureOfExperts(nn.Module):
     """The feed-forward sub-layer: one expert is a dense FFN, several have a router.
 
     Args:
-        width: D. `sizes`: the FFN size of each expert. `top_k`: experts a token.
+        width: D. `experts`: what each is. `top_k`: experts a token.
         name: the layer's name in its `Routing`.
     """
 
-    def __init__(self, width: int, sizes: tuple[int, ...], top_k: int, name: str) -> None:
+    def __init__(self, width: int, experts: Sequence[Expert], top_k: int, name: str) -> None:
         super().__init__()
         self.name = name
         self.top_k = top_k
-        self.experts = nn.ModuleList(ExpertModule(width, size) for size in sizes)
-        self.router = nn.Linear(width, len(sizes), bias=False) if len(sizes) > 1 else None
+        self.experts = nn.ModuleList(ExpertModule(width, expert) for expert in experts)
+        self.router = nn.Linear(width, len(experts), bias=False) if len(experts) > 1 else None
 
     def route(self, tokens_ND: Tensor) -> tuple[Tensor, Tensor, Routing]:
         """Choose experts: gates (N, K), expert indices (N, K), and the statistics.

@@ -103,7 +103,7 @@ class SelfAttentionModule(SubLayerModule, Attention):
 
     def __init__(self, width: int, qkv_dim: int, sublayer: SelfAttention) -> None:
         Attention.__init__(self, width, width, qkv_dim, sublayer.heads)
-        self.state = sublayer.decoder_state(qkv_dim)
+        self.state = sublayer.decoder_state(width, qkv_dim)
 
     def forward(self, x_BXD: Tensor, context: Context) -> tuple[Tensor, None]:
         """As `SubLayerModule.forward`."""
@@ -127,7 +127,7 @@ class CrossAttentionModule(SubLayerModule, Attention):
     def __init__(self, width: int, memory_width: int, qkv_dim: int, sublayer: CrossAttention) -> None:
         Attention.__init__(self, width, memory_width, qkv_dim, sublayer.heads)
         self.encoder_layers_attended = sublayer.encoder_layers_attended
-        self.state = sublayer.decoder_state(qkv_dim)
+        self.state = sublayer.decoder_state(width, qkv_dim)
 
     def forward(self, x_BXD: Tensor, context: Context) -> tuple[Tensor, None]:
         """As `SubLayerModule.forward`."""
@@ -152,7 +152,7 @@ class FeedForwardModule(SubLayerModule):
 
     def __init__(self, width: int, name: str, sublayer: FeedForward) -> None:
         super().__init__()
-        self.mixture = MixtureOfExperts(width, sublayer.ffn_sizes, sublayer.top_k, name)
+        self.mixture = MixtureOfExperts(width, sublayer.experts, sublayer.top_k, name)
 
     def forward(self, x_BXD: Tensor, context: Context) -> tuple[Tensor, Routing | None]:
         """As `SubLayerModule.forward`."""

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automoe.design.architecture import Expert
 from automoe.model.experts import MixtureOfExperts
 from helpers.reference_mixture import reference_mixture
 
@@ -13,7 +14,7 @@ WIDTH = 6
 
 def build(sizes: tuple[int, ...], top_k: int, seed: int = 0) -> MixtureOfExperts:
     torch.manual_seed(seed)
-    return MixtureOfExperts(WIDTH, sizes, top_k, "layer")
+    return MixtureOfExperts(WIDTH, tuple(map(Expert, sizes)), top_k, "layer")
 
 
 def outputs_and_gradients(mixture, forward, tokens_ND):
