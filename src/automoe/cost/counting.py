@@ -92,7 +92,8 @@ def count(
     expected: list[float] = []
     smallest, largest = [], []
     for layer, calls_E in zip(layers, calls, strict=True):
-        size_E, top_k = layer.feed_forward.ffn_sizes, layer.feed_forward.top_k
+        feed_forward = layer.feed_forward
+        size_E, top_k = feed_forward.ffn_sizes, feed_forward.top_k
         parameters_E = [_expert_parameters(layer.width, size) for size in size_E]
         parameters += sum(parameters_E)
         active += _dot(calls_E, parameters_E)
@@ -128,7 +129,8 @@ def _expert_calls(layers: Sequence[Layer], shares: RoutingShares | None) -> list
     problems = [f"{name}: the architecture has no such layer" for name in shares if name not in names]
     calls = []
     for layer in layers:
-        n, k = len(layer.feed_forward.experts), layer.feed_forward.top_k
+        feed_forward = layer.feed_forward
+        n, k = len(feed_forward.experts), feed_forward.top_k
         share_E = shares.get(layer.name)
         if share_E is None:
             calls.append([k / n] * n)

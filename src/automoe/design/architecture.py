@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from typing import Annotated, Any, Literal, TypeAlias, assert_never
 
 from pydantic import BeforeValidator, Field
@@ -55,6 +55,9 @@ def _expert(value: Any) -> Any:
 Experts = Annotated[tuple[Annotated[Expert, BeforeValidator(_expert)], ...], Field(min_length=1)]
 
 
+StatePer: TypeAlias = Literal["position", "beam", "source"]
+
+
 @dataclass(frozen=True, slots=True)
 class StateTensor:
     """One tensor that a decoder sub-layer keeps from step to step; engines store and reorder it.
@@ -69,10 +72,15 @@ class StateTensor:
     """
 
     name: str
-    per: Literal["position", "beam", "source"]
+    per: StatePer
     heads: int
     size: int
     encoder_layers_attended: int = 1
+
+
+@cache
+def _keys_values(of: str, per: StatePer, heads: int, size: int, attended: int = 1) -> tuple[StateTensor, ...]:
+    return tuple(StateTensor(f"{of}_{kind}", per, heads, size, attended) for kind in ("keys", "values"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +91,7 @@ class SelfAttention:
 
     def decoder_state(self, width: int, qkv_dim: int) -> tuple[StateTensor, ...]:
         """What it keeps between steps, in a decoder of this width."""
-        size = qkv_dim // self.heads
-        return (
-            StateTensor("self_keys", "position", self.heads, size),
-            StateTensor("self_values", "position", self.heads, size),
-        )
+        return _keys_values("self", "position", self.heads, qkv_dim // self.heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +103,8 @@ class CrossAttention:
 
     def decoder_state(self, width: int, qkv_dim: int) -> tuple[StateTensor, ...]:
         """What it keeps between steps, in a decoder of this width."""
-        size, attended = qkv_dim // self.heads, self.encoder_layers_attended
-        return (
-            StateTensor("cross_keys", "source", self.heads, size, attended),
-            StateTensor("cross_values", "source", self.heads, size, attended),
-        )
+        size = qkv_dim // self.heads
+        return _keys_values("cross", "source", self.heads, size, self.encoder_layers_attended)
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,15 @@ class FeedForward:
         return ()
 
 
+# One value for equal ones: a search walks over many architectures of few kinds of layers.
+_feed_forward = lru_cache(maxsize=4096)(FeedForward)
+
+
 SubLayer: TypeAlias = SelfAttention | CrossAttention | FeedForward
 """The kinds there are. Match on them with `assert_never`: mypy then lists every place a new one needs."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Layer:
     """One layer of an architecture, as `Architecture.layers` walks over them.
 
@@ -146,7 +151,7 @@ class Layer:
         """E.g. `encoder.0`."""
         return f"{self.stack}.{self.index}"
 
-    @cached_property
+    @property
     def feed_forward(self) -> FeedForward:
         """Its feed-forward sub-layer; every layer has one."""
         for sublayer in self.sublayers:
@@ -191,7 +196,7 @@ class EncoderLayer:
 
     def sublayers(self) -> tuple[SubLayer, ...]:
         """Its sub-layers, in the order a token passes them."""
-        return SelfAttention(self.self_attention_heads), FeedForward(self.experts, self.top_k)
+        return SelfAttention(self.self_attention_heads), _feed_forward(self.experts, self.top_k)
 
 
 @checked("this layer is impossible")
@@ -225,7 +230,7 @@ class DecoderLayer:
         return (
             SelfAttention(self.self_attention_heads),
             CrossAttention(self.cross_attention_heads, self.encoder_layers_attended),
-            FeedForward(self.experts, self.top_k),
+            _feed_forward(self.experts, self.top_k),
         )
 
 
