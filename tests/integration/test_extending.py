@@ -13,15 +13,17 @@ import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from automoe.cost.costs import COSTS, Conditions, Cost
-from automoe.design.architecture import Architecture, StateTensor
+from automoe.design.architecture import Architecture, SelfAttention, StateTensor
 from automoe.inference.backends import ENGINES
 from automoe.inference.beam import beam_search
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.onnx_engine import OnnxEncoded, OnnxState
 from automoe.inference.torch_engine import TorchEngine
+from automoe.model import sublayers
 from automoe.model.sublayers import Context, SubLayerModule
 from automoe.model.transformer import Transformer
 from automoe.progress import Reporter
@@ -189,6 +191,25 @@ def test_a_sublayer_that_keeps_a_running_sum_decodes_as_it_was_taught():
             assert_same(hypotheses, slow_beam_search(model, source, settings))
 
 
+def test_a_sublayer_of_ones_own_is_searched_by_translating(tmp_path, monkeypatch):
+    """In the place of every self-attention of the decoder; candidates are ranked by BLEU, so they decode."""
+    built_in = sublayers._module
+
+    def module(sublayer, layer, architecture):
+        if layer.stack == "decoder" and isinstance(sublayer, SelfAttention):
+            return AveragingModule(layer.width)
+        return built_in(sublayer, layer, architecture)
+
+    monkeypatch.setattr(sublayers, "_module", module)
+    run = search_tiny(tmp_path, "search.rank_by=bleu")
+    scores = pd.read_json(run / "search" / "candidates.jsonl", lines=True)["score"].dropna()
+    assert len(scores) > 2
+    assert scores.between(-100, 0).all()
+    weights = load_file(run / "supernet" / "weights.safetensors")
+    assert any(name.startswith("decoder.0.cross.") for name in weights)
+    assert not any(name.startswith("decoder.0.attention.") for name in weights)
+
+
 def test_the_fast_engine_reorders_what_is_kept_per_beam_and_not_what_is_kept_per_position():
     beams, size = 3, 2
     sums_BKHE = np.arange(2 * beams * size, dtype=np.float32).reshape(2, beams, 1, size)
@@ -218,8 +239,8 @@ def test_mypy_lists_every_place_that_a_new_kind_must_be_added_to(tmp_path):
     kind = """
 @dataclass(frozen=True, slots=True)
 class AverageAttention:
-    def decoder_state(self, qkv_dim: int) -> tuple[StateTensor, ...]:
-        return ()
+    def decoder_state(self, width: int, qkv_dim: int) -> tuple[StateTensor, ...]:
+        return (StateTensor("running_sum", "beam", heads=1, size=width),)
 
 
 """
@@ -234,6 +255,7 @@ class AverageAttention:
         "cost/counting.py",
         "cost/device/parts.py",
         "cost/predictor.py",
+        "design/architecture.py",
         "export/model_card.py",
         "inference/onnx_graph.py",
         "model/sublayers.py",

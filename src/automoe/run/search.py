@@ -32,7 +32,7 @@ from automoe.search.log import CandidateLog, SearchName
 from automoe.search.random_search import random_search
 from automoe.search.strategy import Strategy
 from automoe.search.winner import MeasureCandidate, Measured, Winner, measured_winner
-from automoe.storage import read_json, write_json
+from automoe.storage import read_json, whole_file, write_json
 from automoe.training.objective import validation_loss
 
 
@@ -64,6 +64,7 @@ SEARCHED = {
     "random": Searched("random", "whole"),
 }
 """Which system is found how; they are searched for in this order."""
+_SHIPPED = dict(SEARCHED)
 
 STRATEGIES: dict[str, Callable[[Effort], tuple[Strategy, int]]] = {
     "evolution": lambda effort: (evolution(effort.algorithm), effort.algorithm.budget),
@@ -95,7 +96,8 @@ def search_architectures(
         log_file = folder / "candidates.jsonl"
         if not log_file.exists():
             # What the budget was found feasible by: measured again, it might come out as infeasible.
-            shutil.copyfile(budget.stage.folder / "candidates.jsonl", log_file)
+            with whole_file(log_file) as temporary:
+                shutil.copyfile(budget.stage.folder / "candidates.jsonl", temporary)
         log = CandidateLog(log_file)
         measure = remembered(_measurer(run, budget.latency_file), folder / "measured.json")
         chosen: dict[str, Any] = {}
@@ -139,7 +141,12 @@ def _inputs(run: Run, supernet_stage: Stage, budget: Budget, wanted: list[Search
     ]
     if recipe.search.rank_by == "bleu":
         inputs += [recipe.plain("translation"), recipe.data.target_language]
-    return inputs
+    changed = {
+        name.system: [name.strategy, name.space]
+        for name in wanted
+        if SEARCHED[name.system] != _SHIPPED.get(name.system)
+    }
+    return [*inputs, changed] if changed else inputs
 
 
 def _score(recipe: Recipe, network: Supernet, prepared: Prepared) -> Score:

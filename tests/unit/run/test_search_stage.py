@@ -86,6 +86,16 @@ def test_how_is_translated_decides_a_search_that_ranks_by_bleu(tmp_path, rank_by
     assert (before != after) == (rank_by == "bleu")
 
 
+def test_another_way_to_find_a_system_is_another_search(tmp_path, monkeypatch):
+    recipe = write_tiny_recipe(tmp_path)
+    before = stage_inputs(recipe).inputs["search"]
+    monkeypatch.setitem(search.SEARCHED, "automoe", search.Searched("random", "whole"))
+    by_strategy = stage_inputs(recipe).inputs["search"]
+    monkeypatch.setitem(search.SEARCHED, "automoe", search.Searched("evolution", "dense"))
+    by_space = stage_inputs(recipe).inputs["search"]
+    assert before != by_strategy != by_space != before
+
+
 def test_ranking_by_bleu_is_greedy_even_if_the_recipe_asks_for_several_translations(tmp_path, monkeypatch):
     """And what is ranked is minus the BLEU."""
     recipe = write_tiny_recipe(tmp_path)
