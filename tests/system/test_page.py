@@ -19,6 +19,8 @@ from automoe.inference.beam_settings import BeamSettings
 from automoe.serving.app import create_app
 from helpers.served import ARCHITECTURE, running, tiny_model
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # Without these it looks up its maker's hosts at every start.
 QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]

@@ -13,6 +13,8 @@ from automoe.search.evolution import EvolutionSettings, evolution
 from automoe.search.log import CandidateLog, SearchName
 from helpers import toy_space
 
+pytestmark = pytest.mark.slow
+
 COSTS = {"flops": toy_space.flops, "latency_ms": toy_space.latency_ms}
 
 
