@@ -50,6 +50,7 @@ def download_bytes(architecture: Architecture, conditions: Conditions) -> float:
 
 DOWNLOAD = Cost(
     name="download_bytes",
+    unit="bytes",
     heading="download (kB)",
     label="download (kB)",
     scale=1e-3,
