@@ -90,7 +90,12 @@ def compare(
         timed[name] = engine_run(
             random_engine(
                 architecture,
-                MeasuringProtocol(backend=backend, precision=precision, vocabulary_size=VOCABULARY),
+                MeasuringProtocol(
+                    backend=backend,
+                    precision=precision,
+                    threads=torch.get_num_threads(),
+                    vocabulary_size=VOCABULARY,
+                ),
             )
         )
     seconds: dict[str, list[float]] = {name: [] for name in timed}

@@ -12,21 +12,24 @@ from datetime import timedelta
 def joined_processes() -> Iterator[None]:
     """Under torchrun, connect this process with the others, and part from them at the end; alone, nothing.
 
-    A process that ended while still connected might abort: its threads for the others would still run.
+    A connection that the caller had made is used, and stays. A process that ended while still connected might
+    abort: its threads for the others would still run.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     import torch.distributed
 
-    if not torch.distributed.is_initialized():
+    made_here = not torch.distributed.is_initialized()
+    if made_here:
         # The others wait while the first searches; a default timeout of minutes would end them.
         torch.distributed.init_process_group(timeout=timedelta(days=7))
     try:
         yield
         torch.distributed.barrier()  # nobody parts while another still talks to it
     finally:
-        torch.distributed.destroy_process_group()
+        if made_here:
+            torch.distributed.destroy_process_group()
 
 
 def is_first_process() -> bool:

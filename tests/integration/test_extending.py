@@ -3,6 +3,8 @@
 `docs/extending.md` shows these functions; each addition takes fewer than 40 lines.
 """
 
+import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -15,9 +17,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from typer.testing import CliRunner
 
+from automoe.cli.main import app
 from automoe.cost.costs import COSTS, Conditions, Cost
+from automoe.cost.counting import count
 from automoe.design.architecture import Architecture, SelfAttention, StateTensor
+from automoe.design.architecture_file import load_architecture
+from automoe.design.space import load_space
 from automoe.inference.backends import ENGINES
 from automoe.inference.beam import beam_search
 from automoe.inference.beam_settings import BeamSettings
@@ -34,6 +41,8 @@ from automoe.search.strategy import Proposal
 from helpers.paths import REPOSITORY
 from helpers.slow_search import assert_same, random_batch, slow_beam_search
 from helpers.tiny_run import write_tiny_recipe
+
+DEMO_SPACE = REPOSITORY / "recipes" / "spaces" / "demo.yaml"
 
 
 def search_tiny(folder: Path, *overrides: str, until="search") -> Path:
@@ -52,6 +61,7 @@ def download_bytes(architecture: Architecture, conditions: Conditions) -> float:
 
 DOWNLOAD = Cost(
     name="download_bytes",
+    unit="bytes",
     heading="download (kB)",
     label="download (kB)",
     scale=1e-3,
@@ -74,6 +84,41 @@ def test_a_cost_can_be_bounded_and_is_reported(tmp_path, monkeypatch):
     assert "| download (kB) |" in table
     best = scored.nsmallest(1, "score").iloc[0]
     assert f"| {best['download_bytes'] / 1000:.1f} |" in table
+
+
+def test_a_cost_shows_in_the_commands_that_print_costs(monkeypatch):
+    path = REPOSITORY / "recipes" / "architectures" / "transformer-base.yaml"
+    measured = dataclasses.replace(DOWNLOAD, name="seconds_on_a_phone", label="on a phone", measured=True)
+    monkeypatch.setitem(COSTS, DOWNLOAD.name, DOWNLOAD)
+    monkeypatch.setitem(COSTS, measured.name, measured)
+
+    def printed(*arguments: str) -> str:
+        done = CliRunner().invoke(app, list(arguments))
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    model = Transformer(load_architecture(path), 100)
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    asked = ("cost", str(path), "--vocabulary-size", "100")
+    text, plain = printed(*asked), json.loads(printed(*asked, "--json"))
+    assert text.splitlines()[-1].split() == ["download_bytes", f"{weights:,}", "bytes"]
+    assert (plain["download_bytes"], plain["total_parameters"]) == (weights, weights)
+    assert [line.split()[0] for line in text.splitlines()] == list(plain)
+
+    largest, largest_dense, smallest, _ = printed("space", str(DEMO_SPACE)).split("\n\n")[1:]
+    space = load_space(DEMO_SPACE)
+    members = (space.largest(), space.largest_dense(), space.smallest())
+    for paragraph, member in zip((largest, largest_dense, smallest), members, strict=True):
+        title, *lines = paragraph.splitlines()
+        assert str(member) in title
+        counts = count(member)
+        assert {line.rpartition(" ")[0].strip(): float(line.split()[-1]) for line in lines} == {
+            "GFLOPs a sentence": pytest.approx(counts.flops / 1e9, rel=0.005),
+            "parameters (millions)": pytest.approx(counts.parameters / 1e6, abs=0.005),
+            "active parameters (millions)": pytest.approx(counts.active_parameters / 1e6, abs=0.005),
+            "memory (MiB)": pytest.approx(counts.memory_bytes / 2**20, abs=0.5),
+            "download (kB)": pytest.approx(counts.total_parameters / 1000, abs=0.05),
+        }
 
 
 # --8<-- [start:strategy]

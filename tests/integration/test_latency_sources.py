@@ -201,9 +201,12 @@ def test_a_bound_in_milliseconds_is_judged_by_the_clock_alone(loaded, monkeypatc
     measured = measure_against_budget(*asked)
     assert device.calls == [(smallest, 10)]
     assert (measured.maximum_ms, measured.reference_ms, measured.holds) == (9.0, None, False)
+    assert measured.bounded == ("latency_ms",)
     elsewhere = measure_against_budget(*asked, judged=False)
     assert elsewhere.maximum_ms is None
     assert elsewhere.holds
+    assert not elsewhere.judged
+    assert "on another device" in str(elsewhere)
 
 
 @pytest.mark.parametrize(("bound", "kept"), [(190.0, True), (210.0, False), ("95%", False), ("40%", True)])
@@ -217,7 +220,24 @@ def test_a_throughput_is_judged_as_measured(loaded, monkeypatch, bound, kept):
     assert measured.holds is kept
     assert measured.maximum_ms is None
     assert len(measured.broken) == (0 if kept else 1)
-    assert all("throughput_sentences_s >= " in text and "200" in text for text in measured.broken)
+    assert all("throughput_sentences_s >= " in text and "200 sentences/s" in text for text in measured.broken)
+    assert measured.bounded == ("throughput_sentences_s",)
+    assert measured.judged
+    assert "another device" not in str(measured)
+
+
+def test_a_candidate_with_several_bounds_that_follow_from_its_latency_is_measured_once(loaded, monkeypatch):
+    smallest, largest_dense = loaded.space.smallest(), loaded.space.largest_dense()
+    device = Device(monkeypatch, {smallest: 4.0, largest_dense: 10.0}, drift=0.1)
+    settings = dataclasses.replace(loaded.recipe.latency, source="measurement")
+    protocol = loaded.recipe.protocol()
+    latency_ms = latency_source(protocol, settings, None, print)
+    priced = prices(Conditions(protocol, latency_ms), ["latency_ms", "throughput_sentences_s"])
+    for index, architecture in enumerate((smallest, largest_dense), start=1):
+        ms = priced["latency_ms"].of(architecture)
+        assert ms == pytest.approx(device.latencies_ms[architecture] * (1 + 0.1 * index))
+        assert priced["throughput_sentences_s"].of(architecture) == pytest.approx(1000 / ms)
+    assert device.calls == [(smallest, 10), (largest_dense, 10)]
 
 
 def test_what_was_measured_before_a_kill_is_not_measured_again(loaded, tmp_path, rng):

@@ -28,15 +28,21 @@ def cost(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Count parameters, FLOPs and memory of an architecture."""
+    from automoe.cost.costs import COSTS, Conditions
     from automoe.cost.counting import count
     from automoe.design.architecture_file import load_architecture
 
-    values = dataclasses.asdict(count(load_architecture(architecture), protocol))
+    subject, conditions = load_architecture(architecture), Conditions(protocol)
+    counts = dataclasses.asdict(count(subject, protocol))
+    others = [row for row in COSTS.values() if not row.measured and row.name not in counts]
+    values = counts | {row.name: row.price(subject, conditions) for row in others}
+    units = {row.name: f" {row.unit}" for row in others}  # of a count, its name says it
     if as_json:
         print(json.dumps(values))
     else:
         for name, value in values.items():
-            print(f"{name:20} {value:,.4g}" if isinstance(value, float) else f"{name:20} {value:,}")
+            shown = f"{value:,.4g}" if isinstance(value, float) else f"{value:,}"
+            print(f"{name:20} {shown}{units.get(name, '')}")
 
 
 @app.command()
@@ -49,7 +55,7 @@ def latency(
     runs: Annotated[int, typer.Option(help="Measurements.")] = 300,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Measure the time of one sentence on this machine, by the papers' protocol.
+    """Measure the time of one sentence (of one batch, with --batch) here, by the papers' protocol.
 
     A model folder has a vocabulary and norms of its own; an architecture gets random weights.
     """

@@ -86,7 +86,8 @@ def space(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE|SPACE", help="A recipe's or a space's YAML.")],
 ) -> None:
     """Print the size of a search space and its extremes."""
-    from automoe.cost.counting import count
+    from automoe.cost.costs import COSTS, Conditions
+    from automoe.cost.protocol import MeasuringProtocol
     from automoe.design.space import load_space
     from automoe.storage import read_mapping
 
@@ -99,11 +100,18 @@ def space(
         "largest dense": loaded.largest_dense(),
         "smallest": loaded.smallest(),
     }
+    protocol = MeasuringProtocol()
+    counted = [cost for cost in COSTS.values() if not cost.measured]
+    width = max(len(cost.label) for cost in counted)
     for name, architecture in members.items():
-        costs = count(architecture)
         print(f"\n{name}: {architecture}")
-        print(f"  parameters        {costs.parameters:>14,} ({costs.active_parameters:,.0f} active)")
-        print(f"  FLOPs             {costs.flops:>14,.0f} (one sentence of 30 + 30 tokens)")
+        for cost in counted:
+            value = cost.price(architecture, Conditions(protocol))
+            print(f"  {cost.label:{width}} {format(value * cost.scale, cost.digits):>12}")
+    print(
+        f"\nFor one sentence of {protocol.source_length} + {protocol.target_length} tokens, beam "
+        f"{protocol.beam_size}, a vocabulary of {protocol.vocabulary_size:,}."
+    )
 
 
 app.add_typer(deploy.app)

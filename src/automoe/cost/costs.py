@@ -57,6 +57,7 @@ class Cost:
 
     Attributes:
         name: with the unit the value has, e.g. `latency_ms`; in recipes, logs and files.
+        unit: of the value, for people, e.g. `ms`.
         heading: for people, in a table, with the unit it is shown in. `label`: the same on an axis.
         scale: from the unit of the value to that of heading and label.
         digits: how a scaled value is written, as in `format`.
@@ -66,6 +67,7 @@ class Cost:
     """
 
     name: str
+    unit: str
     heading: str
     label: str
     scale: float
@@ -83,24 +85,24 @@ COSTS: dict[str, Cost] = {
     cost.name: cost
     for cost in (
         Cost(
-            "latency_ms", "latency (ms)", "latency (ms)", 1.0, ".1f",
+            "latency_ms", "ms", "latency (ms)", "latency (ms)", 1.0, ".1f",
             lambda a, conditions: conditions.latency(a), measured=True,
         ),
         Cost(
-            "throughput_sentences_s", "sentences/s", "sentences a second", 1.0, ".1f",
+            "throughput_sentences_s", "sentences/s", "sentences/s", "sentences a second", 1.0, ".1f",
             _throughput_sentences_s, measured=True, larger_is_better=True,
         ),
-        Cost("flops", "GFLOPs", "GFLOPs a sentence", 1e-9, ".3g", lambda a, c: c.counts(a).flops),
+        Cost("flops", "FLOPs", "GFLOPs", "GFLOPs a sentence", 1e-9, ".3g", lambda a, c: c.counts(a).flops),
         Cost(
-            "parameters", "parameters (M)", "parameters (millions)", 1e-6, ".2f",
+            "parameters", "parameters", "parameters (M)", "parameters (millions)", 1e-6, ".2f",
             lambda a, c: c.counts(a).parameters,
         ),
         Cost(
-            "active_parameters", "active (M)", "active parameters (millions)", 1e-6, ".2f",
+            "active_parameters", "parameters", "active (M)", "active parameters (millions)", 1e-6, ".2f",
             lambda a, c: c.counts(a).active_parameters,
         ),
         Cost(
-            "memory_bytes", "memory (MiB)", "memory (MiB)", 2.0**-20, ".0f",
+            "memory_bytes", "bytes", "memory (MiB)", "memory (MiB)", 2.0**-20, ".0f",
             lambda a, c: c.counts(a).memory_bytes,
         ),
     )

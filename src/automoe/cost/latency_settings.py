@@ -26,6 +26,7 @@ class LatencySettings:
     - `measurement`: this machine, `search_runs` times a candidate: 300 is the papers' "gold" latency, fewer
       their "partially gold".
 
+    Fields that `MeasuringProtocol` has too (lengths, beam, threads, ...) are what it is made of.
     `batch`: sentences translated together, for a server's throughput; the papers' is one.
 
     Whatever the source, the winner is measured with `runs` before it wins, as is every system in the table.

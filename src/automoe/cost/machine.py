@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from automoe.inference.backends import LIBRARIES
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -22,7 +24,7 @@ class Machine:
 
 def this_machine(backend: str) -> Machine:
     """This machine, as profiles record it."""
-    libraries = ["automoe", "torch", *(["onnxruntime"] if backend == "onnx" else [])]
+    libraries = ["automoe", "torch", *LIBRARIES.get(backend, ())]
     return Machine(_cpu_name(), {library: version(library) for library in libraries})
 
 

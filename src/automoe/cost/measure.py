@@ -1,4 +1,4 @@
-"""The papers' latency protocol: how long one sentence takes on this machine.
+"""The papers' latency protocol: how long one batch, by default one sentence, takes on this machine.
 
 Shapes: B sentences, S source tokens.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from statistics import fmean
 
@@ -29,18 +30,21 @@ def latency_source(
     """What a search prices latencies by.
 
     Args:
-        file: the profile or predictor; None for measuring on this machine, `search_runs` times each.
+        file: the profile or predictor; None for measuring on this machine, `search_runs` times each; asked
+            again for the architecture it measured last, that source knows.
         say: hears what makes the figures doubtful.
 
     Raises:
         InputError: the file cannot be used, or is of conditions that make its figures meaningless here.
     """
     if file is None:
-        return lambda architecture: (
-            measure_latency(
-                random_engine(architecture, protocol), protocol, runs=settings.search_runs
-            ).latency_ms
-        )
+        # Every bounded cost that follows from an architecture's latency asks for it, one after another.
+        @lru_cache(maxsize=1)
+        def measure(architecture: Architecture) -> float:
+            engine = random_engine(architecture, protocol)
+            return measure_latency(engine, protocol, runs=settings.search_runs).latency_ms
+
+        return measure
     if settings.source == "predictor":
         return load_predictor(file).predict
     profile = load_profile(file)
@@ -102,9 +106,10 @@ def measure_against_budget(
         reference_ms=measured["reference"].latency_ms if "reference" in measured else None,
         noise=why_noisy(*measured.values()),
         broken=tuple(
-            f"{constraint}, but it is {costs[constraint.cost]:,.6g}"
+            f"{constraint}, but it is {costs[constraint.cost]:,.6g} {COSTS[constraint.cost].unit}"
             for constraint in violations(constraints_of(limits), costs)
         ),
+        bounded=tuple(bounds),
     )
 
 

@@ -52,6 +52,9 @@ ENGINES: dict[Backend, dict[Precision, EngineMaker]] = {
 }
 """Backend and precision to the maker of the engine; one of your own is one more entry."""
 
+LIBRARIES: dict[Backend, tuple[str, ...]] = {"onnx": ("onnxruntime",)}
+"""The distributions, beside torch, whose version decides how fast a backend is; without an entry none."""
+
 
 def check_engine(backend: Backend, precision: Precision) -> None:
     """Whether there is such an engine.

@@ -41,10 +41,12 @@ class Engine(Protocol):
     """A model that can be searched. Called in `torch.inference_mode`, by one thread at a time."""
 
     @property
-    def architecture(self) -> Architecture: ...
+    def architecture(self) -> Architecture:
+        """Of the model it computes."""
 
     @property
-    def vocabulary_size(self) -> int: ...
+    def vocabulary_size(self) -> int:
+        """Of the output layer: token ids are below it."""
 
     @property
     def device(self) -> torch.device:

@@ -10,6 +10,7 @@ from automoe.cost.costs import COSTS, Conditions
 from automoe.cost.device.profile import load_profile
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
+from automoe.errors import validate_plain
 from automoe.report.architecture_drawing import draw
 from automoe.report.latency_pictures import where_the_time_goes
 from automoe.report.pictures import candidates as draw_candidates
@@ -17,6 +18,7 @@ from automoe.report.pictures import loss_curves
 from automoe.report.tables import Result, to_csv, to_markdown
 from automoe.search.candidate import front
 from automoe.search.log import CandidateLog
+from automoe.search.winner import Measured
 from automoe.storage import write_text
 from automoe.training.history import read_history
 
@@ -57,7 +59,7 @@ def write_report(
         '"GFLOPs as routed" is with the shares of tokens that the experts got on the test set.',
         f"BLEU: {results[reference]['scores']['bleu_signature']}",
         f"chrF: {results[reference]['scores']['chrf_signature']}",
-        *(_budget_note(system, found) for system, found in chosen.items() if "measured" in found),
+        *(budget_note(system, found) for system, found in chosen.items() if "measured" in found),
         *(f"{system}: {latency['noise']}." for system, latency in latencies.items() if latency["noise"]),
     ]
     text = to_markdown(rows, reference) + "\n" + "\n".join(f"- {note}" for note in notes) + "\n"
@@ -75,7 +77,8 @@ def write_report(
     )
     if profile is not None:
         parts = load_profile(profile).predict(Architecture.from_dict(winner["architecture"]))
-        where_the_time_goes(parts, folder / "where_the_time_goes.png", "Where the time of a sentence goes")
+        subject = "a sentence" if protocol.batch == 1 else f"a batch of {protocol.batch} sentences"
+        where_the_time_goes(parts, folder / "where_the_time_goes.png", f"Where the time of {subject} goes")
     entries = CandidateLog(candidate_log).entries
     known = {entry.candidate.architecture: entry.candidate for entry in entries}
     winner_candidate = known[Architecture.from_dict(winner["architecture"])]
@@ -118,17 +121,20 @@ def _row(
     )
 
 
-def _budget_note(system: str, found: Mapping[str, Any]) -> str:
-    """How the search's choice stood against its bound on the latency."""
-    measured, rejected = found["measured"], len(found["rejected"])
+def budget_note(system: str, found: Mapping[str, Any]) -> str:
+    """How the search's choice stood against its bounds on measured costs."""
+    measured = validate_plain(Measured, found["measured"], f"{system}: what was measured of it is damaged")
+    rejected, others = len(found["rejected"]), measured.bounded_beside_latency
     text = (
         f"{system}: at the end of the search, {found['predicted_latency_ms']:.1f} ms were predicted, "
-        f"{measured['latency_ms']:.1f} measured"
+        f"{measured.latency_ms:.1f} measured"
     )
-    if measured["maximum_ms"] is None:
+    if not measured.judged:
         text += " here, which is not the device of the budget"
-    else:
-        text += f", {measured['maximum_ms']:.1f} allowed"
+    if measured.maximum_ms is not None:
+        text += f", {measured.maximum_ms:.1f} allowed"
+    if others:
+        text += f"; the bound on {', '.join(others)} is kept"
     if rejected:
         text += f"; {rejected} with a better score broke the budget when measured"
-    return f"{text}; {measured['noise']}." if measured["noise"] else f"{text}."
+    return f"{text}; {measured.noise}." if measured.noise else f"{text}."

@@ -119,18 +119,10 @@ class Recipe(_Section):
 
     def protocol(self) -> MeasuringProtocol:
         """How every latency of this recipe is measured."""
-        latency = self.latency
-        return MeasuringProtocol(
-            backend=latency.backend,
-            precision=latency.precision,
-            threads=latency.threads,
-            beam_size=latency.beam_size,
-            source_length=latency.source_length,
-            target_length=latency.target_length,
-            vocabulary_size=self.data.vocabulary.size,
-            norm=self.model.norm,
-            batch=latency.batch,
-        )
+        of_protocol = {field.name for field in dataclasses.fields(MeasuringProtocol)}
+        settings = dataclasses.asdict(self.latency)
+        shared = {name: value for name, value in settings.items() if name in of_protocol}
+        return MeasuringProtocol(vocabulary_size=self.data.vocabulary.size, norm=self.model.norm, **shared)
 
     def plain(self, *sections: str) -> dict[str, Any]:
         """Some of the recipe's sections as JSON values, for fingerprints."""

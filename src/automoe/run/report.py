@@ -35,7 +35,7 @@ def report_run(
         results = {name: read_json(stage.folder / "result.json") for name, stage in evaluated.items()}
         latencies = read_json(latency.folder / "latency.json")
         for name, stage in trained.items():
-            add_to_card(stage.folder / "model", _measured_facts(run, results[name], latencies[name]))
+            add_to_card(stage.folder / "model", measured_facts(run, results[name], latencies[name]))
         write_report(
             folder,
             results=results,
@@ -56,7 +56,7 @@ def report_run(
     return run.folder.stage("report", fingerprints, work)
 
 
-def _measured_facts(run: Run, result: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any]:
+def measured_facts(run: Run, result: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any]:
     """What a model's card says of it."""
     train = run.recipe.data.train
     return {
@@ -68,6 +68,6 @@ def _measured_facts(run: Run, result: Mapping[str, Any], latency: Mapping[str, A
         "chrF": result["scores"]["chrf"],
         "sparsity": result["counts"]["sparsity"],
         "FLOPs as routed on the test set": result["counts_as_routed"]["flops"],
-        "latency, ms a sentence": latency["latency_ms"],
+        f"latency, ms a {'sentence' if run.protocol.batch == 1 else 'batch'}": latency["latency_ms"],
         "latency protocol": ", ".join(f"{k} {v}" for k, v in run.protocol.plain().items()),
     }

@@ -23,10 +23,17 @@ TRIES_PER_CANDIDATE = 100
 class Space(Protocol):
     """What a search needs of a search space; `automoe.design.space.SearchSpace` has it."""
 
-    def sample(self, rng: random.Random) -> Architecture: ...
-    def smallest(self) -> Architecture: ...
-    def mutate(self, parent: Architecture, probability: float, rng: random.Random) -> Architecture: ...
-    def cross(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture: ...
+    def sample(self, rng: random.Random) -> Architecture:
+        """A random member, all its chance from `rng`."""
+
+    def smallest(self) -> Architecture:
+        """The member with every gene at its minimum: none is cheaper in any count."""
+
+    def mutate(self, parent: Architecture, probability: float, rng: random.Random) -> Architecture:
+        """A member like `parent`, each of whose genes is drawn anew with `probability`."""
+
+    def cross(self, a: Architecture, b: Architecture, rng: random.Random) -> Architecture:
+        """A member that has each gene from `a` or from `b`."""
 
 
 @dataclass(frozen=True, slots=True)

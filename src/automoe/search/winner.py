@@ -1,4 +1,4 @@
-"""The end of a search under a latency budget: its best candidate is measured before it wins.
+"""The end of a search with a bound on a measured cost: its best candidate is measured before it wins.
 
 Candidates were priced by a prediction or a short measurement, and the best ones stand close to the bound.
 So they are measured for real, in order of score, until one keeps the budget.
@@ -23,11 +23,12 @@ class Measured:
 
     Attributes:
         latency_ms: measured with the runs of a figure to report.
-        maximum_ms: the budget; when that is a share of `reference_ms`, the share of the measured one. None
-            when the budget is of another device: then the figure is only for the record.
+        maximum_ms: the most the latency may be; when that is a share of `reference_ms`, the share of the
+            measured one. None when there is no bound on the latency that can be judged here.
         reference_ms: of the largest dense architecture, measured side by side; None for a budget in ms.
         noise: why the figure should not be believed; None when it may be.
         broken: bounds on other measured costs that were measured too and are broken, in words.
+        bounded: names of the measured costs whose bounds were judged; records of older versions lack it.
     """
 
     latency_ms: float
@@ -35,6 +36,18 @@ class Measured:
     reference_ms: float | None = None
     noise: str | None = None
     broken: tuple[str, ...] = ()
+    bounded: tuple[str, ...] = ()
+
+    @property
+    def judged(self) -> bool:
+        """False when the budget is of another device: then the figure is only for the record."""
+        limits = (self.maximum_ms, self.reference_ms)
+        return bool(self.bounded or self.broken) or any(limit is not None for limit in limits)
+
+    @property
+    def bounded_beside_latency(self) -> tuple[str, ...]:
+        """Names of the other measured costs whose bounds were judged."""
+        return tuple(name for name in self.bounded if name != "latency_ms")
 
     @property
     def holds(self) -> bool:
@@ -42,8 +55,14 @@ class Measured:
         return not self.broken and (self.maximum_ms is None or self.latency_ms <= self.maximum_ms)
 
     def __str__(self) -> str:
-        budget = "on another device" if self.maximum_ms is None else f"allowed {self.maximum_ms:,.4g} ms"
-        return ", ".join([f"measured {self.latency_ms:,.4g} ms", budget, *self.broken])
+        told = [f"measured {self.latency_ms:,.4g} ms"]
+        if not self.judged:
+            told.append("on another device")
+        if self.maximum_ms is not None:
+            told.append(f"allowed {self.maximum_ms:,.4g} ms")
+        if self.bounded_beside_latency and not self.broken:
+            told.append(f"keeps the bound on {', '.join(self.bounded_beside_latency)}")
+        return ", ".join([*told, *self.broken])
 
 
 MeasureCandidate = Callable[[Architecture], Measured]
@@ -84,11 +103,14 @@ def measured_winner(candidates: Sequence[Candidate], measure: MeasureCandidate) 
         if trial.measured.holds:
             return Winner(trial, tuple(rejected))
         rejected.append(trial)
-    mend = "make the device profile again on a quiet machine, or raise search.constraints.latency_ms"
+    mend = "make the device profile again on a quiet machine"
+    if any(trial.measured.maximum_ms is not None for trial in rejected):
+        mend += ", or raise search.constraints.latency_ms"
     if any(trial.measured.broken for trial in rejected):
-        mend += ", or relax the other bounds that were broken"
+        names = dict.fromkeys(name for trial in rejected for name in trial.measured.bounded_beside_latency)
+        mend += ", or relax the other bounds that were broken" + (f" ({', '.join(names)})" if names else "")
     raise InputError(
-        f"none of the {len(rejected)} best candidates keeps the latency budget when it is measured",
+        f"none of the {len(rejected)} best candidates keeps the budget when it is measured",
         [
             *(f"{trial.candidate.architecture}: {trial}" for trial in rejected),
             *dict.fromkeys(trial.measured.noise for trial in rejected if trial.measured.noise),

@@ -50,9 +50,14 @@ if TYPE_CHECKING:
 class BatchSource(Protocol):
     """An endless stream of batches whose position is plain JSON (`automoe.data.batching.BatchStream`)."""
 
-    def __next__(self) -> Batch: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def __next__(self) -> Batch:
+        """The next batch; there always is one."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its position, as JSON values."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to the position of a `state_dict`: the batches after it come again."""
 
 
 @dataclasses.dataclass(frozen=True)

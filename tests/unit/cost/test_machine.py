@@ -6,13 +6,20 @@ import pytest
 import torch
 
 from automoe.cost.machine import ProcessorTimes, stolen_share_between, this_machine, torch_threads
+from automoe.inference.backends import LIBRARIES
 
 
 def test_this_machine_names_its_processor_and_the_libraries_of_the_backend() -> None:
     assert this_machine("torch").cpu
     assert set(this_machine("torch").versions) == {"automoe", "torch"}
     assert set(this_machine("onnx").versions) == {"automoe", "torch", "onnxruntime"}
+    assert set(this_machine("one of another package").versions) == {"automoe", "torch"}
     assert torch.__version__.startswith(this_machine("torch").versions["torch"].split("+")[0])
+
+
+def test_an_engine_of_ones_own_names_the_libraries_it_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LIBRARIES, "counting", ("numpy",))
+    assert set(this_machine("counting").versions) == {"automoe", "torch", "numpy"}
 
 
 @pytest.mark.parametrize("count", [1, None])

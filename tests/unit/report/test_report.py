@@ -12,6 +12,7 @@ from matplotlib.image import imread
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
 from automoe.errors import InputError
 from automoe.report import architecture_drawing, pictures, tables
+from automoe.report.run_report import budget_note
 from automoe.report.tables import Result
 from automoe.search.candidate import Candidate, front
 from automoe.search.log import LogEntry, SearchName
@@ -294,3 +295,25 @@ class TestTables:
             "dense: 2 rows have this name",
             "base: is the reference, but no row has this name (rows: dense, auto|moe, dense)",
         )
+
+
+OLD = {"latency_ms": 5.12, "maximum_ms": None, "reference_ms": None, "noise": None, "broken": []}
+THROUGHPUT = "throughput_sentences_s"
+
+
+@pytest.mark.parametrize(
+    ("measured", "expected"),
+    [
+        (OLD, "5.1 measured here, which is not the device of the budget."),
+        (OLD | {"maximum_ms": 6.0}, "5.1 measured, 6.0 allowed."),
+        (OLD | {"maximum_ms": 6.0, "bounded": ["latency_ms"]}, "5.1 measured, 6.0 allowed."),
+        (OLD | {"bounded": [THROUGHPUT]}, f"5.1 measured; the bound on {THROUGHPUT} is kept."),
+        (
+            OLD | {"maximum_ms": 6.0, "bounded": ["latency_ms", THROUGHPUT], "noise": "busy"},
+            f"5.1 measured, 6.0 allowed; the bound on {THROUGHPUT} is kept; busy.",
+        ),
+    ],
+)
+def test_a_note_says_which_bounds_the_choice_keeps(measured, expected) -> None:
+    note = budget_note("hat", {"predicted_latency_ms": 4.96, "measured": measured, "rejected": []})
+    assert note == f"hat: at the end of the search, 5.0 ms were predicted, {expected}"

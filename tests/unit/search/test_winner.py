@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from automoe.errors import InputError
+from automoe.errors import InputError, validate_plain
 from automoe.search.candidate import Candidate
 from automoe.search.winner import MOST_TRIES, Measured, measured_winner
 from helpers import toy_space
@@ -90,3 +90,34 @@ def test_another_measured_bound_that_is_broken_decides_too():
         measured_winner([candidate(1)], measure)
     assert "relax the other bounds" in caught.value.problems[-1]
     assert not Measured(9.0, maximum_ms=None, broken=(slow,)).holds
+
+
+def test_what_was_measured_says_which_bounds_were_judged_and_never_that_of_a_cost_without_one():
+    throughput = ("throughput_sentences_s",)
+    assert str(Measured(5.0, None)) == "measured 5 ms, on another device"
+    kept = "measured 5 ms, keeps the bound on throughput_sentences_s"
+    assert str(Measured(5.0, None, bounded=throughput)) == kept
+    assert str(Measured(5.0, None, reference_ms=6.0, bounded=throughput)) == kept
+    assert str(Measured(5.0, 7.0, bounded=("latency_ms",))) == "measured 5 ms, allowed 7 ms"
+    slow = "throughput_sentences_s >= 210, but it is 200 sentences/s"
+    broken = Measured(5.0, None, broken=(slow,), bounded=throughput)
+    assert str(broken) == f"measured 5 ms, {slow}"
+    with pytest.raises(InputError, match="keeps the budget when it is measured") as caught:
+        measured_winner([candidate(0)], lambda architecture: broken)
+    assert "latency_ms" not in caught.value.problems[-1]
+    assert "(throughput_sentences_s)" in caught.value.problems[-1]
+
+
+@pytest.mark.parametrize(
+    ("record", "judged"),
+    [
+        ({"latency_ms": 5.0, "maximum_ms": None, "reference_ms": None, "noise": None}, False),
+        ({"latency_ms": 5.0, "maximum_ms": 6.0, "reference_ms": None, "noise": None, "broken": []}, True),
+        ({"latency_ms": 5.0, "maximum_ms": None, "reference_ms": 6.0, "noise": None, "broken": []}, True),
+        ({"latency_ms": 5.0, "maximum_ms": None, "reference_ms": None, "broken": ["too slow"]}, True),
+    ],
+)
+def test_records_of_older_versions_which_name_no_bounds_tell_by_their_figures_if_they_were_judged(
+    record, judged
+):
+    assert validate_plain(Measured, record, "damaged").judged is judged
