@@ -35,7 +35,12 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is not YAML.
     """
-    return yaml.load(text, _Loader)  # a SafeLoader
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except (ValueError, KeyError, AttributeError) as error:  # of its constructors
+        raise yaml.YAMLError(f"a value is not what it seems: {error}") from error
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deeply") from error
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:

@@ -164,7 +164,7 @@ def load_predictor(path: str | Path) -> LatencyPredictor:
         return LatencyPredictor.model_validate_json(read_bytes(path))
     except ValidationError as error:
         summary = f"{path}: is not a latency predictor; make it again with `automoe predictor fit`"
-        raise InputError(summary, problems_of(error)) from error
+        raise InputError(summary, problems_of(error, LatencyPredictor)) from error
 
 
 def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPredictor:
