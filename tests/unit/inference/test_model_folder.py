@@ -106,33 +106,38 @@ def test_a_kill_leaves_the_old_model_the_new_one_or_none(tokenizer: Tokenizer, t
     assert kinds == [1, None, 2]
 
 
+def refused_at(flush: int, write: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether `write` met a disk that was full when the n-th file was to be flushed, and said so."""
+    whole, flushed = os.fsync, 0
+
+    def counted(descriptor: int) -> None:
+        nonlocal flushed
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            flushed += 1
+            if flushed == flush:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", counted)
+        try:
+            write()
+        except InputError as error:
+            return os.strerror(errno.ENOSPC) in str(error)
+    return False
+
+
 def test_a_disk_that_is_full_at_the_end_leaves_the_old_model(
     tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_model(tmp_path, model_of(1, tokenizer), tokenizer, {"version": 1})
     content = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    flush, failing = os.fsync, 0
-    flushed = 0
-
-    def fail(descriptor: int) -> None:
-        nonlocal flushed
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            flushed += 1
-            if flushed == failing:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        flush(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fail)
-    for failing in itertools.count(1):
-        flushed = 0
-        try:
-            save_model(tmp_path, model_of(2, tokenizer), tokenizer, {"version": 2})
-        except InputError as error:
-            assert os.strerror(errno.ENOSPC) in str(error)
-            assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == content
-        else:
-            break
-    assert failing > 3  # each of the files was refused once
+    new = model_of(2, tokenizer)
+    flush = 1
+    while refused_at(flush, lambda: save_model(tmp_path, new, tokenizer, {"version": 2}), monkeypatch):
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == content
+        flush += 1
+    assert flush > 3  # each of the files was refused once
     assert read_card(tmp_path) == {"version": 2}
 
 
