@@ -17,6 +17,7 @@ pad, bos, eos, unk = (config[f"{name}_id"] for name in ("pad", "bos", "eos", "un
 
 
 def translate(text: str) -> str:
+    """The translation that takes the most probable token at every step."""
     source = [max(token, unk) for token in tokenizer.encode(text, add_special_tokens=False).ids] + [eos]
     names = [output.name for output in encoder.get_outputs()]
     feeds = dict(zip(names, encoder.run(names, {"source": np.array([source])}), strict=True))
