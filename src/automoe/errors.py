@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from datetime import date
 from functools import cache, wraps
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
@@ -78,17 +79,18 @@ def checked(summary: str) -> Callable[[type[T]], type[T]]:
     def decorate(plain: type[T]) -> type[T]:
         made: Any = pydantic_dataclass(plain, config=_CHECKED, frozen=True)
         validate = made.__init__
-        names = [field.name for field in fields(made)]
+        names = [field.name for field in fields(made) if not field.kw_only]
 
         @wraps(validate)
         def initialise(self: Any, *args: Any, **values: Any) -> None:
             if len(args) > len(names):
-                raise TypeError(f"{plain.__name__} has {len(names)} fields, got {len(args)} values")
+                known = f"takes {len(names)} values without their names"
+                raise TypeError(f"{plain.__name__} {known}, got {len(args)}")
             try:
                 # By name, so that a problem names its field.
                 validate(self, **dict(zip(names, args, strict=False)), **values)
             except ValidationError as error:
-                raise InputError(summary, problems_of(error)) from error
+                raise InputError(summary, problems_of(error, made)) from error
 
         made.__init__ = initialise
         made.__doc__ = plain.__doc__
@@ -106,14 +108,19 @@ def validate_plain(kind: type[T], plain: Any, summary: str) -> T:
         summary: of the error.
 
     Raises:
-        InputError: listing every unknown or missing key and every value that is wrong.
+        InputError: listing every unknown or missing key and every value that is wrong; or, before these,
+            what JSON cannot say, such as a date of YAML.
     """
     try:
         # By way of JSON, in whose strict mode a list is a tuple and a mapping an object.
-        validated: T = _adapter(cast(type, kind)).validate_json(json.dumps(plain, default=str))
+        text = json.dumps(plain)
+    except (TypeError, ValueError) as error:
+        raise InputError(summary, list(_not_json(plain)) or [str(error)]) from error
+    try:
+        validated: T = _adapter(cast(type, kind)).validate_json(text, strict=True)
         return validated
     except ValidationError as error:
-        raise InputError(summary, problems_of(error)) from error
+        raise InputError(summary, problems_of(error, kind)) from error
 
 
 @cache
@@ -121,10 +128,57 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def problems_of(error: ValidationError) -> list[str]:
-    """Every problem pydantic found: where, what, and what it got instead."""
+def _not_json(value: Any, loc: tuple[str | int, ...] = (), within: tuple[int, ...] = ()) -> Iterator[str]:
+    """What YAML can say and JSON cannot; `within`: the ids of the values around this one."""
+    where = _place(loc)
+    if id(value) in within:
+        yield _joined(where, "contains itself")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(key, str):
+                yield from _not_json(inner, (*loc, key), (*within, id(value)))
+            else:
+                yield _joined(where, f"expected text as a key, got {key} ({type(key).__name__})")
+    elif isinstance(value, list | tuple):
+        for index, inner in enumerate(value):
+            yield from _not_json(inner, (*loc, index), (*within, id(value)))
+    elif isinstance(value, date):
+        yield _joined(where, f"got the date {value}; if it is text, write it in quotes")
+    elif not isinstance(value, str | int | float | None):
+        yield _joined(where, f"expected text or a number, got {value!r:.60}")
+
+
+def problems_of(error: ValidationError, kind: Any) -> list[str]:
+    """Every problem pydantic found: where, what, and what it got instead.
+
+    Args:
+        kind: what was validated, a model of pydantic or a checked dataclass.
+    """
     found = error.errors()
-    return [problem for details in found if not _follows(details, found) for problem in _sentences(details)]
+    return [
+        problem
+        for details in found
+        if not _follows(details, found)
+        for problem in _sentences(details, _fields_at(kind, details["loc"]))
+    ]
+
+
+def _fields_at(kind: Any, loc: Sequence[str | int]) -> Mapping[str, Any]:
+    """By name, the fields that there are beside the last part of a place."""
+    found = _fields_of(kind)
+    for part in loc[:-1]:
+        if part in found:  # not an index, nor the key of a mapping
+            found = _fields_of(found[str(part)].annotation)
+    return found
+
+
+def _fields_of(annotation: Any) -> Mapping[str, Any]:
+    """Of the one class that an annotation such as `tuple[Layer, ...] | None` names; none of others."""
+    own: Mapping[str, Any] | None = getattr(annotation, "__pydantic_fields__", None)
+    if own is not None:
+        return own
+    inner = [found for part in get_args(annotation) if (found := _fields_of(part))]
+    return inner[0] if len(inner) == 1 else {}
 
 
 def _follows(details: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
@@ -135,14 +189,15 @@ def _follows(details: ErrorDetails, found: Sequence[ErrorDetails]) -> bool:
     )
 
 
-def _sentences(details: ErrorDetails) -> Iterator[str]:
+def _sentences(details: ErrorDetails, known: Iterable[str]) -> Iterator[str]:
     where, kind, context = _place(details["loc"]), details["type"], details.get("ctx", {})
     cause = context.get("error")
     if isinstance(cause, InputError):
         for problem in cause.problems or (cause.summary,):
             yield _joined(where, problem)
     elif kind in ("extra_forbidden", "unexpected_keyword_argument"):
-        yield f"{where}: unknown key"
+        names = ", ".join(known)
+        yield f"{where}: unknown key" + (f" (known: {names})" if names else "")
     elif kind in ("missing", "missing_argument"):
         yield f"{where}: missing"
     elif kind == "too_short":

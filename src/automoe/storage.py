@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,7 +35,12 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is not YAML.
     """
-    return yaml.load(text, _Loader)  # a SafeLoader
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader
+    except (ValueError, KeyError, AttributeError) as error:  # of its constructors
+        raise yaml.YAMLError(f"a value is not what it seems: {error}") from error
+    except RecursionError as error:
+        raise yaml.YAMLError("nested too deeply") from error
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -56,16 +61,20 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     return plain
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, mend: str | None = None) -> Any:
     """Read what `write_json` wrote.
+
+    Args:
+        mend: how to go on without the file; by default, what to do about one of a run's stage.
 
     Raises:
         InputError: the file is missing or damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        mend = f"delete {path.parent}, then that stage runs again"
+    except (OSError, ValueError, RecursionError) as error:
+        if mend is None:
+            mend = f"delete {path.parent}, then that stage runs again"
         raise InputError(f"{path}: is damaged", [str(error), mend]) from error
 
 
@@ -107,18 +116,44 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     Raises:
         InputError: the folder is missing, or the disk is full or refuses.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with disk_errors(path):
-        try:
+    with disk_errors(path), _renamed_at_the_end([Path(path)]) as (temporary,):
+        yield temporary
+
+
+@contextlib.contextmanager
+def whole_files(folder: str | Path, names: Sequence[str]) -> Iterator[dict[str, Path]]:
+    """Write files of a folder that mean something only together, each as `whole_file` does.
+
+    Yields by name the path to write to. Nothing happens to older files before all are flushed. Then the
+    last one is what tells that the others belong together: its older file goes first, it comes last.
+
+    Raises:
+        InputError: the folder is missing, or the disk is full or refuses.
+    """
+    paths = [Path(folder) / name for name in names]
+    with disk_errors(folder), _renamed_at_the_end(paths) as temporaries:
+        yield dict(zip(names, temporaries, strict=True))
+
+
+@contextlib.contextmanager
+def _renamed_at_the_end(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    temporaries = [path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in paths]
+    try:
+        for temporary in temporaries:
             temporary.touch()
-            mode = temporary.stat().st_mode
-            yield temporary
+        mode = temporaries[0].stat().st_mode
+        yield temporaries
+        for temporary in temporaries:
             temporary.chmod(mode)  # some writers make a file of their own, for its owner alone
             _flush(temporary)
+        if len(paths) > 1:
+            paths[-1].unlink(missing_ok=True)
+            _flush(paths[-1].parent)
+        for temporary, path in zip(temporaries, paths, strict=True):
             temporary.replace(path)
             _flush(path.parent)
-        finally:
+    finally:
+        for temporary in temporaries:
             temporary.unlink(missing_ok=True)
 
 
@@ -137,19 +172,25 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def digest(value: Any) -> str:
     """The SHA-256 of a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return bytes_digest(json.dumps(value, sort_keys=True).encode())
+
+
+def bytes_digest(content: bytes) -> str:
+    """The SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def file_digest(path: Path) -> str | None:
     """The SHA-256 of a file's content; None when there is no such file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    return bytes_digest(path.read_bytes()) if path.is_file() else None
 
 
 def read_journal(path: Path, parse: Callable[[Mapping[str, Any]], T], mend: str) -> list[T]:
     """The records of a journal, a JSON object a line; none when there is no such file.
 
     A last line without its end is what a kill leaves: it does not count. (`append_to_journal` cuts it
-    off.) Only a line that begins as a record may be left out so: another file is refused.
+    off.) Only the beginning of a record may be left out so: another file, a JSON value in one line say, is
+    refused.
 
     Args:
         parse: a record from its object; raises ValueError (so also InputError) for a wrong one.
@@ -166,7 +207,9 @@ def read_journal(path: Path, parse: Callable[[Mapping[str, Any]], T], mend: str)
         raise unreadable(path, error) from error
     records: list[T] = []
     problems: list[str] = []
-    for number, line in enumerate(lines, start=1):
+    # JSON that is whole is no torn record, unless it is one that lacks only its line end.
+    tail_is_whole = _is_json(tail)
+    for number, line in enumerate([*lines, tail] if tail_is_whole else lines, start=1):
         try:
             plain = json.loads(line)
             if not isinstance(plain, dict):
@@ -174,15 +217,15 @@ def read_journal(path: Path, parse: Callable[[Mapping[str, Any]], T], mend: str)
             records.append(parse(plain))
         except InputError as error:
             problems.append(f"line {number}: {'; '.join(error.problems) or error.summary}")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             problems.append(f"line {number}: {error}")
-    if tail and not tail.startswith(b"{"):
+    if tail and not tail_is_whole and not tail.startswith(b"{"):
         problems.append(f"line {len(lines) + 1}: is not the beginning of a record")
     if problems:
         more = len(problems) - _MOST_PROBLEMS
         shown = problems[:_MOST_PROBLEMS] + ([f"and {more:,} more lines"] if more > 0 else [])
         raise InputError(f"{path}: is damaged, or not the file of this name", [*shown, mend])
-    return records
+    return records[: len(lines)]
 
 
 def append_to_journal(path: Path, records: Iterable[Mapping[str, Any]], *, durable: bool) -> None:
@@ -195,18 +238,35 @@ def append_to_journal(path: Path, records: Iterable[Mapping[str, Any]], *, durab
         InputError: the disk is full or refuses.
         ValueError: a number is not finite.
     """
-    text = "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+    lines = _journal_lines(records)
     with disk_errors(path), path.open("ab+") as file:
         _cut_torn_line(file)
-        file.write(text.encode("utf-8"))
+        file.write(lines.encode("utf-8"))
         file.flush()
         if durable:
             os.fsync(file.fileno())
 
 
 def write_journal(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
-    """A journal of just these records, as `whole_file` writes."""
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+    """Write a journal of just these records, as `whole_file` does.
+
+    Raises:
+        InputError: the disk is full or refuses.
+        ValueError: a number is not finite.
+    """
+    write_text(path, _journal_lines(records))
+
+
+def _journal_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _cut_torn_line(file: Any) -> None:

@@ -1,6 +1,7 @@
 """Checked dataclasses: every wrong field is one problem, with its place, however deep it is."""
 
 from dataclasses import FrozenInstanceError, dataclass, field, replace
+from datetime import date
 from typing import Annotated, Literal
 
 import pytest
@@ -90,9 +91,27 @@ def test_every_wrong_value_of_a_construction_is_listed_by_the_name_of_its_field(
 
 
 def test_missing_and_unknown_fields_are_listed() -> None:
-    assert problems_with(lambda: Wheel(spoke=3)) == ["inches: missing", "spoke: unknown key"]  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match="Wheel has 3 fields, got 4 values"):
+    assert problems_with(lambda: Wheel(spoke=3)) == [  # type: ignore[call-arg]
+        "inches: missing",
+        "spoke: unknown key (known: inches, spokes, broken_spokes)",
+    ]
+    with pytest.raises(TypeError, match="Wheel takes 3 values without their names, got 4"):
         Wheel(1, 2, 3, 4)  # type: ignore[call-arg]
+
+
+def test_only_fields_that_a_dataclass_takes_by_place_have_one() -> None:
+    @checked("mixed")
+    @dataclass(frozen=True)
+    class Mixed:
+        first: int
+        named: int = field(default=2, kw_only=True)
+        second: int = 3
+
+    assert Mixed(1, 5) == Mixed(first=1, second=5)
+    with pytest.raises(TypeError, match="Mixed takes 2 values without their names, got 3"):
+        Mixed(1, 5, 7)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="Cart takes 0 values without their names, got 1"):
+        Cart((Wheel(20), Wheel(20)))  # type: ignore[call-arg]
 
 
 def test_rules_across_fields_follow_when_each_field_is_right() -> None:
@@ -126,7 +145,7 @@ def test_every_problem_of_plain_values_has_its_place() -> None:
         [
             "carts[0].wheels[0].inches: expected a number, got 'wide'",
             "carts[0].wheels[0].spokes: expected a whole number, got 2.5",
-            "carts[0].wheels[1].tyre: unknown key",
+            "carts[0].wheels[1].tyre: unknown key (known: inches, spokes, broken_spokes)",
             "carts[0].wheels[2]: expected keys and values, got 7",
             "carts[1].wheels: expected at least 2 entries",
             "carts[1].colour: expected 'red' or 'blue', got 'green'",
@@ -135,7 +154,7 @@ def test_every_problem_of_plain_values_has_its_place() -> None:
             "carts[1].loads.coal: expected at least 1, got 0",
             "carts[2].wheels: expected a list, got 4",
             "carts[2].loads: expected keys and values, got [1]",
-            "engine: unknown key",
+            "engine: unknown key (known: carts, length)",
         ]
     )
 
@@ -186,7 +205,7 @@ def test_models_of_pydantic_speak_the_same_words() -> None:
 
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(Shed).validate_json('{"cart": {"wheels": [1, 2]}, "height": "low"}')
-    assert problems_of(caught.value)[:2] == [
+    assert problems_of(caught.value, Shed)[:2] == [
         "cart.wheels[0]: expected keys and values, got 1",
         "cart.wheels[1]: expected keys and values, got 2",
     ]
@@ -198,3 +217,41 @@ def test_what_is_no_mapping_at_all(plain: object) -> None:
     assert problems_with(lambda: validate_plain(Cart, plain, "no")) == [
         f"expected keys and values, got {plain!r}"
     ]
+
+
+def test_known_keys_are_those_of_the_place() -> None:
+    @checked("yard")
+    @dataclass(frozen=True)
+    class Yard:
+        carts: dict[str, tuple[Cart, ...] | None]
+        wheel: Wheel | None = None
+
+    plain = {"carts": {"old": [{"wheels": [{"a": 1}, {}], "b": 2}]}, "wheel": {"inches": 1, "c": 3}, "d": 4}
+    wheel = "inches, spokes, broken_spokes"
+    found = problems_with(lambda: validate_plain(Yard, plain, "no yard"))
+    assert [problem for problem in found if "unknown" in problem] == [
+        f"carts.old[0].wheels[0].a: unknown key (known: {wheel})",
+        "carts.old[0].b: unknown key (known: wheels, colour, name, braked, loads)",
+        f"wheel.c: unknown key (known: {wheel})",
+        "d: unknown key (known: carts, wheel)",
+    ]
+
+
+def test_what_json_cannot_say_has_its_place() -> None:
+    itself: list[object] = [1]
+    itself.append(itself)
+    plain = {
+        "carts": [{"name": date(2024, 1, 2)}, {"wheels": itself, date(2024, 1, 3): 1}],
+        "length": {1, 2},
+        "engine": b"steam",
+    }
+    assert problems_with(lambda: validate_plain(Train, plain, "no train")) == [
+        "carts[0].name: got the date 2024-01-02; if it is text, write it in quotes",
+        "carts[1].wheels[1]: contains itself",
+        "carts[1]: expected text as a key, got 2024-01-03 (date)",
+        "length: expected text or a number, got {1, 2}",
+        "engine: expected text or a number, got b'steam'",
+    ]
+    assert problems_with(lambda: validate_plain(Train, {"length": 1 << 20_000}, "no train"))
+    same = [{"inches": 3}]
+    assert validate_plain(Cart, {"wheels": same * 2}, "no cart") == Cart(wheels=(Wheel(3), Wheel(3)))

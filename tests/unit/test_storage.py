@@ -14,11 +14,14 @@ from safetensors.torch import save_file
 from automoe.errors import InputError
 from automoe.storage import (
     append_to_journal,
+    bytes_digest,
     digest,
     disk_errors,
     parse_yaml,
     read_journal,
+    read_json,
     whole_file,
+    whole_files,
     write_journal,
     write_json,
     write_text,
@@ -218,7 +221,79 @@ def test_very_many_wrong_lines_are_counted(tmp_path):
 def test_a_number_that_is_not_finite_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         append_to_journal(tmp_path / "a.jsonl", [{"loss": float("nan")}], durable=False)
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_journal(tmp_path / "a.jsonl", [{"loss": float("inf")}])
     assert read_journal(tmp_path / "a.jsonl", dict, "") == []
+
+
+@pytest.mark.parametrize("content", ['{"colour": "red"}', '{"step": 1}\n{"colour": "red"}'])
+def test_whole_json_that_is_no_record_is_refused_even_without_a_line_end(tmp_path, content):
+    path = tmp_path / "a.jsonl"
+    path.write_text(content)
+    with pytest.raises(InputError, match=f"line {content.count(chr(10)) + 1}: 'step'"):
+        read_journal(path, lambda plain: plain["step"], "")
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_files_that_belong_together_stay_when_one_cannot_be_flushed(tmp_path, monkeypatch, failing):
+    order = ("weights", "words", "mark")
+    old = dict.fromkeys(order, "old")
+    for name in order:
+        write_text(tmp_path / name, "old")
+    flush, flushed = os.fsync, []
+
+    def fail(descriptor: int) -> None:
+        flushed.append(descriptor)
+        if len(flushed) == failing + 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(descriptor)
+
+    def write() -> None:
+        with whole_files(tmp_path, order) as files:
+            for path in files.values():
+                path.write_text("new")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fail)
+        with pytest.raises(InputError, match="cannot be written"):
+            write()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
+    write()
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(order, "new")
+
+
+def test_the_last_of_several_files_is_only_there_beside_its_own(tmp_path, monkeypatch):
+    order = ("weights", "words", "mark")
+    for name in order:
+        write_text(tmp_path / name, "old")
+    replace, seen = Path.replace, []
+
+    def watched(self: Path, target: Path) -> Path:
+        seen.append({path.name: path.read_text() for path in tmp_path.iterdir() if path.name in order})
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    with whole_files(tmp_path, order) as files:
+        for path in files.values():
+            path.write_text("new")
+    assert len(seen) == 3
+    assert not any("mark" in files for files in seen)
+    assert seen[-1] == {"weights": "new", "words": "new"}
+
+
+def test_a_damaged_file_says_how_to_go_on(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("{")
+    for mend, expected in ((None, f"delete {tmp_path}, then that stage runs again"), ("ask", "ask")):
+        with pytest.raises(InputError, match="is damaged") as caught:
+            read_json(path, mend)
+        assert caught.value.problems[-1] == expected
+
+
+def test_digests_are_sha_256():
+    content = b"abc"
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-4
+    assert bytes_digest(content) == expected
 
 
 def test_a_digest_knows_no_order_of_keys():

@@ -12,7 +12,6 @@ Shapes: R rows, P terms.
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import math
 from collections import defaultdict
@@ -33,7 +32,7 @@ from automoe.design.architecture import (
     SelfAttention,
 )
 from automoe.errors import InputError, problems_of
-from automoe.storage import read_bytes, write_text
+from automoe.storage import bytes_digest, read_bytes, write_text
 
 FEATURES = (
     "encoder_embed_dim",
@@ -164,7 +163,7 @@ def load_predictor(path: str | Path) -> LatencyPredictor:
         return LatencyPredictor.model_validate_json(read_bytes(path))
     except ValidationError as error:
         summary = f"{path}: is not a latency predictor; make it again with `automoe predictor fit`"
-        raise InputError(summary, problems_of(error)) from error
+        raise InputError(summary, problems_of(error, LatencyPredictor)) from error
 
 
 def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPredictor:
@@ -201,7 +200,7 @@ def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPr
         format="automoe latency predictor 1",
         provenance=Provenance(
             table=Path(table).name,
-            table_sha256=hashlib.sha256(content).hexdigest(),
+            table_sha256=bytes_digest(content),
             rows=rows,
             automoe_version=automoe.__version__,
             scikit_learn_version=sklearn.__version__,

@@ -7,35 +7,48 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from automoe.errors import InputError
+from automoe.inference.model_folder import CONFIG
+from automoe.storage import disk_errors, read_json
 
 
-def write_folder(
-    output: Path, is_earlier_export: Callable[[Path], bool], write: Callable[[Path], None]
-) -> None:
+def write_folder(output: Path, mark: tuple[str, str], write: Callable[[Path], None]) -> None:
     """Make the folder `output` of what `write(folder)` writes; an earlier export there is replaced.
+
+    Args:
+        mark: a key of the folder's `config.json` and its value, by which an earlier export is known.
 
     Raises:
         InputError: `output` has files that are no export, is no folder, or cannot be written.
     """
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise InputError(f"{output}: is not a folder", ["give the name of a new one"])
-    if output.exists() and any(output.iterdir()) and not is_earlier_export(output):
+    if output.exists() and any(output.iterdir()) and not _is_export(output, mark):
         problem = "it has files that no such export wrote: give a new folder, or empty this one"
         raise InputError(f"{output}: would be overwritten", [problem])
     partial, replaced = (output.parent / f".{output.name}.{os.getpid()}.{part}" for part in ("new", "old"))
+    with disk_errors(output):
+        try:
+            partial.mkdir(parents=True)
+            write(partial)
+            if output.exists():
+                output.rename(replaced)
+            partial.rename(output)
+        except InputError as error:
+            # The reader knows nothing of the folder in which the files lie until they are complete.
+            summary = error.summary.replace(str(partial), str(output))
+            raise InputError(summary, error.problems) from error
+        finally:
+            if replaced.exists() and not output.exists():
+                replaced.rename(output)
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _is_export(output: Path, mark: tuple[str, str]) -> bool:
     try:
-        partial.mkdir(parents=True)
-        write(partial)
-        if output.exists():
-            output.rename(replaced)
-        partial.rename(output)
-    except (OSError, SafetensorError) as error:
-        if replaced.exists():
-            replaced.rename(output)
-        raise InputError(f"{output}: the export cannot be written", [str(error)]) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(replaced, ignore_errors=True)
+        config = read_json(output / CONFIG, "give a new folder")
+    except InputError:
+        return False
+    key, value = mark
+    return isinstance(config, dict) and config.get(key) == value

@@ -13,11 +13,10 @@ Writing it needs no `transformers`: these files are plain JSON and safetensors.
 
 from __future__ import annotations
 
-import json
 import re
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import tokenizers
 import torch
@@ -27,12 +26,13 @@ from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
+from automoe.design.architecture import Architecture, CrossAttention, FeedForward, SelfAttention
 from automoe.export.export_folder import write_folder
 from automoe.export.model_card import model_card
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import CONFIG, TOKENIZER, WEIGHTS, load_model, read_card
 from automoe.model.transformer import Transformer
-from automoe.storage import whole_file
+from automoe.storage import whole_file, write_json, write_text
 
 MODEL_TYPE = "automoe"
 MAX_SOURCE_TOKENS = 1024  # transformers warns of a longer source, as the `Translator` refuses it
@@ -60,7 +60,8 @@ def export_huggingface(folder: Path, output: Path) -> None:
         InputError: `folder` is not a model folder; `output` is anything else, or cannot be written.
     """
     model, _ = load_model(folder)
-    write_folder(output, _is_export, lambda partial: _write(partial, folder, model))
+    _check_kinds(model.architecture)
+    write_folder(output, ("model_type", MODEL_TYPE), lambda partial: _write(partial, folder, model))
 
 
 def exported_name(name: str) -> str:
@@ -70,12 +71,15 @@ def exported_name(name: str) -> str:
     return name
 
 
-def _is_export(output: Path) -> bool:
-    try:
-        config = json.loads((output / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("model_type") == MODEL_TYPE
+def _check_kinds(architecture: Architecture) -> None:
+    """The type checker points here when `hf_template/` lacks a kind of sub-layer."""
+    for layer in architecture.layers():
+        for sublayer in layer.sublayers:
+            match sublayer:
+                case SelfAttention() | CrossAttention() | FeedForward():
+                    pass
+                case _:
+                    assert_never(sublayer)
 
 
 def _write(output: Path, folder: Path, model: Transformer) -> None:
@@ -85,13 +89,12 @@ def _write(output: Path, folder: Path, model: Transformer) -> None:
     with whole_file(output / WEIGHTS) as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
     _write_tokenizer(output, folder / TOKENIZER)
-    _write_json(output / CONFIG, _config(model, settings))
-    _write_json(output / "generation_config.json", _generation_config(settings))
+    write_json(output / CONFIG, _config(model, settings))
+    write_json(output / "generation_config.json", _generation_config(settings))
     template = resources.files("automoe.export") / "hf_template"
     for name in TEMPLATE:
-        (output / name).write_text((template / name).read_text(encoding="utf-8"), encoding="utf-8")
-    card = model_card(model, read_card(folder), settings)
-    (output / "README.md").write_text(card, encoding="utf-8")
+        write_text(output / name, (template / name).read_text(encoding="utf-8"))
+    write_text(output / "README.md", model_card(model, read_card(folder), settings))
 
 
 def _config(model: Transformer, settings: BeamSettings) -> dict[str, Any]:
@@ -155,9 +158,9 @@ def _write_tokenizer(output: Path, source: Path) -> None:
     tokenizer.post_processor = TemplateProcessing(
         single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, EOS_ID)]
     )
-    (output / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    write_text(output / TOKENIZER, tokenizer.to_str(pretty=True))
     names = {"pad_token": PAD_ID, "bos_token": BOS_ID, "eos_token": EOS_ID, "unk_token": UNK_ID}
-    _write_json(
+    write_json(
         output / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -186,7 +189,3 @@ def _replace_special_words(tokenizer: tokenizers.Tokenizer) -> None:
     if special:
         first = [tokenizer.normalizer] if tokenizer.normalizer else []
         tokenizer.normalizer = normalizers.Sequence([*first, *special])
-
-
-def _write_json(path: Path, plain: dict[str, Any]) -> None:
-    path.write_text(json.dumps(plain, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -3,23 +3,25 @@
 encoder.onnx, decoder.onnx   the graphs of `automoe.inference.onnx_graph`
 tokenizer.json               the vocabulary, for the library `tokenizers`
 config.json                  what a program that decodes has to know
-translate.py                 such a program: 40 lines, greedy search
+translate.py                 such a program: 50 lines, greedy search
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from importlib import resources
 from pathlib import Path
+from typing import Any, assert_never
 
 import onnx
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from automoe.design.architecture import Architecture, CrossAttention, FeedForward, SelfAttention
 from automoe.export.export_folder import write_folder
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import CONFIG, TOKENIZER, load_model
 from automoe.inference.onnx_graph import OPSET, GraphPrecision, decoder_graph, encoder_graph
+from automoe.storage import whole_file, write_json, write_text
 
 FORMAT = "automoe-onnx-1"
 
@@ -33,22 +35,12 @@ def export_onnx(folder: Path, output: Path, precision: GraphPrecision = "float32
     """
     model, _ = load_model(folder)
     settings = BeamSettings()
-    architecture = model.architecture
-    self_keys = [
-        state
-        for layer in architecture.layers("decoder")
-        for sublayer in layer.sublayers
-        for state in sublayer.decoder_state(layer.width, architecture.qkv_dim)
-        if state.name == "self_keys"
-    ]
     config = {
         "format": FORMAT,
         "precision": precision,
         "opset": OPSET,
-        "architecture": architecture.to_dict(),
-        # Of the self-attention caches, by decoder layer: heads and the size of a head.
-        "cache_heads": [keys.heads for keys in self_keys],
-        "cache_sizes": [keys.size for keys in self_keys],
+        "architecture": model.architecture.to_dict(),
+        **_state(model.architecture),
         "vocabulary_size": model.vocabulary_size,
         "pad_id": PAD_ID,
         "bos_id": BOS_ID,
@@ -61,18 +53,40 @@ def export_onnx(folder: Path, output: Path, precision: GraphPrecision = "float32
 
     def write(partial: Path) -> None:
         for name, make in (("encoder", encoder_graph), ("decoder", decoder_graph)):
-            onnx.save(make(model, precision), partial / f"{name}.onnx")
-        shutil.copyfile(folder / TOKENIZER, partial / TOKENIZER)
-        (partial / CONFIG).write_text(json.dumps(config, indent=1), encoding="utf-8")
+            with whole_file(partial / f"{name}.onnx") as temporary:
+                onnx.save(make(model, precision), temporary)
+        with whole_file(partial / TOKENIZER) as temporary:
+            shutil.copyfile(folder / TOKENIZER, temporary)
+        write_json(partial / CONFIG, config)
         example = resources.files("automoe.export") / "onnx_template" / "translate.py"
-        (partial / "translate.py").write_text(example.read_text(encoding="utf-8"), encoding="utf-8")
+        write_text(partial / "translate.py", example.read_text(encoding="utf-8"))
 
-    write_folder(output, _is_export, write)
+    write_folder(output, ("format", FORMAT), write)
 
 
-def _is_export(output: Path) -> bool:
-    try:
-        config = json.loads((output / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and config.get("format") == FORMAT
+def _state(architecture: Architecture) -> dict[str, Any]:
+    """What `config.json` says of the tensors that the decoder reads again at every step.
+
+    state: of each, the graph's name; what there is an entry for (`position`: shape 1, heads, positions so
+        far, size; `beam`: shape 1, beams, heads, size; `source`: the encoder's output of this name); heads
+        and size.
+    cache_heads, cache_sizes: those of each layer's self-attention, all that earlier programs look at.
+    """
+    state: list[dict[str, Any]] = []
+    heads: list[int] = []
+    sizes: list[int] = []
+    for layer in architecture.layers("decoder"):
+        for sublayer in layer.sublayers:
+            kept = sublayer.decoder_state(layer.width, architecture.qkv_dim)
+            for tensor in kept:
+                name = f"{tensor.name}_{layer.index}"
+                state.append({"name": name, "per": tensor.per, "heads": tensor.heads, "size": tensor.size})
+            match sublayer:
+                case SelfAttention():
+                    heads.append(sublayer.heads)
+                    sizes.append(kept[0].size)
+                case CrossAttention() | FeedForward():
+                    pass
+                case _:
+                    assert_never(sublayer)
+    return {"state": state, "cache_heads": heads, "cache_sizes": sizes}

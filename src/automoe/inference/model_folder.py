@@ -5,14 +5,13 @@
     tokenizer.json      the subword vocabulary
 
 `config.json` is what makes the folder a model: it is written last and removed first, so a write that
-is killed leaves the old model, the new one, or a folder that `load_model` refuses, never a mixture.
+is killed leaves the old model, the new one, or a folder that `load_model` refuses, never a mixture. It is
+removed only when all that is new is on the disk, so a full disk costs nothing.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,15 @@ from torch import Tensor
 
 from automoe.data.tokenizer import Tokenizer
 from automoe.design.architecture import Architecture
-from automoe.errors import InputError
+from automoe.errors import InputError, validate_plain
 from automoe.model.transformer import ModelOptions, Transformer
-from automoe.storage import disk_errors, whole_file, write_json
+from automoe.storage import disk_errors, read_json, whole_files, write_json
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 FORMAT = 1
 # Loading a pickle runs whatever code its author wrote: a folder that holds one is not to be trusted.
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+_MEND = "get the model folder anew, from where it was made"
 _KEYS = ("architecture", "vocabulary_size", "options")
 
 
@@ -59,15 +59,10 @@ def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer, car
     }
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as files:
-        # Renamed in the opposite order: the configuration last.
-        written = {
-            name: files.enter_context(whole_file(folder / name)) for name in (CONFIG, TOKENIZER, WEIGHTS)
-        }
-        written[CONFIG].write_text(json.dumps(config, indent=1, ensure_ascii=False), encoding="utf-8")
-        tokenizer.save(written[TOKENIZER])
-        save_file(weights, written[WEIGHTS])
-        (folder / CONFIG).unlink(missing_ok=True)
+    with whole_files(folder, (WEIGHTS, TOKENIZER, CONFIG)) as files:
+        save_file(weights, files[WEIGHTS])
+        tokenizer.save(files[TOKENIZER])
+        write_json(files[CONFIG], config)
 
 
 def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
@@ -98,7 +93,7 @@ def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
 
 def read_card(folder: str | Path) -> dict[str, Any]:
     """What `save_model` was told of the model in a folder that `load_model` accepts."""
-    card = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8")).get("card")
+    card = read_json(Path(folder) / CONFIG, _MEND).get("card")
     return card if isinstance(card, dict) else {}
 
 
@@ -109,7 +104,7 @@ def add_to_card(folder: str | Path, facts: Mapping[str, Any]) -> None:
         InputError: the file cannot be written; the old one is unharmed.
     """
     path = Path(folder) / CONFIG
-    config = json.loads(path.read_text(encoding="utf-8"))
+    config = read_json(path, _MEND)
     config["card"] = {**config["card"], **facts}
     write_json(path, config)
 
@@ -133,10 +128,7 @@ def _refuse_untrusted(folder: Path) -> None:
 
 def _empty_model(path: Path) -> Transformer:
     """The model `config.json` describes, without memory for its weights."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: is not JSON", [str(error)]) from error
+    config = read_json(path, _MEND)
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{path}: is not a model configuration of format {FORMAT}")
     missing = [f"{key}: missing" for key in _KEYS if key not in config]
@@ -144,7 +136,8 @@ def _empty_model(path: Path) -> Transformer:
         raise InputError(f"{path}: is not a model configuration", missing)
     try:
         architecture = Architecture.from_dict(config["architecture"])
-        options = ModelOptions(**config["options"])
+        ModelOptions(**config["options"])  # its fields and no others
+        options = validate_plain(ModelOptions, config["options"], "the options are wrong")
         with torch.device("meta"):
             return Transformer(architecture, config["vocabulary_size"], options)
     except InputError as error:

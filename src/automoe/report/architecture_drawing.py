@@ -95,7 +95,7 @@ def draw(
 
     Raises:
         ValueError: shares for a layer that does not exist, or not one for each expert.
-        OSError: the folder is missing, or the disk is full.
+        InputError: the folder is missing, or the disk is full.
     """
     shares = dict(routing_shares or {})
     _check_shares(architecture, shares)

@@ -32,7 +32,7 @@ def predicted_against_measured(
 
     Raises:
         ValueError: no architectures, or not as many in both.
-        OSError: the folder is missing, or the disk is full.
+        InputError: the folder is missing, or the disk is full.
     """
     if not predicted_ms or len(predicted_ms) != len(measured_ms):
         raise ValueError(f"{len(predicted_ms)} predicted latencies, {len(measured_ms)} measured ones")
@@ -64,7 +64,7 @@ def where_the_time_goes(parts: LatencyParts, path: str | Path, title: str) -> Fi
     attention and its experts; each has a gid, e.g. `experts:decoder.0`.
 
     Raises:
-        OSError: the folder is missing, or the disk is full.
+        InputError: the folder is missing, or the disk is full.
     """
     rows: defaultdict[str, dict[Kind, float]] = defaultdict(dict)
     # Within a stack, what belongs to no layer comes last.

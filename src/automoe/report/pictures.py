@@ -34,7 +34,7 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: st
 
     Raises:
         ValueError: a history without records.
-        OSError: the folder is missing, or the disk is full.
+        InputError: the folder is missing, or the disk is full.
     """
     if empty := [name for name, records in histories.items() if not records]:
         raise ValueError(f"histories without records: {', '.join(empty)}")
@@ -80,7 +80,7 @@ def candidates(
 
     Raises:
         KeyError: an unknown cost.
-        OSError: the folder is missing, or the disk is full.
+        InputError: the folder is missing, or the disk is full.
     """
     label, unit = COSTS[cost_name].label, COSTS[cost_name].scale
     shown = [e for e in records if _has_place(e.candidate, cost_name)]

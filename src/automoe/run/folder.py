@@ -45,7 +45,8 @@ class RunFolder:
         owned = owner.exists()
         if not owned and path.is_dir() and any(path.iterdir()):
             raise InputError(f"{path}: is not the folder of a run", ["choose another with --runs-folder"])
-        name = read_json(owner).get("recipe") if owned else recipe_name
+        mend = 'write {"recipe": "NAME"} into it, the name of the recipe whose run this is'
+        name = read_json(owner, mend).get("recipe") if owned else recipe_name
         if name != recipe_name:
             mend = "rename the recipe, choose another --runs-folder, or delete the folder"
             raise InputError(f"{path}: belongs to the recipe {name!r}, not {recipe_name!r}", [mend])

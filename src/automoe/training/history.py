@@ -73,4 +73,4 @@ class History:
 def _record(plain: Mapping[str, float]) -> dict[str, float]:
     if not isinstance(plain.get("step"), int):
         raise ValueError("step: expected a whole number")
-    return dict(plain)
+    return {name: figure for name, figure in plain.items() if math.isfinite(figure)}

@@ -1,5 +1,6 @@
 """Architectures as values: what is refused, and that files come back as they were written."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from automoe.design.architecture import (
     dense,
 )
 from automoe.design.architecture_file import load_architecture, save_architecture
+from automoe.design.space import load_space
 from automoe.errors import InputError
+from automoe.run.recipe import load_recipe
 from helpers.paths import TEST_DATA
 
 HAT_FILES = sorted((TEST_DATA / "hat").glob("*.yml"))
@@ -206,3 +209,37 @@ def test_every_problem_of_a_hat_file_is_listed(tmp_path: Path) -> None:
         "3 experts, but 1 FFN sizes",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("2024-01-01: x", "expected text as a key, got 2024-01-01 (date)"),
+        ("encoder_width: 2024-01-01", "encoder_width: got the date 2024-01-01"),
+        ("encoder: &x [*x]", "encoder[0]: contains itself"),
+        ("encoder_width: 2024-13-01", "month must be in 1..12"),
+        ("encoder_width: !!bool maybe", "maybe"),
+        ("encoder_width: " + "[" * 3000, ""),
+    ],
+)
+def test_what_only_yaml_can_say_is_refused_with_its_file(tmp_path: Path, line: str, problem: str) -> None:
+    path = tmp_path / "strange.yaml"
+    path.write_text(line)
+    for load in (load_architecture, load_space, load_recipe):
+        with pytest.raises(InputError, match=re.escape(str(path))) as caught:
+            load(path)
+        assert problem in str(caught.value)
+
+
+def test_an_unknown_key_is_named_with_the_known_ones() -> None:
+    plain = dense(32, 64, 4, 1, 1).to_dict() | {"width": 3}
+    plain["decoder"][0]["heads"] = 2
+    plain["encoder"][0]["experts"] = [{"size": 64, "kind": "dense"}]
+    with pytest.raises(InputError) as caught:
+        Architecture.from_dict(plain)
+    attention = "self_attention_heads, cross_attention_heads, experts, top_k, encoder_layers_attended"
+    assert sorted(caught.value.problems) == [
+        f"decoder[0].heads: unknown key (known: {attention})",
+        "encoder[0].experts[0].kind: unknown key (known: size)",
+        "width: unknown key (known: encoder_width, decoder_width, qkv_dim, encoder, decoder)",
+    ]

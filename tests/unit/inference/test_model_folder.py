@@ -1,6 +1,8 @@
 """A model folder: readable by whom the umask lets, and never a mixture of two models."""
 
+import errno
 import itertools
+import json
 import os
 import random
 import stat
@@ -15,6 +17,7 @@ from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
 from automoe.inference.model_folder import add_to_card, load_model, read_card, save_model
 from automoe.model.transformer import Transformer
+from automoe.storage import write_json
 
 ARCHITECTURE = Architecture(
     encoder_width=8, decoder_width=8, qkv_dim=8,
@@ -101,3 +104,70 @@ def test_a_kill_leaves_the_old_model_the_new_one_or_none(tokenizer: Tokenizer, t
             break
     kinds = [found[0], *(b for a, b in itertools.pairwise(found) if a != b)]
     assert kinds == [1, None, 2]
+
+
+def refused_at(flush: int, write: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether `write` met a disk that was full when the n-th file was to be flushed, and said so."""
+    whole, flushed = os.fsync, 0
+
+    def counted(descriptor: int) -> None:
+        nonlocal flushed
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            flushed += 1
+            if flushed == flush:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        whole(descriptor)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", counted)
+        try:
+            write()
+        except InputError as error:
+            return os.strerror(errno.ENOSPC) in str(error)
+    return False
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_old_model(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(tmp_path, model_of(1, tokenizer), tokenizer, {"version": 1})
+    content = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    new = model_of(2, tokenizer)
+    flush = 1
+    while refused_at(flush, lambda: save_model(tmp_path, new, tokenizer, {"version": 2}), monkeypatch):
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == content
+        flush += 1
+    assert flush > 3  # each of the files was refused once
+    assert read_card(tmp_path) == {"version": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"norm": "Pre"}, "norm: expected 'pre' or 'post', got 'Pre'"),
+        ({"encoder_dropout": "0.5"}, "encoder_dropout: expected a number, got '0.5'"),
+        ({"dropout": 0.5}, "dropout"),
+        ([], "mapping"),
+    ],
+)
+def test_options_that_no_model_has_are_refused(
+    tokenizer: Tokenizer, tmp_path: Path, options: object, problem: str
+) -> None:
+    save_model(tmp_path, model_of(1, tokenizer), tokenizer, {})
+    config = json.loads((tmp_path / "config.json").read_text())
+    write_json(tmp_path / "config.json", config | {"options": options})
+    with pytest.raises(InputError, match=r"config\.json") as caught:
+        load_model(tmp_path)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[" * 100_000, "{"])
+def test_a_damaged_configuration_says_how_to_go_on(
+    tokenizer: Tokenizer, tmp_path: Path, content: str
+) -> None:
+    save_model(tmp_path, model_of(1, tokenizer), tokenizer, {})
+    (tmp_path / "config.json").write_text(content)
+    for read in (load_model, read_card, lambda folder: add_to_card(folder, {})):
+        with pytest.raises(InputError, match=r"config\.json: is damaged") as caught:
+            read(tmp_path)
+        assert "anew" in caught.value.problems[-1]

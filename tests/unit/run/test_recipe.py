@@ -146,3 +146,8 @@ def test_a_whole_number_is_a_number_and_dumped_as_one(tmp_path):
 def test_values_of_the_wrong_kind_are_refused_not_converted(tmp_path, override, expected):
     (found,) = problems(tmp_path, override)
     assert found.startswith(expected)
+
+
+def test_a_misspelt_key_is_named_with_the_keys_of_its_section(tmp_path):
+    (found,) = problems(tmp_path, "data.vocabulary.sise=30")
+    assert found == "data.vocabulary.sise: unknown key (known: size, kind)"

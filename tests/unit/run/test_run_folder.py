@@ -113,3 +113,12 @@ def test_a_finished_stage_is_skipped_and_an_interrupted_one_finds_what_it_left(t
     assert found == [True]
     run.stage("search", 2, lambda folder: found.append((folder / "half").exists()))  # other inputs
     assert found == [True, False]
+
+
+def test_the_mend_of_a_damaged_owner_does_not_cost_the_run(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "mine", "mine", silent)
+    (tmp_path / "mine" / "run.json").write_text("")
+    with pytest.raises(InputError, match=r"run\.json: is damaged") as caught:
+        RunFolder(tmp_path / "mine", "mine", silent)
+    assert not any("delete" in problem for problem in caught.value.problems)
+    assert '{"recipe": "NAME"}' in caught.value.problems[-1]

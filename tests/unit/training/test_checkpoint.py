@@ -181,6 +181,12 @@ def test_history_forgets_what_came_after_the_checkpoint_and_a_torn_line(tmp_path
     ]
 
 
+def test_figures_of_an_old_history_that_are_no_finite_numbers_are_left_out(tmp_path):
+    (tmp_path / "history.jsonl").write_text('{"step": 1, "loss": 0.5, "gradient_norm": Infinity}\n')
+    History(tmp_path, 1, Silent()).close()
+    assert read_history(tmp_path) == [{"step": 1, "loss": 0.5}]
+
+
 class Heard(Silent):
     """A TensorBoard that remembers what it was told."""
 

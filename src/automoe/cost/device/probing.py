@@ -22,7 +22,7 @@ from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import STACKS, Stack
 from automoe.design.space import SearchSpace
 from automoe.errors import InputError
-from automoe.storage import append_to_journal, digest, read_journal, write_journal
+from automoe.storage import append_to_journal, bytes_digest, read_journal, write_journal
 
 TURNS = 12
 FEWEST_TURNS = 10
@@ -167,7 +167,8 @@ def _fingerprint(todo: Sequence[Probe], protocol: MeasuringProtocol, turns: int)
     machine = this_machine(protocol.backend)
     models = [{**asdict(probe), "architecture": probe.architecture.to_dict()} for probe in todo]
     values = [models, protocol.plain(), asdict(machine), turns]
-    return digest(values)
+    # Not `digest`: its order of keys is not the one that partial files have always had.
+    return bytes_digest(json.dumps(values).encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +187,7 @@ class _Journal:
         self.path = output.with_name(f"{output.name}.partial.jsonl")
         header = {"fingerprint": fingerprint}
         self.lines: dict[int, _Line] = {}
-        found = read_journal(self.path, dict, _START_OVER)
+        found = read_journal(self.path, _record, _START_OVER)
         if found[:1] == [header]:
             self.lines = dict(filter(None, read_journal(self.path, _line, _START_OVER)))
             return
@@ -198,6 +199,13 @@ class _Journal:
         self.lines[index] = _Line(ratio, seconds)
         record = {"probe": index, "ratio": asdict(ratio), "seconds": seconds}
         append_to_journal(self.path, [record], durable=False)
+
+
+def _record(plain: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record as it is, which may be of other measurements, but not of something else altogether."""
+    if not {"fingerprint", "probe"} & plain.keys():
+        raise ValueError("is no measurement")
+    return plain
 
 
 def _line(plain: Mapping[str, Any]) -> tuple[int, _Line] | None:

@@ -228,4 +228,4 @@ def load_profile(path: str | Path) -> DeviceProfile:
         return DeviceProfile.model_validate_json(read_bytes(path))
     except ValidationError as error:
         summary = f"{path}: is damaged or no device profile; make it again with `automoe profile`"
-        raise InputError(summary, problems_of(error)) from error
+        raise InputError(summary, problems_of(error, DeviceProfile)) from error

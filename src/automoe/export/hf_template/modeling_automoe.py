@@ -82,6 +82,7 @@ class Expert(nn.Module):
             self.down = nn.Linear(size, width)
 
     def forward(self, tokens_ND: Tensor) -> Tensor:
+        """What it makes of each token, (N, D)."""
         if not self.size:
             return tokens_ND
         out: Tensor = self.down(F.relu(self.up(tokens_ND)))
@@ -99,6 +100,7 @@ class MixtureOfExperts(nn.Module):
         self.router = nn.Linear(width, len(sizes), bias=False) if len(sizes) > 1 else None
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """The update of every position, (B, T, D)."""
         if self.router is None:
             out_BTD: Tensor = self.experts[0](x_BTD)
             return out_BTD
@@ -141,6 +143,7 @@ class EncoderLayer(_Layer):
         self.ffn_norm = nn.LayerNorm(width)
 
     def forward(self, x_BSD: Tensor, mask: Tensor) -> Tensor:
+        """The layer's output, (B, S, D); `mask` is True at the tokens that are no padding."""
         y_BSD = self.before(self.attention_norm, x_BSD)
         update_BSD = self.attention(y_BSD, *self.attention.keys_values(y_BSD), mask)
         x_BSD = self.after(self.attention_norm, x_BSD, update_BSD)
@@ -171,6 +174,14 @@ class DecoderLayer(_Layer):
         mask_BS: Tensor,
         cache: EncoderDecoderCache,
     ) -> Tensor:
+        """The layer's output, (B, T, D).
+
+        Args:
+            memory_BLSD: the outputs of the last encoder layers.
+            causal_TP: True where a position may look at one of its own stack.
+            mask_BS: True at the source's tokens.
+            cache: of all layers; it holds earlier positions, and learns of these.
+        """
         y_BTD = self.before(self.attention_norm, x_BTD)
         keys, values = cache.self_attention_cache.update(*self.attention.keys_values(y_BTD), self.index)
         x_BTD = self.after(self.attention_norm, x_BTD, self.attention(y_BTD, keys, values, causal_TP))

@@ -17,13 +17,16 @@ pad, bos, eos, unk = (config[f"{name}_id"] for name in ("pad", "bos", "eos", "un
 
 
 def translate(text: str) -> str:
+    """The translation that takes the most probable token at every step."""
     source = [max(token, unk) for token in tokenizer.encode(text, add_special_tokens=False).ids] + [eos]
     names = [output.name for output in encoder.get_outputs()]
     feeds = dict(zip(names, encoder.run(names, {"source": np.array([source])}), strict=True))
     feeds["source_visible"] = np.zeros((1, 1, 1, len(source)), np.float32)
-    for layer, shape in enumerate(zip(config["cache_heads"], config["cache_sizes"], strict=True)):
-        empty = np.empty((1, shape[0], 0, shape[1]), np.float32)
-        feeds |= {f"self_keys_{layer}": empty, f"self_values_{layer}": empty}
+    for state in config["state"]:
+        if state["per"] == "position":  # grows with every token
+            feeds[state["name"]] = np.empty((1, state["heads"], 0, state["size"]), np.float32)
+        elif state["per"] == "beam":  # replaced with every token; what is per source the encoder has made
+            feeds[state["name"]] = np.zeros((1, 1, state["heads"], state["size"]), np.float32)
     caches = [output.name for output in decoder.get_outputs() if output.name.startswith("new_")]
     longest = int(config["max_length_ratio"] * len(source)) + config["max_length_extra"]
     tokens = [bos]

@@ -6,9 +6,11 @@ import random
 import pytest
 
 from automoe.cost.beside import Ratio
+from automoe.cost.device import probing
 from automoe.cost.device.check import check_profile
 from automoe.cost.device.probes import Probe, needed_terms, probes
 from automoe.cost.device.probing import make_profile
+from automoe.cost.machine import Machine
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.design.space import SearchSpace, load_space
@@ -199,6 +201,27 @@ def test_measurements_of_another_protocol_are_not_mixed_in(tmp_path):
     make_profile(space, MeasuringProtocol(backend="onnx", **LATENCY), output, said.append, measure=device)
     assert "starting over" in said[0]
     assert len(device.probes) == len(probes(space))
+
+
+def test_a_partial_file_of_an_earlier_version_is_continued(tmp_path, monkeypatch):
+    machine = Machine("Abacus 1", {"torch": "2.0", "automoe": "0.1"})
+    monkeypatch.setattr(probing, "this_machine", lambda backend: machine)
+    output = tmp_path / "device.json"
+    with pytest.raises(KeyboardInterrupt):
+        make(small_space(), KnownDevice(stop_after=5), output)
+    header = (tmp_path / "device.json.partial.jsonl").read_text().splitlines()[0]
+    # What version 0.1 wrote for this space, protocol and machine.
+    digest = "87832c5204c9a6115210d836dbb55371534005bd910bf0a854a3cac3f656b929"
+    assert json.loads(header) == {"fingerprint": digest}
+
+
+@pytest.mark.parametrize("content", ['{"my": "only notes"}', '{"my": "only notes"}\n'])
+def test_a_file_of_something_else_is_refused_and_left_alone(tmp_path, content):
+    partial = tmp_path / "device.json.partial.jsonl"
+    partial.write_text(content)
+    with pytest.raises(InputError, match="line 1: is no measurement"):
+        make(small_space(), KnownDevice(), tmp_path / "device.json")
+    assert partial.read_text() == content
 
 
 def test_a_damaged_partial_file_is_named_with_its_line(tmp_path):
