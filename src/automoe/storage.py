@@ -61,17 +61,21 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     return plain
 
 
-def read_json(path: Path, mend: str | None = None) -> Any:
+def read_json(path: Path, mend: str | None = None, *, kind: type = dict) -> Any:
     """Read what `write_json` wrote.
 
     Args:
         mend: how to go on without the file; by default, what to do about one of a run's stage.
+        kind: what the file holds, a `dict` or a `list`.
 
     Raises:
-        InputError: the file is missing or damaged.
+        InputError: the file is missing or damaged, or holds something else.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(plain, kind):
+            raise ValueError(f"expected a {kind.__name__}, got {plain!r:.80}")
+        return plain
     except (OSError, ValueError, RecursionError) as error:
         if mend is None:
             mend = f"delete {path.parent}, then that stage runs again"

@@ -317,3 +317,14 @@ def test_numbers_of_yaml(text, value):
     found = parse_yaml(text)
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("text", ["[1]", "3", "null", '"text"', "{"])
+def test_json_of_another_kind_is_damaged(tmp_path, text):
+    path = tmp_path / "stage.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match="is damaged") as caught:
+        read_json(path)
+    assert f"delete {tmp_path}" in caught.value.problems[-1]
+    with pytest.raises(InputError, match="start over"):
+        read_json(path, "start over")

@@ -187,7 +187,7 @@ def _measurer(run: Run, latency_file: Path | None) -> MeasureCandidate:
 
 def remembered(measure: MeasureCandidate, path: Path) -> MeasureCandidate:
     """`measure`, each architecture once: figures are kept in `path`, so a killed search finds them there."""
-    records: list[dict[str, Any]] = read_json(path) if path.exists() else []
+    records: list[dict[str, Any]] = read_json(path, kind=list) if path.exists() else []
     known = {
         Architecture.from_dict(record["architecture"]): validate_plain(
             Measured, record["measured"], f"{path}: is damaged"
