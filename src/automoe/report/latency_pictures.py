@@ -57,11 +57,14 @@ def predicted_against_measured(
     return figure
 
 
-def where_the_time_goes(parts: LatencyParts, path: str | Path, title: str) -> Figure:
+def where_the_time_goes(parts: LatencyParts, path: str | Path, subject: str = "a sentence") -> Figure:
     """Draw a stacked bar for every layer and for what belongs to no layer; write it to `path`.
 
     Top to bottom as data flows: the encoder, the decoder, the output layer. A bar's pieces are its
     attention and its experts; each has a gid, e.g. `experts:decoder.0`.
+
+    Args:
+        subject: whose time it is.
 
     Raises:
         InputError: the folder is missing, or the disk is full.
@@ -91,7 +94,7 @@ def where_the_time_goes(parts: LatencyParts, path: str | Path, title: str) -> Fi
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.margins(x=0.08)
-        axes.set(xlabel="ms a sentence", title=title)
+        axes.set(xlabel=f"ms {subject}", title=f"Where the time of {subject} goes")
         encoder, decoder = parts.encoder_ms, parts.decoder_ms
         axes.set_title(
             f"{parts.latency_ms:.4g} ms: encoder {encoder:.3g}, decoder {decoder:.4g}", loc="right", size=8

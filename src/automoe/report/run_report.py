@@ -78,7 +78,7 @@ def write_report(
     if profile is not None:
         parts = load_profile(profile).predict(Architecture.from_dict(winner["architecture"]))
         subject = "a sentence" if protocol.batch == 1 else f"a batch of {protocol.batch} sentences"
-        where_the_time_goes(parts, folder / "where_the_time_goes.png", f"Where the time of {subject} goes")
+        where_the_time_goes(parts, folder / "where_the_time_goes.png", subject)
     entries = CandidateLog(candidate_log).entries
     known = {entry.candidate.architecture: entry.candidate for entry in entries}
     winner_candidate = known[Architecture.from_dict(winner["architecture"])]

@@ -41,7 +41,9 @@ def test_unequal_or_no_latencies_are_refused(tmp_path):
 
 
 def test_every_part_is_a_piece_of_its_layers_bar(tmp_path):
-    figure = where_the_time_goes(PARTS, tmp_path / "time.svg", "Where the time goes")
+    figure = where_the_time_goes(PARTS, tmp_path / "time.svg", "a batch of 4 sentences")
+    assert figure.axes[0].get_xlabel() == "ms a batch of 4 sentences"
+    assert figure.axes[0].get_title(loc="left") == "Where the time of a batch of 4 sentences goes"
     axes = figure.axes[0]
     pieces = {bar.get_gid(): bar for bar in axes.patches}
     assert {gid: bar.get_width() for gid, bar in pieces.items()} == {
