@@ -78,7 +78,7 @@ def search_architectures(
 ) -> tuple[Stage, dict[str, Architecture]]:
     """Search under the budget; every candidate goes to `candidates.jsonl`.
 
-    With a bound on a cost that is measured, the best candidates are measured until one keeps it (`measured.json`).
+    With a bound on a measured cost, the best candidates are measured until one keeps it (`measured.json`).
 
     Returns:
         The best architecture of each search the systems need, by system; `chosen.json` says more.
