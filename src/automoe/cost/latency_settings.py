@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from automoe.design.architecture import AtLeastOne
-from automoe.errors import InputError, checked
+from automoe.errors import AtLeastOne, InputError, checked
 from automoe.inference.backends import Backend, Precision, check_engine
 
 

@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from automoe.data.vocabulary import SPECIAL_TOKENS
-from automoe.design.architecture import AtLeastOne
-from automoe.errors import checked
+from automoe.errors import AtLeastOne, checked
 from automoe.inference.backends import Backend, Precision, check_engine
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from automoe.errors import InputError, checked
+from automoe.errors import AtLeastOne, InputError, checked
 
 MOST_PROBLEMS = 10  # listed for one file; the rest are counted
 # Control characters, the separators a terminal or an editor takes for a new line, and halves of surrogate
@@ -86,7 +86,7 @@ class CorpusSource:
 class CorpusLimits:
     """Pairs beyond these are dropped and counted: the longest side in characters, and the ratio of sides."""
 
-    max_characters: Annotated[int, Field(ge=1)] = 2000
+    max_characters: AtLeastOne = 2000
     max_length_ratio: Annotated[float, Field(ge=1)] = 9.0
 
 

@@ -14,12 +14,10 @@ from typing import Annotated, Any, Literal, TypeAlias, assert_never
 
 from pydantic import BeforeValidator, Field
 
-from automoe.errors import InputError, checked, validate_plain
+from automoe.errors import AtLeastOne, AtLeastZero, InputError, checked, validate_plain
 
 Stack: TypeAlias = Literal["encoder", "decoder"]
 STACKS: tuple[Stack, ...] = ("encoder", "decoder")
-
-AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 @checked("this expert is impossible")
@@ -31,7 +29,7 @@ class Expert:
         size: its FFN size; 0 is an identity expert, which returns its input and costs nothing.
     """
 
-    size: Annotated[int, Field(ge=0)]
+    size: AtLeastZero
 
     def to_plain(self) -> int | dict[str, Any]:
         """As in files: a bare number, or keys and values where it has more than a size."""

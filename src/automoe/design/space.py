@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from automoe.design.architecture import Architecture, AtLeastOne, DecoderLayer, EncoderLayer, Expert
-from automoe.errors import InputError, checked, validate_plain
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, Expert
+from automoe.errors import AtLeastOne, AtLeastZero, InputError, checked, validate_plain
 from automoe.storage import read_mapping
 
 Choose = Callable[[Sequence[int], Sequence[int]], int]
@@ -35,9 +35,7 @@ def _distinct(choices: tuple[int, ...]) -> tuple[int, ...]:
 
 
 Choices = Annotated[tuple[AtLeastOne, ...], Field(min_length=1), AfterValidator(_distinct)]
-SizeChoices = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)
-]
+SizeChoices = Annotated[tuple[AtLeastZero, ...], Field(min_length=1), AfterValidator(_distinct)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field
-
-from automoe.errors import InputError, checked
-
-NotNegative = Annotated[float, Field(ge=0)]
+from automoe.errors import AtLeastOne, AtLeastZero, InputError, NotNegative, checked
 
 
 @checked("these beam settings are impossible")
@@ -29,12 +24,12 @@ class BeamSettings:
         InputError: listing every value that makes no sense.
     """
 
-    beam_size: Annotated[int, Field(ge=1)] = 5
+    beam_size: AtLeastOne = 5
     length_penalty: NotNegative = 0.6
     max_length_ratio: NotNegative = 1.5
-    max_length_extra: Annotated[int, Field(ge=0)] = 20
-    min_length: Annotated[int, Field(ge=1)] = 2
-    n_best: Annotated[int, Field(ge=1)] = 1
+    max_length_extra: AtLeastZero = 20
+    min_length: AtLeastOne = 2
+    n_best: AtLeastOne = 1
 
     def __post_init__(self) -> None:
         if self.n_best > self.beam_size:

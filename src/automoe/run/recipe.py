@@ -18,9 +18,8 @@ from automoe.cost.costs import Bound, check_bounds
 from automoe.cost.latency_settings import LatencySettings
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.corpus import CorpusLimits, CorpusSource
-from automoe.design.architecture import AtLeastOne
 from automoe.design.space import SearchSpace, load_space
-from automoe.errors import InputError, validate_plain
+from automoe.errors import AtLeastOne, InputError, validate_plain
 from automoe.inference.beam_settings import BeamSettings
 from automoe.search.evolution import EvolutionSettings
 from automoe.storage import parse_yaml, read_mapping

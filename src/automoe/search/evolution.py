@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import Field
 
 from automoe.design.architecture import Architecture
-from automoe.errors import InputError, checked
+from automoe.errors import AtLeastOne, AtLeastZero, InputError, Share, checked
 from automoe.search.candidate import Candidate, score_of
 from automoe.search.strategy import Proposals, Space, Strategy, new_candidates, random_candidates
-
-_AtLeastNone = Annotated[int, Field(ge=0)]
-_AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 @checked("settings of the evolutionary search")
@@ -33,12 +27,12 @@ class EvolutionSettings:
         InputError: listing every value out of range.
     """
 
-    iterations: _AtLeastNone = 15
-    population: _AtLeastOne = 125
-    parents: _AtLeastOne = 25
-    mutations: _AtLeastNone = 50
-    mutation_probability: Annotated[float, Field(ge=0, le=1)] = 0.3
-    crossovers: _AtLeastNone = 50
+    iterations: AtLeastZero = 15
+    population: AtLeastOne = 125
+    parents: AtLeastOne = 25
+    mutations: AtLeastZero = 50
+    mutation_probability: Share = 0.3
+    crossovers: AtLeastZero = 50
 
     def __post_init__(self) -> None:
         if self.parents > self.population:

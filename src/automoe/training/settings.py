@@ -3,16 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from automoe.design.architecture import AtLeastOne
-from automoe.errors import InputError, checked
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
+from automoe.errors import AtLeastOne, AtLeastZero, InputError, NotNegative, Positive, Share, checked
 
 
 @checked("these training settings are impossible")
@@ -39,7 +32,7 @@ class TrainingSettings:
 
     steps: AtLeastOne
     peak_rate: Positive
-    warmup_steps: Annotated[int, Field(ge=0)]
+    warmup_steps: AtLeastZero
     final_rate_ratio: Share = 0.05
     label_smoothing: Share = 0.1
     balance_coefficient: NotNegative = 0.01
