@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import yaml
 from safetensors import SafetensorError
@@ -61,11 +61,11 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     return plain
 
 
-def read_json(path: Path, mend: str | None = None, *, kind: type = dict) -> Any:
+def read_json(path: Path, mend: str, *, kind: type = dict) -> Any:
     """Read what `write_json` wrote.
 
     Args:
-        mend: how to go on without the file; by default, what to do about one of a run's stage.
+        mend: how to go on without the file.
         kind: what the file holds, a `dict` or a `list`.
 
     Raises:
@@ -77,8 +77,6 @@ def read_json(path: Path, mend: str | None = None, *, kind: type = dict) -> Any:
             raise ValueError(f"expected a {kind.__name__}, got {plain!r:.80}")
         return plain
     except (OSError, ValueError, RecursionError) as error:
-        if mend is None:
-            mend = f"delete {path.parent}, then that stage runs again"
         raise InputError(f"{path}: is damaged", [str(error), mend]) from error
 
 
@@ -161,6 +159,12 @@ def _renamed_at_the_end(paths: Sequence[Path]) -> Iterator[list[Path]]:
             temporary.unlink(missing_ok=True)
 
 
+def remove_torn_files(folder: Path, pattern: str) -> None:
+    """Delete what kills in the middle of `whole_file` left of files of these names."""
+    for path in folder.glob(f".{pattern}.*tmp"):
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write UTF-8, as `whole_file` does; line ends stay as they are."""
     with whole_file(path) as temporary:
@@ -185,8 +189,18 @@ def bytes_digest(content: bytes) -> str:
 
 
 def file_digest(path: Path) -> str | None:
-    """The SHA-256 of a file's content; None when there is no such file."""
-    return bytes_digest(path.read_bytes()) if path.is_file() else None
+    """The SHA-256 of a file's content; None when there is no such file.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def read_journal(path: Path, parse: Callable[[Mapping[str, Any]], T], mend: str) -> list[T]:
@@ -273,7 +287,7 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _cut_torn_line(file: Any) -> None:
+def _cut_torn_line(file: BinaryIO) -> None:
     end = file.seek(0, os.SEEK_END)
     kept = end
     while kept > 0:

@@ -36,7 +36,8 @@ from automoe.model.transformer import Transformer
 from automoe.progress import Reporter
 from automoe.run.pipeline import run_recipe
 from automoe.run.recipe import load_recipe
-from automoe.run.search import SEARCHED, STRATEGIES, Searched
+from automoe.run.systems import SEARCHES, STRATEGIES
+from automoe.search.log import SearchName
 from automoe.search.strategy import Proposal
 from helpers.paths import REPOSITORY
 from helpers.slow_search import assert_same, random_batch, slow_beam_search
@@ -141,7 +142,8 @@ def hill_climbing(steps: int):
 
 def test_a_strategy_searches_within_a_run(tmp_path, monkeypatch):
     monkeypatch.setitem(STRATEGIES, "hill_climbing", lambda effort: (hill_climbing(20), 20))
-    monkeypatch.setitem(SEARCHED, "automoe", Searched("hill_climbing", "whole"))
+    mine = SearchName("automoe", "hill_climbing", "whole")
+    monkeypatch.setitem(SEARCHES, mine.system, mine)
     run = search_tiny(tmp_path)
     lines = pd.read_json(run / "search" / "candidates.jsonl", lines=True)
     mine = lines[lines["strategy"] == "hill_climbing"]

@@ -19,7 +19,7 @@ from automoe.errors import InputError
 from automoe.progress import Reporter
 from automoe.run.budget import candidate_prices, find_budget
 from automoe.run.context import Run
-from automoe.run.device_profile import latency_file
+from automoe.run.device_profile import find_latency_file
 from automoe.run.folder import RunFolder
 from automoe.run.recipe import LoadedRecipe, load_recipe
 from automoe.run.search import remembered
@@ -85,7 +85,7 @@ def run_of(folder: Path, *overrides: str) -> Run:
 def test_a_profile_of_other_conditions_is_refused_by_the_budget(loaded, profile, tmp_path):
     run = run_of(tmp_path, f"latency.profile={profile}", "latency.beam_size=3")
     with pytest.raises(InputError, match="beam_size"):
-        find_budget(run, latency_file(run))
+        find_budget(run, find_latency_file(run))
 
 
 def test_a_profile_that_the_recipe_lacks_is_made_once_and_used(loaded, profile, tmp_path, monkeypatch):
@@ -98,11 +98,11 @@ def test_a_profile_that_the_recipe_lacks_is_made_once_and_used(loaded, profile, 
     monkeypatch.setattr("automoe.run.device_profile.make_profile", make)
     for _ in range(2):
         run = run_of(tmp_path)
-        (constraint,) = find_budget(run, latency_file(run)).constraints
+        (constraint,) = find_budget(run, find_latency_file(run)).constraints
         largest_dense = load_profile(profile).predict(loaded.space.largest_dense())
         assert constraint.bound == pytest.approx(0.8 * largest_dense.latency_ms)
     assert made == [(loaded.space, loaded.recipe.protocol())]
-    latency_file(run_of(tmp_path, "latency.beam_size=4"))
+    find_latency_file(run_of(tmp_path, "latency.beam_size=4"))
     assert made[1][1] == dataclasses.replace(loaded.recipe.protocol(), beam_size=4)
 
 
@@ -113,7 +113,7 @@ def test_a_profile_that_the_recipe_lacks_is_made_once_and_used(loaded, profile, 
 )
 def test_no_profile_is_made_when_nothing_goes_by_one(loaded, tmp_path, monkeypatch, override):
     monkeypatch.delattr("automoe.run.device_profile.make_profile")
-    assert latency_file(run_of(tmp_path, override)) is None
+    assert find_latency_file(run_of(tmp_path, override)) is None
 
 
 def test_another_profile_is_another_budget(loaded, profile, tmp_path):
@@ -152,13 +152,13 @@ def test_a_predictor_that_can_price_nothing_of_the_space_is_one_clear_error(load
     source = ("latency.source=predictor", f"latency.predictor={file}")
     run = run_of(tmp_path, *source, "search.constraints={latency_ms: 100}")
     with pytest.raises(InputError, match="no architecture of this space satisfies") as caught:
-        find_budget(run, latency_file(run))
+        find_budget(run, find_latency_file(run))
     assert "could not be priced" in caught.value.problems[0]
     assert "qkv_dim: 32, fitted at 512" in caught.value.problems[0]
     # A share of the largest dense architecture's latency needs that latency.
     run = run_of(tmp_path, *source)
     with pytest.raises(InputError, match="80% is a share of the largest dense") as caught:
-        find_budget(run, latency_file(run))
+        find_budget(run, find_latency_file(run))
     assert "qkv_dim: 32, fitted at 512" in str(caught.value)
 
 
@@ -168,7 +168,8 @@ class Device:
     def __init__(self, monkeypatch, latencies_ms: dict[Architecture, float], drift: float) -> None:
         self.calls: list[tuple[Architecture, int]] = []
         self.latencies_ms, self.drift = latencies_ms, drift
-        monkeypatch.setattr("automoe.cost.sources.measure_latency", self)
+        for module in ("measure", "sources"):
+            monkeypatch.setattr(f"automoe.cost.{module}.measure_latency", self)
 
     def __call__(self, engine, protocol, *, runs) -> Latency:
         self.calls.append((engine.architecture, runs))

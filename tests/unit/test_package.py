@@ -9,6 +9,7 @@ import automoe
 
 
 def test_every_name_on_offer_is_there_and_no_other():
+    assert set(automoe.__all__) <= set(dir(automoe))
     for name in automoe.__all__:
         assert getattr(automoe, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):

@@ -17,6 +17,7 @@ from automoe.storage import (
     bytes_digest,
     digest,
     disk_errors,
+    file_digest,
     parse_yaml,
     read_journal,
     read_json,
@@ -284,10 +285,24 @@ def test_the_last_of_several_files_is_only_there_beside_its_own(tmp_path, monkey
 def test_a_damaged_file_says_how_to_go_on(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("{")
-    for mend, expected in ((None, f"delete {tmp_path}, then that stage runs again"), ("ask", "ask")):
-        with pytest.raises(InputError, match="is damaged") as caught:
-            read_json(path, mend)
-        assert caught.value.problems[-1] == expected
+    with pytest.raises(InputError, match="is damaged") as caught:
+        read_json(path, "ask")
+    assert caught.value.problems[-1] == "ask"
+
+
+def test_the_digest_of_a_file_that_cannot_be_read_is_bad_input(tmp_path, monkeypatch):
+    path = tmp_path / "corpus.tsv"
+    path.write_text("abc")
+    assert file_digest(path) == bytes_digest(b"abc")
+    assert file_digest(tmp_path / "absent") is None
+    assert file_digest(tmp_path) is None
+
+    def refuse(self, mode):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"corpus\.tsv: cannot be read"):
+        file_digest(path)
 
 
 def test_digests_are_sha_256():
@@ -324,7 +339,5 @@ def test_json_of_another_kind_is_damaged(tmp_path, text):
     path = tmp_path / "stage.json"
     path.write_text(text)
     with pytest.raises(InputError, match="is damaged") as caught:
-        read_json(path)
-    assert f"delete {tmp_path}" in caught.value.problems[-1]
-    with pytest.raises(InputError, match="start over"):
         read_json(path, "start over")
+    assert caught.value.problems[-1] == "start over"

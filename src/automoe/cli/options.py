@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from automoe.cost.protocol import MeasuringProtocol
+from automoe.design.architecture import Norm
+from automoe.inference.backends import ENGINES
 
-BackendOption = Annotated[
-    Literal["torch", "onnx"],
-    typer.Option(help="What computes: torch is the reference, onnx the fast one."),
-]
+
+def _named(names: Iterable[str], text: str) -> Any:
+    """An option whose values are the keys of a table, which a program may have added to."""
+    known = list(dict.fromkeys(names))
+    return typer.Option(help=text, metavar=f"<{'|'.join(known)}>", autocompletion=lambda: known)
+
+
+BackendOption = Annotated[str, _named(ENGINES, "What computes: torch is the reference, onnx the fast one.")]
 PrecisionOption = Annotated[
-    Literal["float32", "float16", "int8"], typer.Option(help="torch: float32, float16; onnx: float32, int8.")
+    str,
+    _named(
+        (precision for precisions in ENGINES.values() for precision in precisions),
+        "; ".join(f"{backend}: {', '.join(precisions)}" for backend, precisions in ENGINES.items()) + ".",
+    ),
 ]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="By default torch's number.")]
 
@@ -28,7 +38,7 @@ _PROTOCOL_OPTIONS: dict[str, Any] = {
     "source_length": Annotated[int, typer.Option(help="Tokens of a sentence.")],
     "target_length": Annotated[int, typer.Option(help="Decoding steps.")],
     "vocabulary_size": Annotated[int, typer.Option(help="Of the output layer.")],
-    "norm": Annotated[Literal["pre", "post"], typer.Option(help="Position of the layer norms.")],
+    "norm": Annotated[Norm, typer.Option(help="Position of the layer norms.")],
     "batch": Annotated[int, typer.Option(help="Sentences translated together.")],
 }
 

@@ -26,6 +26,7 @@ from automoe.design.architecture import (
     CrossAttention,
     FeedForward,
     Layer,
+    Norm,
     SelfAttention,
     StateTensor,
     SubLayer,
@@ -146,7 +147,7 @@ def _expert_calls(layers: Sequence[Layer], shares: RoutingShares | None) -> list
     return calls
 
 
-def _always_active_parameters(a: Architecture, layers: Sequence[Layer], norm: str) -> int:
+def _always_active_parameters(a: Architecture, layers: Sequence[Layer], norm: Norm) -> int:
     """All but embedding and experts. A linear layer has a bias, a router none; a layer norm two vectors."""
     q, enc, dec = a.qkv_dim, a.encoder_width, a.decoder_width
     total = 2 * enc + 2 * dec if norm == "pre" else 0
@@ -170,7 +171,9 @@ def _expert_parameters(width: int, size: int) -> int:
     return (width + 1) * size + (size + 1) * width if size else 0
 
 
-def _products(a: Architecture, layers: Sequence[Layer], norm: str, S: int, R: int, decoder_pairs: int) -> int:
+def _products(
+    a: Architecture, layers: Sequence[Layer], norm: Norm, S: int, R: int, decoder_pairs: int
+) -> int:
     """Multiply-accumulates of an encoder pass over S tokens and of R decoder rows, the experts' own apart.
 
     Those of linear layers (routers included); of both matrix products of an attention, queries by keys

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from automoe.model.transformer import ModelOptions, Transformer
 
 FEWEST_RUNS = 10
 _SUBLAYER_SCALE, _TOKEN_SCALE = 0.1, 10.0  # of `random_engine`
+RUNS_A_ROUND = 30  # of each model, of those that are measured together
 DROPPED_SHARE = 0.1  # of the runs, at each end
 WARM_UP_RUNS = 2  # not counted: first runs allocate memory and pick kernels
 # Above either, a figure says more about the machine's other work than about the model.
@@ -104,6 +106,46 @@ def measure_latency(
     return summarise(encoder_ms, decoder_ms, stolen_share_between(before, after), protocol.threads)
 
 
+def measure_together(
+    protocol: MeasuringProtocol,
+    subjects: Mapping[str, Transformer] | Mapping[str, Architecture],
+    runs: int,
+) -> dict[str, Latency]:
+    """The latency of several models (or architectures, with random weights) in rounds, each once a round.
+
+    A machine's speed drifts over minutes; models measured one after another would differ by the drift. The
+    `runs` are spread over rounds; figures are means over the rounds, and a model's figure is noisy when
+    most of its rounds were.
+    """
+    engines = {name: _engine(subject, protocol) for name, subject in subjects.items()}
+    rounds = max(1, runs // RUNS_A_ROUND)
+    measured: dict[str, list[Latency]] = {name: [] for name in engines}
+    for _ in range(rounds):
+        for name, engine in engines.items():
+            measured[name].append(measure_latency(engine, protocol, runs=runs // rounds))
+    return {name: _mean(latencies) for name, latencies in measured.items()}
+
+
+def _engine(subject: Transformer | Architecture, protocol: MeasuringProtocol) -> Engine:
+    if isinstance(subject, Architecture):
+        return random_engine(subject, protocol)
+    return make_engine(subject, protocol.backend, protocol.precision, protocol.threads)
+
+
+def _mean(latencies: Sequence[Latency]) -> Latency:
+    known = [x.stolen_share for x in latencies if x.stolen_share is not None]
+    return Latency(
+        latency_ms=fmean(x.latency_ms for x in latencies),
+        encoder_ms=fmean(x.encoder_ms for x in latencies),
+        decoder_ms=fmean(x.decoder_ms for x in latencies),
+        spread_ms=fmean(x.spread_ms for x in latencies),
+        stolen_share=fmean(known) if known else None,
+        runs=sum(x.runs for x in latencies),
+        threads=latencies[0].threads,
+        noisy=2 * sum(x.noisy for x in latencies) > len(latencies),
+    )
+
+
 def timed_run(
     engine: Engine, source_BS: Tensor, settings: BeamSettings, clock: Callable[[], float]
 ) -> tuple[float, float]:
@@ -124,7 +166,7 @@ def summarise(
     pairs = sorted(zip(encoder_ms, decoder_ms, strict=True), key=sum)
     dropped = int(len(pairs) * DROPPED_SHARE)
     kept = pairs[dropped : len(pairs) - dropped]
-    mean_encoder_ms, mean_decoder_ms = (statistics.fmean(part) for part in zip(*kept, strict=True))
+    mean_encoder_ms, mean_decoder_ms = (fmean(part) for part in zip(*kept, strict=True))
     latency_ms = mean_encoder_ms + mean_decoder_ms
     lower, _, upper = statistics.quantiles(map(sum, kept), n=4, method="inclusive")
     spread_ms = upper - lower

@@ -31,6 +31,7 @@ from automoe.design.architecture import (
     FeedForward,
     SelfAttention,
 )
+from automoe.design.architecture_file import HAT_QKV_DIM
 from automoe.errors import InputError, problems_of
 from automoe.storage import bytes_digest, read_bytes, write_text
 
@@ -49,7 +50,6 @@ FEATURES = (
 LATENCIES = ("latency_mean_encoder", "latency_mean_decoder")
 FEWEST_ROWS = 100
 FOLDS = 5
-HAT_QKV_DIM = 512
 
 Array = NDArray[np.float64]
 

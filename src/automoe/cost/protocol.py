@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from automoe.data.vocabulary import SPECIAL_TOKENS
+from automoe.design.architecture import Norm
 from automoe.errors import AtLeastOne, checked
 from automoe.inference.backends import Backend, Precision, check_engine
 
@@ -34,7 +35,7 @@ class MeasuringProtocol:
     source_length: AtLeastOne = 30
     target_length: AtLeastOne = 30
     vocabulary_size: Annotated[int, Field(gt=len(SPECIAL_TOKENS))] = 32768
-    norm: Literal["pre", "post"] = "post"
+    norm: Norm = "post"
     batch: AtLeastOne = 1
 
     def __post_init__(self) -> None:

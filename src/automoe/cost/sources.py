@@ -1,27 +1,21 @@
-"""Where a run's latencies come from: a device profile, a learned predictor, or measurement, side by side."""
+"""Where a search's latencies come from: a device profile, a learned predictor, or measurement."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from statistics import fmean
 
 from automoe.cost.costs import COSTS, Bound, Conditions, LatencyMs, constraints_of, share_of
 from automoe.cost.device.profile import load_profile
 from automoe.cost.latency_settings import LatencySettings
 from automoe.cost.machine import this_machine
-from automoe.cost.measure import Latency, measure_latency, random_engine, why_noisy
+from automoe.cost.measure import measure_latency, measure_together, random_engine, why_noisy
 from automoe.cost.predictor import load_predictor
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
-from automoe.inference.backends import make_engine
-from automoe.inference.engine import Engine
-from automoe.model.transformer import Transformer
 from automoe.search.constraint import violations
 from automoe.search.winner import Measured
-
-RUNS_A_ROUND = 30
 
 
 def latency_source(
@@ -110,44 +104,4 @@ def measure_against_budget(
             for constraint in violations(constraints_of(limits), costs)
         ),
         bounded=tuple(bounds),
-    )
-
-
-def measure_together(
-    protocol: MeasuringProtocol,
-    subjects: Mapping[str, Transformer] | Mapping[str, Architecture],
-    runs: int,
-) -> dict[str, Latency]:
-    """The latency of several models (or architectures, with random weights) in rounds, each once a round.
-
-    A machine's speed drifts over minutes; models measured one after another would differ by the drift. The
-    `runs` are spread over rounds; figures are means over the rounds, and a model's figure is noisy when
-    most of its rounds were.
-    """
-    engines = {name: _engine(subject, protocol) for name, subject in subjects.items()}
-    rounds = max(1, runs // RUNS_A_ROUND)
-    measured: dict[str, list[Latency]] = {name: [] for name in engines}
-    for _ in range(rounds):
-        for name, engine in engines.items():
-            measured[name].append(measure_latency(engine, protocol, runs=runs // rounds))
-    return {name: _mean(latencies) for name, latencies in measured.items()}
-
-
-def _engine(subject: Transformer | Architecture, protocol: MeasuringProtocol) -> Engine:
-    if isinstance(subject, Architecture):
-        return random_engine(subject, protocol)
-    return make_engine(subject, protocol.backend, protocol.precision, protocol.threads)
-
-
-def _mean(latencies: Sequence[Latency]) -> Latency:
-    known = [x.stolen_share for x in latencies if x.stolen_share is not None]
-    return Latency(
-        latency_ms=fmean(x.latency_ms for x in latencies),
-        encoder_ms=fmean(x.encoder_ms for x in latencies),
-        decoder_ms=fmean(x.decoder_ms for x in latencies),
-        spread_ms=fmean(x.spread_ms for x in latencies),
-        stolen_share=fmean(known) if known else None,
-        runs=sum(x.runs for x in latencies),
-        threads=latencies[0].threads,
-        noisy=2 * sum(x.noisy for x in latencies) > len(latencies),
     )

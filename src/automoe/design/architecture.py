@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field
 from automoe.errors import AtLeastOne, AtLeastZero, InputError, checked, validate_plain
 
 Stack: TypeAlias = Literal["encoder", "decoder"]
+Norm: TypeAlias = Literal["pre", "post"]
 STACKS: tuple[Stack, ...] = ("encoder", "decoder")
 
 

@@ -107,5 +107,6 @@ def load_engine(
     """
     from automoe.inference.model_folder import load_model
 
+    check_engine(backend, precision)
     model, tokenizer = load_model(folder)
     return make_engine(model, backend, precision, threads), tokenizer

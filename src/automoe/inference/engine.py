@@ -38,7 +38,10 @@ class EngineState(Protocol):
 
 
 class Engine(Protocol):
-    """A model that can be searched. Called in `torch.inference_mode`, by one thread at a time."""
+    """A model that can be searched. Called in `torch.inference_mode`, by one thread at a time.
+
+    `automoe.inference.beam.search_encoded` is the one place that starts and steps it.
+    """
 
     @property
     def architecture(self) -> Architecture:

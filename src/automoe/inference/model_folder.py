@@ -129,14 +129,13 @@ def _refuse_untrusted(folder: Path) -> None:
 def _empty_model(path: Path) -> Transformer:
     """The model `config.json` describes, without memory for its weights."""
     config = read_json(path, _MEND)
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    if config.get("format") != FORMAT:
         raise InputError(f"{path}: is not a model configuration of format {FORMAT}")
     missing = [f"{key}: missing" for key in _KEYS if key not in config]
     if missing:
         raise InputError(f"{path}: is not a model configuration", missing)
     try:
         architecture = Architecture.from_dict(config["architecture"])
-        ModelOptions(**config["options"])  # its fields and no others
         options = validate_plain(ModelOptions, config["options"], "the options are wrong")
         with torch.device("meta"):
             return Transformer(architecture, config["vocabulary_size"], options)

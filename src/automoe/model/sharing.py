@@ -6,12 +6,10 @@ the same name has. This one rule shares layers, heads, widths, experts and route
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from automoe.design.architecture import Architecture
+from automoe.design.architecture import Architecture, Norm
 from automoe.model.transformer import ModelOptions, Transformer
 
 
@@ -43,12 +41,12 @@ class Supernet:
         largest: Architecture,
         vocabulary_size: int,
         *,
-        norm: Literal["pre", "post"] = "post",
+        norm: Norm = "post",
         dropout: float = 0.0,
         dropout_reference: Architecture | None = None,
         seed: int = 0,
     ) -> None:
-        self._norm: Literal["pre", "post"] = norm
+        self._norm: Norm = norm
         self._dropout = dropout
         self._reference = dropout_reference or largest
         self.network = Transformer(largest, vocabulary_size, self._options(largest))

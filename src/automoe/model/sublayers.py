@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, assert_never, cast
+from typing import assert_never, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,13 @@ from automoe.design.architecture import (
     CrossAttention,
     FeedForward,
     Layer,
+    Norm,
     SelfAttention,
     StateTensor,
     SubLayer,
 )
 from automoe.model.attention import Attention
 from automoe.model.experts import MixtureOfExperts, Routing
-
-Norm = Literal["pre", "post"]
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: st
 
 
 def candidates(
-    records: Iterable[LogEntry],
+    entries: Iterable[LogEntry],
     cost_name: str,
     path: str | Path,
     front: Sequence[Candidate],
@@ -72,7 +72,7 @@ def candidates(
     this cost have no place in the picture and are left out.
 
     Args:
-        records: `CandidateLog.entries`.
+        entries: `CandidateLog.entries`.
         cost_name: of the table `automoe.cost.costs.COSTS`.
         front: as `automoe.search.candidate.front` gives it, each with score and cost.
         chosen: marked by a star. `baselines`: by name, marked black.
@@ -82,12 +82,12 @@ def candidates(
         KeyError: an unknown cost.
         InputError: the folder is missing, or the disk is full.
     """
-    label, unit = COSTS[cost_name].label, COSTS[cost_name].scale
-    shown = [e for e in records if _has_place(e.candidate, cost_name)]
+    label, scale = COSTS[cost_name].label, COSTS[cost_name].scale
+    shown = [e for e in entries if _has_place(e.candidate, cost_name)]
 
     def points(of: Iterable[Candidate]) -> tuple[list[float], list[float]]:
         placed = [c for c in of if _has_place(c, cost_name)]
-        return [c.costs[cost_name] * unit for c in placed], [c.score for c in placed if c.score is not None]
+        return [c.costs[cost_name] * scale for c in placed], [c.score for c in placed if c.score is not None]
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.6, 4.4), layout="constrained")

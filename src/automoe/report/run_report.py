@@ -84,8 +84,9 @@ def write_report(
     winner_candidate = known[Architecture.from_dict(winner["architecture"])]
     others = {
         system: known[architecture]
-        for system in ("hat", "random")
-        if system in results
+        for system in chosen
+        if system != "automoe"
+        and system in results
         and (architecture := Architecture.from_dict(results[system]["architecture"])) in known
     }
     scored = [entry.candidate for entry in entries if entry.feasible]

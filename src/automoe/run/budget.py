@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from automoe.cost.costs import Conditions, constraints_of, measured_names, prices, share_of
 from automoe.cost.sources import latency_source
-from automoe.design.space import SearchSpace
 from automoe.errors import InputError
 from automoe.run.context import Run
 from automoe.run.device_profile import latency_inputs
-from automoe.run.folder import Stage
+from automoe.run.folder import Stage, read_stage_json
+from automoe.run.systems import SPACES, changed_searches, wanted_searches
 from automoe.search.constraint import Constraint
 from automoe.search.evaluator import Price
 from automoe.search.feasibility import check_feasible
 from automoe.search.log import CandidateLog
-from automoe.storage import read_json, write_json
-
-SPACES: Mapping[str, Callable[[SearchSpace], SearchSpace]] = {
-    "whole": lambda space: space,
-    "dense": SearchSpace.dense,
-}
-"""Name of a part of the recipe's space to that part."""
+from automoe.storage import write_json
 
 
 @dataclass(frozen=True)
@@ -48,11 +42,13 @@ def find_budget(run: Run, latency_file: Path | None) -> Budget:
     This comes before the supernet: an impossible budget should not cost a training.
     """
     recipe, space = run.recipe, run.space
+    searches = wanted_searches(recipe)
     inputs = [
         repr(space),
         recipe.plain("search", "model"),
         latency_inputs(run, latency_file),
         "hat" in recipe.systems,
+        *changed_searches(searches),
     ]
 
     def work(folder: Path) -> None:
@@ -60,13 +56,13 @@ def find_budget(run: Run, latency_file: Path | None) -> Budget:
         bounds = {name: _bound(run, name, priced) for name in recipe.search.constraints}
         constraints = constraints_of(bounds)
         log = CandidateLog(folder / "candidates.jsonl")
-        for name in ("whole", "dense") if "hat" in recipe.systems else ("whole",):
+        for name in dict.fromkeys(search.space for search in searches):
             rng = random.Random(recipe.search.seed)
             check_feasible(SPACES[name](space), constraints, priced, rng, log, space_name=name)
         write_json(folder / "constraints.json", bounds)
 
     stage = run.folder.stage("budget", inputs, work)
-    constraints = constraints_of(read_json(stage.folder / "constraints.json"))
+    constraints = constraints_of(read_stage_json(stage.folder / "constraints.json"))
     for constraint in constraints:
         run.reporter.say(f"  {constraint}")
     return Budget(stage, constraints, latency_file)

@@ -12,18 +12,18 @@ from automoe.run.recipe import Recipe
 from automoe.storage import file_digest
 
 
-def bounds_latency(recipe: Recipe) -> bool:
+def bounds_measured_cost(recipe: Recipe) -> bool:
     """Whether the search keeps a bound on a cost that is measured, and so prices latencies."""
     return bool(measured_names(recipe.search.constraints))
 
 
-def latency_file(run: Run) -> Path | None:
+def find_latency_file(run: Run) -> Path | None:
     """The profile or predictor that prices candidates; a profile that the recipe lacks is made.
 
     None when nothing is priced by a file.
     """
     latency = run.recipe.latency
-    if not bounds_latency(run.recipe) or latency.source == "measurement":
+    if not bounds_measured_cost(run.recipe) or latency.source == "measurement":
         return None
     given = latency.predictor if latency.source == "predictor" else latency.profile
     if given is not None:
@@ -36,16 +36,16 @@ def latency_file(run: Run) -> Path | None:
     return run.folder.stage("profile", [repr(run.space), run.protocol.plain()], work).folder / "device.json"
 
 
-def latency_inputs(run: Run, file: Path | None) -> Any:
+def latency_inputs(run: Run, file: Path | None) -> list[Any]:
     """What decides the latencies that candidates are priced by, as inputs of a stage.
 
     Args:
-        file: as `latency_file` gives it.
+        file: as `find_latency_file` gives it.
     """
     latency = run.recipe.latency
     return [
         run.protocol.plain(),
-        latency.source if bounds_latency(run.recipe) else None,
+        latency.source if bounds_measured_cost(run.recipe) else None,
         latency.search_runs if latency.source == "measurement" else None,
         None if file is None else file_digest(file),
     ]

@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from automoe.cost.counting import count
-from automoe.cost.measure import why_noisy
-from automoe.cost.sources import measure_together
+from automoe.cost.measure import measure_together, why_noisy
 from automoe.data.corpus import load_pairs
 from automoe.evaluation.scores import evaluate_model
 from automoe.inference.model_folder import load_model
 from automoe.run.context import Run
-from automoe.run.folder import Stage
+from automoe.run.folder import Stage, read_stage_json
 from automoe.run.prepare import corpus_digest
-from automoe.storage import read_json, write_json, write_text
+from automoe.storage import write_json, write_text
 
 
 def evaluate(run: Run, system: str, trained: Stage) -> Stage:
@@ -48,7 +47,7 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
                 "counts_as_routed": dataclasses.asdict(counts_as_routed),
                 "translation_seconds": evaluation.translation_seconds,
                 "routing_shares": shares,
-                "training": read_json(trained.folder / "training.json"),
+                "training": read_stage_json(trained.folder / "training.json"),
             },
         )
         run.reporter.say(f"evaluate {system}: BLEU {evaluation.scores.bleu:.2f}")

@@ -26,6 +26,18 @@ class Stage:
     fingerprint: str
 
 
+def read_stage_json(path: Path, *, kind: type = dict) -> Any:
+    """Read what a stage wrote with `write_json`.
+
+    Args:
+        kind: what the file holds, a `dict` or a `list`.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    return read_json(path, f"delete {path.parent}, then that stage runs again", kind=kind)
+
+
 class RunFolder:
     """`runs/NAME`, which belongs to one recipe name.
 
@@ -66,7 +78,7 @@ class RunFolder:
         """
         stage = Stage(self.path / name, digest([__version__, name, inputs]))
         mark = stage.folder / "stage.json"
-        state = read_json(mark) if mark.exists() else {}
+        state = read_stage_json(mark) if mark.exists() else {}
         wait_for_all()  # nobody writes before all have read
         if state == {"fingerprint": stage.fingerprint, "finished": True}:
             self._say(f"{name}: done before")

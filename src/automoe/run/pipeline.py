@@ -1,10 +1,10 @@
 """A run, from corpus to table; each stage is skipped when done and continues when interrupted.
 
 prepare      vocabulary and token ids of the corpora
-profile      where the time of this machine goes, for a search with a bound on the latency
+profile      where the time of this machine goes, for a bound on a measured cost, unless a file says
 budget       the constraints as numbers, and whether the space can keep them
 supernet     the largest network, trained by a random sub-network each step
-search       every candidate evaluated by evolution, dense evolution (HAT) and random search
+search       the best architecture of each system that is searched for
 train-*      each system from scratch; the winner also from the supernet's weights
 evaluate-*   BLEU, chrF, costs, routing
 latency      all systems measured side by side, by the papers' protocol
@@ -20,7 +20,7 @@ from typing import Literal
 from automoe.progress import Reporter
 from automoe.run.budget import find_budget
 from automoe.run.context import Run
-from automoe.run.device_profile import latency_file
+from automoe.run.device_profile import find_latency_file
 from automoe.run.evaluate import evaluate, measure_systems
 from automoe.run.folder import RunFolder, Stage
 from automoe.run.prepare import prepare
@@ -56,8 +56,7 @@ def run_recipe(
     prepared = prepare(run)
     if until == "prepare":
         return None
-    prices_file = latency_file(run)
-    budget = find_budget(run, prices_file)
+    budget = find_budget(run, find_latency_file(run))
     supernet_stage, supernet = train_supernet(run, prepared)
     if until == "supernet":
         return None
@@ -84,6 +83,6 @@ def run_recipe(
         trained=trained,
         evaluated=evaluated,
         latency=latency,
-        latency_file=prices_file,
+        latency_file=budget.latency_file,
     )
     return Outcome(trained["automoe"].folder / "model", report.folder)

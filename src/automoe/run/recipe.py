@@ -18,6 +18,7 @@ from automoe.cost.costs import Bound, check_bounds
 from automoe.cost.latency_settings import LatencySettings
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.corpus import CorpusLimits, CorpusSource
+from automoe.design.architecture import Norm
 from automoe.design.space import SearchSpace, load_space
 from automoe.errors import AtLeastOne, InputError, validate_plain
 from automoe.inference.beam_settings import BeamSettings
@@ -79,7 +80,7 @@ class Data(_Section):
 class Model(_Section):
     """What is not searched: norm position, and dropout at the space's largest width."""
 
-    norm: Literal["pre", "post"] = "post"
+    norm: Norm = "post"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 

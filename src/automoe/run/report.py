@@ -9,8 +9,7 @@ from typing import Any
 from automoe.inference.model_folder import add_to_card
 from automoe.report.run_report import write_report
 from automoe.run.context import Run
-from automoe.run.folder import Stage
-from automoe.storage import read_json
+from automoe.run.folder import Stage, read_stage_json
 
 
 def report_run(
@@ -32,15 +31,15 @@ def report_run(
     recipe = run.recipe
 
     def work(folder: Path) -> None:
-        results = {name: read_json(stage.folder / "result.json") for name, stage in evaluated.items()}
-        latencies = read_json(latency.folder / "latency.json")
+        results = {name: read_stage_json(stage.folder / "result.json") for name, stage in evaluated.items()}
+        latencies = read_stage_json(latency.folder / "latency.json")
         for name, stage in trained.items():
             add_to_card(stage.folder / "model", measured_facts(run, results[name], latencies[name]))
         write_report(
             folder,
             results=results,
             latencies=latencies,
-            chosen=read_json(search.folder / "chosen.json"),
+            chosen=read_stage_json(search.folder / "chosen.json"),
             candidate_log=search.folder / "candidates.jsonl",
             trainings={
                 "supernet": supernet.folder,

@@ -6,7 +6,6 @@ import dataclasses
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,62 +18,23 @@ from automoe.errors import validate_plain
 from automoe.evaluation.scores import evaluate_model
 from automoe.model.sharing import Supernet
 from automoe.progress import Reporter
-from automoe.run.budget import SPACES, Budget, candidate_prices
+from automoe.run.budget import Budget, candidate_prices
 from automoe.run.context import Run
-from automoe.run.device_profile import bounds_latency, latency_inputs
-from automoe.run.folder import Stage
+from automoe.run.device_profile import bounds_measured_cost, latency_inputs
+from automoe.run.folder import Stage, read_stage_json
 from automoe.run.prepare import Prepared
 from automoe.run.recipe import Recipe
+from automoe.run.systems import SPACES, STRATEGIES, Effort, changed_searches, wanted_searches
 from automoe.search.driver import SearchResult, run_search
 from automoe.search.evaluator import Score
-from automoe.search.evolution import EvolutionSettings, evolution
 from automoe.search.log import CandidateLog, SearchName
-from automoe.search.random_search import random_search
-from automoe.search.strategy import Strategy
 from automoe.search.winner import MeasureCandidate, Measured, Winner, measured_winner
-from automoe.storage import read_json, whole_file, write_json
+from automoe.storage import whole_file, write_json
 from automoe.training.objective import validation_loss
 
 
-@dataclass(frozen=True, slots=True)
-class Searched:
-    """How a system is found: by a strategy of `STRATEGIES`, in a part of the space of `SPACES`."""
-
-    strategy: str
-    space: str
-
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """What a strategy may spend.
-
-    Attributes:
-        algorithm: the recipe's `search.algorithm`.
-        candidates: how many AutoMoE's own search scored, for a fair comparison; before it, how many the
-            algorithm scores at most.
-    """
-
-    algorithm: EvolutionSettings
-    candidates: int
-
-
-SEARCHED = {
-    "automoe": Searched("evolution", "whole"),
-    "hat": Searched("evolution", "dense"),
-    "random": Searched("random", "whole"),
-}
-"""Which system is found how; they are searched for in this order."""
-_SHIPPED = dict(SEARCHED)
-
-STRATEGIES: dict[str, Callable[[Effort], tuple[Strategy, int]]] = {
-    "evolution": lambda effort: (evolution(effort.algorithm), effort.algorithm.budget),
-    "random": lambda effort: (random_search(effort.candidates), effort.candidates),
-}
-"""Name of a strategy to what makes it, and how many candidates it scores at most."""
-
-
 def search_architectures(
-    run: Run, prepared: Prepared, supernet_stage: Stage, network: Supernet, budget: Budget
+    run: Run, prepared: Prepared, supernet_stage: Stage, supernet: Supernet, budget: Budget
 ) -> tuple[Stage, dict[str, Architecture]]:
     """Search under the budget; every candidate goes to `candidates.jsonl`.
 
@@ -84,15 +44,11 @@ def search_architectures(
         The best architecture of each search the systems need, by system; `chosen.json` says more.
     """
     recipe, reporter = run.recipe, run.reporter
-    wanted = [
-        SearchName(system, searched.strategy, searched.space)
-        for system, searched in SEARCHED.items()
-        if system in recipe.systems
-    ]
+    wanted = wanted_searches(recipe)
 
     def work(folder: Path) -> None:
         prices = candidate_prices(run, budget.latency_file)
-        score = _score(recipe, network, prepared)
+        score = _score(recipe, supernet, prepared)
         log_file = folder / "candidates.jsonl"
         if not log_file.exists():
             # What the budget was found feasible by: measured again, it might come out as infeasible.
@@ -102,31 +58,31 @@ def search_architectures(
         measure = remembered(_measurer(run, budget.latency_file), folder / "measured.json")
         chosen: dict[str, Any] = {}
         effort = Effort(recipe.search.algorithm, recipe.search.algorithm.budget)
-        for name in wanted:
-            strategy, planned = STRATEGIES[name.strategy](effort)
+        for search in wanted:
+            strategy, planned = STRATEGIES[search.strategy](effort)
             found = run_search(
-                name,
-                SPACES[name.space](run.space),
+                search,
+                SPACES[search.space](run.space),
                 strategy,
                 budget.constraints,
                 prices,
                 score,
                 random.Random(recipe.search.seed),
                 log,
-                _progress(reporter, name, planned),
+                _progress(reporter, search, planned),
             )
-            if name.system == "automoe":
+            if search.system == "automoe":
                 effort = dataclasses.replace(effort, candidates=len(found.candidates))
-            winner = measured_winner(found.candidates, measure) if bounds_latency(recipe) else None
-            chosen[name.system] = _record(name, found, winner)
-            _say_found(reporter, name, found, winner)
+            winner = measured_winner(found.candidates, measure) if bounds_measured_cost(recipe) else None
+            chosen[search.system] = _record(search, found, winner)
+            _say_found(reporter, search, found, winner)
             best = winner.trial.candidate if winner else found.best
-            save_architecture(best.architecture, folder / f"{name.system}.yaml")
+            save_architecture(best.architecture, folder / f"{search.system}.yaml")
         write_json(folder / "chosen.json", chosen)
 
     stage = run.folder.stage("search", _inputs(run, supernet_stage, budget, wanted), work)
-    chosen = read_json(stage.folder / "chosen.json")
-    designs = {name: Architecture.from_dict(found["architecture"]) for name, found in chosen.items()}
+    chosen = read_stage_json(stage.folder / "chosen.json")
+    designs = {system: Architecture.from_dict(found["architecture"]) for system, found in chosen.items()}
     return stage, designs
 
 
@@ -137,19 +93,14 @@ def _inputs(run: Run, supernet_stage: Stage, budget: Budget, wanted: list[Search
         budget.stage.fingerprint,
         latency_inputs(run, budget.latency_file),
         recipe.latency.runs,
-        [name.system for name in wanted],
+        [search.system for search in wanted],
     ]
     if recipe.search.rank_by == "bleu":
         inputs += [recipe.plain("translation"), recipe.data.target_language]
-    changed = {
-        name.system: [name.strategy, name.space]
-        for name in wanted
-        if SEARCHED[name.system] != _SHIPPED.get(name.system)
-    }
-    return [*inputs, changed] if changed else inputs
+    return [*inputs, *changed_searches(wanted)]
 
 
-def _score(recipe: Recipe, network: Supernet, prepared: Prepared) -> Score:
+def _score(recipe: Recipe, supernet: Supernet, prepared: Prepared) -> Score:
     """Validation loss, or minus the greedy BLEU, on the same sentences for every candidate."""
     search, data = recipe.search, recipe.data
     if search.rank_by == "bleu":
@@ -157,14 +108,14 @@ def _score(recipe: Recipe, network: Supernet, prepared: Prepared) -> Score:
         greedy = dataclasses.replace(recipe.translation, beam_size=1, n_best=1)
 
         def minus_bleu(architecture: Architecture) -> float:
-            model = network.subnetwork(architecture)
+            model = supernet.subnetwork(architecture)
             translated = evaluate_model(model, prepared.tokenizer, pairs, data.target_language, greedy)
             return -translated.scores.bleu
 
         return minus_bleu
     indices = range(min(search.sentences, len(prepared.valid)))
     batches = fixed_batches(prepared.valid, 4 * recipe.supernet.batch_tokens, indices)
-    return lambda architecture: validation_loss(network.subnetwork(architecture), batches)
+    return lambda architecture: validation_loss(supernet.subnetwork(architecture), batches)
 
 
 def _measurer(run: Run, latency_file: Path | None) -> MeasureCandidate:
@@ -187,7 +138,7 @@ def _measurer(run: Run, latency_file: Path | None) -> MeasureCandidate:
 
 def remembered(measure: MeasureCandidate, path: Path) -> MeasureCandidate:
     """`measure`, each architecture once: figures are kept in `path`, so a killed search finds them there."""
-    records: list[dict[str, Any]] = read_json(path, kind=list) if path.exists() else []
+    records: list[dict[str, Any]] = read_stage_json(path, kind=list) if path.exists() else []
     known = {
         Architecture.from_dict(record["architecture"]): validate_plain(
             Measured, record["measured"], f"{path}: is damaged"
@@ -210,19 +161,19 @@ def remembered(measure: MeasureCandidate, path: Path) -> MeasureCandidate:
     return measured_once
 
 
-def _progress(reporter: Reporter, name: SearchName, planned: int) -> Callable[[int, float], None]:
-    bar = reporter.bar(f"search {name.system}")
+def _progress(reporter: Reporter, search: SearchName, planned: int) -> Callable[[int, float], None]:
+    bar = reporter.bar(f"search {search.system}")
     return lambda scored, best: bar(scored, planned, f"best {best:.3f}")
 
 
-def _say_found(reporter: Reporter, name: SearchName, found: SearchResult, winner: Winner | None) -> None:
+def _say_found(reporter: Reporter, search: SearchName, found: SearchResult, winner: Winner | None) -> None:
     if found.refusals:
         reporter.say(
-            f"search {name.system}: {len(found.refusals):,} candidates were left out because their latency "
+            f"search {search.system}: {len(found.refusals):,} candidates were left out because their latency "
             f"could not be predicted; the first: {found.refusals[0]}"
         )
     best = winner.trial.candidate if winner else found.best
-    text = f"search {name.system}: {best.score:.3f} with {best.architecture}"
+    text = f"search {search.system}: {best.score:.3f} with {best.architecture}"
     if winner:
         text += f"; {winner.trial}"
         if winner.rejected:
@@ -230,13 +181,13 @@ def _say_found(reporter: Reporter, name: SearchName, found: SearchResult, winner
     reporter.say(text)
 
 
-def _record(name: SearchName, found: SearchResult, winner: Winner | None) -> dict[str, Any]:
+def _record(search: SearchName, found: SearchResult, winner: Winner | None) -> dict[str, Any]:
     """What `chosen.json` says of one search."""
     best = winner.trial.candidate if winner else found.best
     record: dict[str, Any] = {
         "architecture": best.architecture.to_dict(),
-        "strategy": name.strategy,
-        "space": name.space,
+        "strategy": search.strategy,
+        "space": search.space,
         "costs": dict(best.costs),
         "score": best.score,
         "evaluated": len(found.candidates),

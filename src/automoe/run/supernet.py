@@ -9,7 +9,7 @@ from automoe.model.sharing import Supernet
 from automoe.run.context import Run
 from automoe.run.folder import Stage
 from automoe.run.prepare import Prepared
-from automoe.run.train import fit, new_network
+from automoe.run.train import fit, new_supernet
 
 
 def train_supernet(run: Run, prepared: Prepared) -> tuple[Stage, Supernet]:
@@ -20,11 +20,11 @@ def train_supernet(run: Run, prepared: Prepared) -> tuple[Stage, Supernet]:
     watched = {"largest": largest, "smallest": run.space.smallest()}
     watched |= {f"sample {i}": run.space.sample(rng) for i in (1, 2)}
     inputs = [prepared.stage.fingerprint, repr(run.space), run.recipe.plain("model", "supernet")]
-    network = new_network(run, prepared, largest, settings.seed)
+    supernet = new_supernet(run, prepared, largest, settings.seed)
 
     def work(folder: Path) -> None:
-        fit(run, prepared, "supernet", network, run.space.sample, settings, folder, watched)
+        fit(run, prepared, "supernet", supernet, run.space.sample, settings, folder, watched)
 
     stage = run.folder.stage("supernet", inputs, work, all_processes=True)
-    fit(run, prepared, "supernet", network, run.space.sample, settings, stage.folder, watched)
-    return stage, network
+    fit(run, prepared, "supernet", supernet, run.space.sample, settings, stage.folder, watched)
+    return stage, supernet

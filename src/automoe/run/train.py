@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from automoe.data.batching import BatchStream, fixed_batches
@@ -15,7 +14,7 @@ from automoe.run.context import Run
 from automoe.run.folder import Stage
 from automoe.run.prepare import Prepared
 from automoe.storage import write_json
-from automoe.training.loop import TrainingProgress, TrainResult, train
+from automoe.training.loop import DrawSubnetwork, TrainingProgress, TrainResult, train
 from automoe.training.settings import TrainingSettings
 
 
@@ -30,8 +29,8 @@ def train_system(run: Run, prepared: Prepared, system: str, architecture: Archit
     ]
 
     def work(folder: Path) -> None:
-        network = new_network(run, prepared, architecture, settings.seed)
-        _train_model(run, prepared, f"train {system}", network, settings, folder)
+        single = new_supernet(run, prepared, architecture, settings.seed)
+        _train_model(run, prepared, f"train {system}", single, settings, folder)
 
     return run.folder.stage(f"train-{system}", inputs, work, all_processes=True)
 
@@ -52,9 +51,9 @@ def inherit(
         write_json(folder / "training.json", {"target_tokens": 0, "seconds": 0.0})
 
     def fine_tune(folder: Path) -> None:
-        network = new_network(run, prepared, winner, settings.seed)
-        network.network.load_state_dict(supernet.extract(winner).state_dict())
-        _train_model(run, prepared, "fine-tune", network, settings, folder)
+        single = new_supernet(run, prepared, winner, settings.seed)
+        single.network.load_state_dict(supernet.extract(winner).state_dict())
+        _train_model(run, prepared, "fine-tune", single, settings, folder)
 
     inherited = run.folder.stage("train-automoe-inherited", inputs, save_inherited)
     tuned = run.folder.stage(
@@ -66,8 +65,8 @@ def inherit(
     return {"automoe-inherited": inherited, "automoe-fine-tuned": tuned}
 
 
-def new_network(run: Run, prepared: Prepared, largest: Architecture, seed: int) -> Supernet:
-    """A network with fresh weights and the recipe's norm and dropout."""
+def new_supernet(run: Run, prepared: Prepared, largest: Architecture, seed: int) -> Supernet:
+    """A supernet with fresh weights, the recipe's norm and dropout; of one member, it is a single model."""
     model = run.recipe.model
     return Supernet(
         largest,
@@ -83,8 +82,8 @@ def fit(
     run: Run,
     prepared: Prepared,
     title: str,
-    network: Supernet,
-    draw: Callable[[random.Random], Architecture],
+    supernet: Supernet,
+    draw: DrawSubnetwork,
     settings: TrainingSettings,
     folder: Path,
     watched: Mapping[str, Architecture],
@@ -102,7 +101,7 @@ def fit(
         bar(progress.step, progress.steps, f"{text} (valid: {losses})" if losses else text)
 
     return train(
-        network,
+        supernet,
         draw,
         BatchStream(prepared.train, settings.batch_tokens, settings.seed),
         settings,
@@ -114,11 +113,11 @@ def fit(
 
 
 def _train_model(
-    run: Run, prepared: Prepared, title: str, network: Supernet, settings: TrainingSettings, folder: Path
+    run: Run, prepared: Prepared, title: str, single: Supernet, settings: TrainingSettings, folder: Path
 ) -> None:
-    architecture = network.network.architecture
+    architecture = single.network.architecture
     result = fit(
-        run, prepared, title, network, lambda rng: architecture, settings, folder, {"valid": architecture}
+        run, prepared, title, single, lambda rng: architecture, settings, folder, {"valid": architecture}
     )
     if is_first_process():
         facts = {
@@ -126,5 +125,5 @@ def _train_model(
             "seconds": result.seconds,
             "validation": dict(result.validation),
         }
-        save_model(folder / "model", network.network, prepared.tokenizer, facts)
+        save_model(folder / "model", single.network, prepared.tokenizer, facts)
         write_json(folder / "training.json", facts)

@@ -34,11 +34,11 @@ class SearchResult:
 
 
 def run_search(
-    name: SearchName,
+    search: SearchName,
     space: Space,
     strategy: Strategy,
     constraints: Sequence[Constraint],
-    costs: Mapping[str, Price],
+    prices: Mapping[str, Price],
     score: Score,
     rng: random.Random,
     log: CandidateLog,
@@ -47,19 +47,19 @@ def run_search(
     """The best architecture of `space` that `strategy` finds under the constraints.
 
     Args:
-        name: the search's in the log.
-        costs: cost name -> how it is found. All are logged; a measured one is asked for only of candidates
+        search: its name in the log.
+        prices: cost name -> how it is found. All are logged; a measured one is asked for only of candidates
             that satisfy the constraints on the others. One that it refuses to price is not feasible.
         score: lower is better; called for feasible candidates only, once each.
         rng: seeded alike, with the same `log`, it continues a search that was killed.
 
     Raises:
-        InputError: no member of the space satisfies the constraints, or one is on a cost not in `costs`.
+        InputError: no member of the space satisfies the constraints, or one is on a cost not in `prices`.
         ValueError: a cost or score is not finite.
     """
-    feasible = check_feasible(space, constraints, costs, rng, log, space_name=name.space)
-    pricing = Pricing(costs, constraints, log)
-    evaluator = Evaluator(name, pricing, score, log)
+    feasible = check_feasible(space, constraints, prices, rng, log, space_name=search.space)
+    pricing = Pricing(prices, constraints, log)
+    evaluator = Evaluator(search, pricing, score, log)
     scored: list[Candidate] = []
     best: Candidate | None = None
     proposals = strategy(space, feasible, rng)
@@ -74,7 +74,7 @@ def run_search(
                 progress(len(scored), score_of(best))
         proposal = _next(proposals, candidate)
     if best is None:
-        raise ValueError(f"the strategy {name.strategy} proposed nothing feasible, not even {feasible}")
+        raise ValueError(f"the strategy {search.strategy} proposed nothing feasible, not even {feasible}")
     return SearchResult(best, tuple(scored), tuple(pricing.refusals.values()))
 
 

@@ -35,7 +35,7 @@ class Pricing:
     """The costs of architectures, each computed once: what the log knows is taken from it.
 
     Args:
-        costs: cost name -> how it is found.
+        prices: cost name -> how it is found.
         constraints: which costs may be how large, or how small.
         log: the memory.
 
@@ -43,22 +43,22 @@ class Pricing:
         refusals: the architectures that could not be priced, and why.
 
     Raises:
-        InputError: a constraint on a cost that `costs` cannot compute.
+        InputError: a constraint on a cost without a price.
     """
 
     def __init__(
-        self, costs: Mapping[str, Price], constraints: Sequence[Constraint], log: CandidateLog
+        self, prices: Mapping[str, Price], constraints: Sequence[Constraint], log: CandidateLog
     ) -> None:
         problems = [
-            f"{constraint}: no way to compute this cost was given (there are: {', '.join(costs) or 'none'})"
+            f"{constraint}: no way to compute this cost was given (there are: {', '.join(prices) or 'none'})"
             for constraint in constraints
-            if constraint.cost not in costs
+            if constraint.cost not in prices
         ]
         if problems:
             raise InputError("constraints", problems)
         self.constraints = tuple(constraints)
         self.refusals: dict[Architecture, InputError] = {}
-        self._costs = costs
+        self._prices = prices
         self._log = log
 
     def counted(self, architecture: Architecture) -> dict[str, float]:
@@ -87,14 +87,14 @@ class Pricing:
         Tight constraints make many candidates that are only counted; these the system may write later.
         """
         candidate = entry.candidate
-        measured = any(self._costs[name].measured for name in candidate.costs)
+        measured = any(self._prices[name].measured for name in candidate.costs)
         self._log.append(entry, durable=measured or candidate.score is not None)
 
     def _compute(self, architecture: Architecture, *, measured: bool) -> dict[str, float]:
         known = self._log.known(architecture).costs
         return {
             name: known[name] if name in known else _finite(name, price.of(architecture), architecture)
-            for name, price in self._costs.items()
+            for name, price in self._prices.items()
             if price.measured == measured
         }
 

@@ -23,7 +23,7 @@ MEASUREMENTS = 20
 def check_feasible(
     space: Space,
     constraints: Sequence[Constraint],
-    costs: Mapping[str, Price],
+    prices: Mapping[str, Price],
     rng: random.Random,
     log: CandidateLog,
     space_name: str = "whole",
@@ -40,7 +40,7 @@ def check_feasible(
             the best value seen.
     """
     search = SearchName("feasibility", "feasibility", space_name)
-    pricing = Pricing(costs, constraints, log)
+    pricing = Pricing(prices, constraints, log)
     tried: dict[Architecture, dict[str, float]] = {}
     measurements = 0
     for attempt in range(1 + SAMPLES):

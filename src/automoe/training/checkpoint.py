@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from automoe.errors import InputError
-from automoe.storage import whole_file
+from automoe.storage import remove_torn_files, whole_file
 from automoe.training.optimizer import BlockAdam
 
 # The newest, and one to fall back on when the newest turns out to be damaged.
@@ -111,7 +111,8 @@ class Checkpoints:
             tensors |= {f"{name}/{key}": adam[key] for key in ADAM_STATE if key in adam}
         metadata = {"fingerprint": self.fingerprint, "step": step, **state}
         write_tensors(self.folder / f"checkpoint-{step:08d}.safetensors", tensors, metadata)
-        for path in [*self.paths()[:-KEPT], *self.folder.glob(".*.safetensors.*tmp")]:
+        remove_torn_files(self.folder, "*.safetensors")
+        for path in self.paths()[:-KEPT]:
             path.unlink()
 
     def load_latest(self, network: nn.Module, optimizer: BlockAdam) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,10 @@ from automoe.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
+
+
+DrawSubnetwork: TypeAlias = Callable[[random.Random], Architecture]
+"""Which sub-network a step trains, given all its chance."""
 
 
 class BatchSource(Protocol):
@@ -93,7 +97,7 @@ class TrainingDiverged(InputError):  # noqa: N818  # as the field says it
 
 def train(
     supernet: Supernet,
-    draw: Callable[[random.Random], Architecture],
+    draw: DrawSubnetwork,
     stream: BatchSource,
     settings: TrainingSettings,
     folder: Path,
@@ -140,7 +144,7 @@ class _Training:
         self,
         fabric: Fabric,
         supernet: Supernet,
-        draw: Callable[[random.Random], Architecture],
+        draw: DrawSubnetwork,
         stream: BatchSource,
         settings: TrainingSettings,
         folder: Path,

@@ -147,7 +147,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_old_model(
         ({"norm": "Pre"}, "norm: expected 'pre' or 'post', got 'Pre'"),
         ({"encoder_dropout": "0.5"}, "encoder_dropout: expected a number, got '0.5'"),
         ({"dropout": 0.5}, "dropout"),
-        ([], "mapping"),
+        ([], "keys and values"),
     ],
 )
 def test_options_that_no_model_has_are_refused(

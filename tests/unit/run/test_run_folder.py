@@ -19,7 +19,7 @@ def silent(_: str) -> None: ...
 
 def test_the_owner_is_written_once_and_kept(tmp_path):
     RunFolder(tmp_path / "run", "mine", silent)
-    assert read_json(tmp_path / "run" / "run.json") == {"recipe": "mine"}
+    assert read_json(tmp_path / "run" / "run.json", "start over") == {"recipe": "mine"}
     RunFolder(tmp_path / "run", "mine", silent)
     with pytest.raises(InputError, match="belongs to the recipe 'mine', not 'theirs'"):
         RunFolder(tmp_path / "run", "theirs", silent)
@@ -83,7 +83,7 @@ def test_a_second_process_is_not_confused_by_what_the_first_is_writing(tmp_path,
     first.join(30)
     second.join(30)
     assert failures == []
-    assert read_json(path / "run.json") == {"recipe": "mine"}
+    assert read_json(path / "run.json", "start over") == {"recipe": "mine"}
 
 
 def test_a_stage_is_known_by_version_name_and_inputs(tmp_path):
@@ -92,7 +92,7 @@ def test_a_stage_is_known_by_version_name_and_inputs(tmp_path):
     stage = run.stage("prepare", inputs, lambda folder: None)
     text = json.dumps([__version__, "prepare", inputs], sort_keys=True)
     assert stage.fingerprint == hashlib.sha256(text.encode()).hexdigest()
-    assert read_json(tmp_path / "prepare" / "stage.json") == {
+    assert read_json(tmp_path / "prepare" / "stage.json", "start over") == {
         "fingerprint": stage.fingerprint,
         "finished": True,
     }

@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from automoe.progress import Reporter
-from automoe.run import search
+from automoe.run import search, systems
 from automoe.run.budget import Budget, find_budget
 from automoe.run.context import Run
-from automoe.run.device_profile import latency_file
+from automoe.run.device_profile import find_latency_file
 from automoe.run.folder import Stage
 from automoe.run.recipe import load_recipe
 from automoe.run.search import search_architectures
+from automoe.search.log import SearchName
 from automoe.storage import file_digest, write_json
 from helpers.tiny_run import write_tiny_recipe
 
@@ -42,7 +43,7 @@ def stage_inputs(recipe: Path, *overrides: str) -> Recorder:
     loaded = load_recipe(recipe, overrides)
     folder = Recorder(recipe.parent / "run")
     run = Run(loaded.recipe, loaded.space, folder, Reporter())
-    budget = find_budget(run, latency_file(run))
+    budget = find_budget(run, find_latency_file(run))
     search_architectures(run, None, Stage(folder.path / "supernet", "of supernet"), None, budget)
     return folder
 
@@ -89,11 +90,14 @@ def test_how_is_translated_decides_a_search_that_ranks_by_bleu(tmp_path, rank_by
 def test_another_way_to_find_a_system_is_another_search(tmp_path, monkeypatch):
     recipe = write_tiny_recipe(tmp_path)
     before = stage_inputs(recipe).inputs["search"]
-    monkeypatch.setitem(search.SEARCHED, "automoe", search.Searched("random", "whole"))
+    monkeypatch.setitem(systems.SEARCHES, "automoe", SearchName("automoe", "random", "whole"))
     by_strategy = stage_inputs(recipe).inputs["search"]
-    monkeypatch.setitem(search.SEARCHED, "automoe", search.Searched("evolution", "dense"))
+    monkeypatch.setitem(systems.SEARCHES, "automoe", SearchName("automoe", "evolution", "dense"))
     by_space = stage_inputs(recipe).inputs["search"]
     assert before != by_strategy != by_space != before
+    budgets = [stage_inputs(recipe).inputs["budget"]]
+    monkeypatch.undo()
+    assert stage_inputs(recipe).inputs["budget"] not in budgets
 
 
 def test_ranking_by_bleu_is_greedy_even_if_the_recipe_asks_for_several_translations(tmp_path, monkeypatch):

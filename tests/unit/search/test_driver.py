@@ -25,7 +25,7 @@ BOUNDS = (Constraint("flops", 1000), Constraint("latency_ms", 12))
 
 def search(strategy, path, **changes):
     arguments = {
-        "name": NAME, "space": ToySpace(), "strategy": strategy, "constraints": BOUNDS, "costs": COSTS,
+        "search": NAME, "space": ToySpace(), "strategy": strategy, "constraints": BOUNDS, "prices": COSTS,
         "score": toy_space.score, "rng": random.Random(0), "log": CandidateLog(path / "candidates.jsonl"),
     }  # fmt: skip
     return run_search(**arguments | changes)
@@ -60,7 +60,7 @@ def test_a_strategy_is_told_the_scored_candidate_or_none(tmp_path):
 
     latency = Counted(toy_space.latency_ms)
     costs = COSTS | {"latency_ms": Price(latency, measured=True)}
-    result = search(strategy, tmp_path, constraints=bounds, costs=costs)
+    result = search(strategy, tmp_path, constraints=bounds, prices=costs)
     (candidate,) = result.candidates
     assert told == [candidate, None, None, None]
     assert result.best == candidate
@@ -111,7 +111,7 @@ def test_the_disk_is_waited_for_only_where_an_evaluation_took_long(tmp_path, mon
 def test_a_bound_from_below_is_kept(tmp_path):
     costs = COSTS | {"throughput_sentences_s": Price(lambda a: 1000 / toy_space.latency_ms(a), measured=True)}
     fast = Constraint("throughput_sentences_s", 100, at_least=True)
-    result = search(evolution(SMALL), tmp_path, constraints=(BOUNDS[0], fast), costs=costs)
+    result = search(evolution(SMALL), tmp_path, constraints=(BOUNDS[0], fast), prices=costs)
     found = [candidate.costs["throughput_sentences_s"] for candidate in result.candidates]
     assert min(found) >= 100
     assert len(found) > SMALL.population

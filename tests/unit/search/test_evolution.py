@@ -30,7 +30,7 @@ def prices(costs):
 
 def search(path, seed=0, **changes):
     arguments = {
-        "name": AUTOMOE,
+        "search": AUTOMOE,
         "space": ToySpace(),
         "strategy": evolution(SMALL),
         "constraints": BOUNDS,
@@ -39,11 +39,11 @@ def search(path, seed=0, **changes):
         "rng": random.Random(seed),
         "log": CandidateLog(path),
     } | changes
-    return run_search(**arguments | {"costs": prices(arguments["costs"])})
+    return run_search(**arguments | {"prices": prices(arguments.pop("costs"))})
 
 
 def search_at_random(path, budget, seed=0, **changes):
-    return search(path, seed, **{"name": RANDOM, "strategy": random_search(budget)} | changes)
+    return search(path, seed, **{"search": RANDOM, "strategy": random_search(budget)} | changes)
 
 
 @pytest.fixture
