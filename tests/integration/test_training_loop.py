@@ -177,23 +177,38 @@ def test_resumed_after_an_exception_equals_uninterrupted(tmp_path, step):
     assert losses[0] == losses[1]
 
 
-# Forks a training once everything is imported and kills it after a random time, until one is finished.
+# Forks a training once everything is imported and kills it some checkpoints later, by its files and not by
+# the clock, so that it gets as far on any machine; the short wait lets kills fall between checkpoints, too.
 KILLING = """
 import os, random, signal, sys, time
 from pathlib import Path
 import lightning.fabric.loggers.tensorboard, torch.utils.tensorboard
 from test_training_loop import ReversalStream, draw, settings, supernet, train
-rng, kills = random.Random(7), 0
+folder, rng, kills = Path(sys.argv[1]), random.Random(7), 0
+
+def newest():
+    paths = folder.glob("checkpoint-*.safetensors")
+    return max((int(path.stem.removeprefix("checkpoint-")) for path in paths), default=0)
+
 while True:
+    wanted = newest() + 3 * rng.randint(1, 3)
+    deadline = time.monotonic() + 120
     child = os.fork()
     if not child:
         train(supernet(0.1), draw, ReversalStream(1), settings(steps=90, average_checkpoints=9,
-              checkpoint_every=3), Path(sys.argv[1]))
+              checkpoint_every=3), folder)
         os._exit(0)
-    time.sleep(rng.uniform(0.1, 0.6))
-    if kills < 6:
+    ended, status = 0, 0
+    while not ended and (kills == 6 or newest() < wanted):
+        if time.monotonic() > deadline:
+            os.kill(child, signal.SIGKILL)
+            sys.exit(f"checkpoint {wanted} did not come within two minutes")
+        time.sleep(0.001)
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        time.sleep(rng.uniform(0, 0.03))
         os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
+        status = os.waitpid(child, 0)[1]
     if status == 0:
         print(kills)
         break
@@ -248,7 +263,7 @@ def test_foreign_checkpoint_in_the_folder(tmp_path):
         train(supernet(), draw, ReversalStream(1), settings(seed=2), tmp_path)
 
 
-def test_damaged_snapshot(tmp_path):
+def test_a_damaged_snapshot_is_named_and_no_result_is_written(tmp_path):
     def damage(progress):
         if progress.step == 20:
             (tmp_path / "snapshot-00000018.safetensors").write_bytes(b"")
@@ -258,7 +273,7 @@ def test_damaged_snapshot(tmp_path):
     assert not (tmp_path / "weights.safetensors").exists()
 
 
-def test_full_disk(tmp_path):
+def test_a_full_disk_is_bad_input_and_leaves_only_whole_files(tmp_path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", tmp_path]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting needs root")

@@ -148,7 +148,7 @@ def test_without_a_bound_on_the_latency_no_profile_is_made_and_no_latency_predic
     assert not (run / "report" / "front_latency_ms.png").exists()
 
 
-def test_ranking_by_bleu(finished, tmp_path):
+def test_a_search_ranked_by_bleu_scores_minus_bleu(finished, tmp_path):
     recipe = write_tiny_recipe(tmp_path)
     done = automoe("search", recipe, "search.rank_by=bleu", "translation.n_best=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -2,6 +2,8 @@
 
 A virtual machine's speed drifts within minutes (its neighbours use the memory, too), by more than the parts
 of an architecture that are to be told apart. The ratio of two models that take turns stays.
+
+Shapes: B sentences, S source tokens.
 """
 
 from __future__ import annotations

@@ -21,8 +21,9 @@ class MeasuringProtocol:
     Args:
         backend, precision: what computes, as in `make_engine`.
         threads: of the backend, within one batch.
-        beam_size, source_length, target_length: one sentence, in tokens; exactly `target_length` steps. The
-            papers use 30 tokens for WMT and 23 for IWSLT.
+        beam_size: hypotheses kept a step.
+        source_length, target_length: of one sentence, in tokens; exactly `target_length` steps. The papers
+            use 30 tokens for WMT and 23 for IWSLT.
         vocabulary_size: of the output layer.
         norm: position of the layer norms.
         batch: sentences translated together.

@@ -12,9 +12,10 @@ Self-attention's cache is never reordered. Every position of every beam has a sl
 hypothesis attends to the slots of its ancestors: `visible` is 0 there and very negative elsewhere. With
 few beams the superfluous products cost less than copying the cache each step.
 
-Shapes: B sentences, S source tokens, K beams, P slots filled before this step (K a position), D width,
-C attention dimension or candidates, H heads, E head size, M attended source positions, V vocabulary,
-N tokens.
+Shapes: B sentences, S source tokens, K beams or experts a token (`top_k`), X rows of a sentence (S or K),
+P slots filled before this step (K a position), D width, C attention dimension or candidates, H heads,
+E head size or experts, M attended source positions, V vocabulary, N tokens, A = N * K assignments of a token
+to an expert, I inputs and O outputs of a linear layer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Multi-head attention whose heads share one `qkv_dim`, whatever the model width.
 
-Shapes: B sentences, Q queries, M keys, D model width, H heads, E = qkv_dim / H.
+Shapes: B sentences, Q queries, M keys, X either of them, D model width, H heads, E = qkv_dim / H,
+L positions, C = qkv_dim (of the angles of positions: half the columns).
+
 Q, K and V have a parameter each: leading blocks of one fused matrix would mix them up.
 """
 

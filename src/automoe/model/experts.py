@@ -1,6 +1,7 @@
 """Router, dispatch and experts of one feed-forward sub-layer; experts may differ in size.
 
-Shapes: N tokens (padding already left out), D width, E experts, K = top_k.
+Shapes: N tokens (padding already left out), D width, E experts, K = top_k, A = N * K assignments of a token
+to an expert.
 
 Routing is Switch's (Fedus et al., 2022) for k = 1 and its plain extension for k > 1: a softmax over
 all experts, the k most probable ones, each output scaled by its probability (not renormalised, so

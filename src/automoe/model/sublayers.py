@@ -1,7 +1,8 @@
 """The sub-layers of a Transformer as modules, and the block that runs them one after another.
 
-Shapes: B sentences, X positions (source or target), K beams, D width, H heads, E head size, L positions at
-most, M attended source positions, N tokens that are not padding.
+Shapes: B sentences, S source tokens, X positions (source or target) or the rows of a flattened batch,
+K beams, D width, H heads, E head size, L positions at most, M attended source positions, N tokens that are
+not padding.
 """
 
 from __future__ import annotations

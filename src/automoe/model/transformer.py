@@ -1,7 +1,7 @@
 """The one model class: an encoder-decoder Transformer built from an `Architecture`.
 
-Shapes: B sentences, S source and T target tokens, K beams, D width, V vocabulary, H heads, E head size,
-M attended source positions, N tokens that are not padding.
+Shapes: B sentences, S source and T target tokens, K beams, D width, V vocabulary, N tokens that are not
+padding, X any dimensions before the last.
 
 The embedding is one matrix (V, max of the two widths) shared by source, target and output layer: the
 encoder reads its leading `encoder_width` columns, the decoder and the output its leading `decoder_width`.

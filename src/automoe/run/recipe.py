@@ -88,7 +88,8 @@ class Search(_Section):
     """How sub-networks are ranked and which budget they keep.
 
     `sentences`: of the validation set, for ranking. `constraints`: cost name to bound, in the unit of
-    the name, or a share such as "60%" of what the space's largest dense Transformer costs.
+    the name, or a share such as "60%" of what the space's largest dense Transformer costs. `seed`: of
+    every draw of a search, and of the check of the budget before it.
     """
 
     rank_by: Literal["loss", "bleu"] = "loss"

@@ -66,7 +66,12 @@ class LogLine(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One evaluated candidate in the log; the fields are those of `LogLine`."""
+    """One evaluated candidate in the log.
+
+    Attributes:
+        search: which search evaluated it. `iteration`, `index`: when, as in `LogLine`.
+        candidate: with its costs and its score. `feasible`: whether it keeps every bound.
+    """
 
     search: SearchName
     iteration: int

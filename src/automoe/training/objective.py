@@ -1,7 +1,7 @@
 """What training minimises: label-smoothed cross-entropy plus the experts' load-balance loss.
 
-Shapes: B sentences, T target tokens, N target tokens that are not padding, n tokens of a chunk,
-D width, C >= D columns of the embedding, V vocabulary.
+Shapes: B sentences, S source and T target tokens, X = B * T of them, N target tokens that are not padding,
+n tokens of a chunk, D width, C >= D columns of the embedding, V vocabulary.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class TrainingSettings:
         clip_norm: largest norm of a step's gradient.
         checkpoint_every, validate_every: steps between two of them.
         average_checkpoints: snapshots of the last fifth whose mean is the result; 1 takes the last weights.
-        seed: of sub-networks and dropout.
+        seed: of first weights, the order of batches, sub-networks and dropout.
         device: `auto` takes a GPU where there is one. `precision`: Fabric's name.
 
     Raises:

@@ -144,7 +144,7 @@ def test_attending_to_more_layers_costs_flops_and_memory_but_no_parameters() -> 
     assert after.memory_bytes > before.memory_bytes
 
 
-def test_memory_by_hand() -> None:
+def test_memory_is_the_weights_and_the_widest_moment_of_encoder_or_decoder() -> None:
     a = dense(8, 16, 2, 1, 2)
     counts = count(a, MeasuringProtocol(source_length=3, target_length=4, beam_size=2, vocabulary_size=1000))
     cache = 2 * 2 * 8 * (2 * 4 + 3)

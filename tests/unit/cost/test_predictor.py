@@ -217,7 +217,7 @@ def test_a_file_that_is_no_table(tmp_path: Path, content: bytes) -> None:
         fit_predictor(tmp_path / "bad.csv")
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_table_or_predictor_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         fit_predictor(tmp_path / "none.csv")
     with pytest.raises(InputError, match="cannot be read"):

@@ -47,7 +47,7 @@ def model() -> Transformer:
     return model
 
 
-def test_bleu_by_hand() -> None:
+def test_bleu_is_the_geometric_mean_of_the_shares_of_common_ngrams() -> None:
     # 1- to 4-grams in common: 5 of 6, 3 of 5, 2 of 4, 1 of 3; no brevity penalty.
     scores = evaluate_translations(["the cat sat on a mat"], ["the cat sat on the mat"], "en")
     assert scores.bleu == pytest.approx(100 * (5 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25)

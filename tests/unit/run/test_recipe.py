@@ -3,14 +3,12 @@
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.errors import InputError
 from automoe.run.recipe import load_recipe
-from automoe.run.report import measured_facts
 from helpers.tiny_run import REPOSITORY, write_tiny_recipe
 
 SHIPPED = sorted((REPOSITORY / "recipes").glob("*.yaml"))
@@ -36,21 +34,6 @@ def test_the_measuring_protocol_has_every_value_of_the_recipe(tmp_path: Path):
     overrides = [f"latency.{name}={value}" for name, value in values.items()]
     recipe = load_recipe(write_tiny_recipe(tmp_path), [*overrides, "data.vocabulary.size=25"]).recipe
     assert recipe.protocol() == MeasuringProtocol(vocabulary_size=25, norm="pre", **values)
-
-
-@pytest.mark.parametrize(("batch", "subject"), [(1, "sentence"), (8, "batch")])
-def test_a_card_says_what_the_latency_is_of(tmp_path: Path, batch, subject):
-    recipe = load_recipe(write_tiny_recipe(tmp_path), [f"latency.batch={batch}"]).recipe
-    result = {
-        "scores": {"bleu": 1.0, "bleu_signature": "", "chrf": 1.0},
-        "counts": {"sparsity": 0.0},
-        "counts_as_routed": {"flops": 1},
-    }
-    run = SimpleNamespace(recipe=recipe, protocol=recipe.protocol())
-    facts = measured_facts(run, result, {"latency_ms": 5.0})
-    assert {name: value for name, value in facts.items() if name.startswith("latency, ")} == {
-        f"latency, ms a {subject}": 5.0
-    }
 
 
 def test_files_are_found_beside_the_recipe(tmp_path: Path):

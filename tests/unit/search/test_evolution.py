@@ -210,7 +210,7 @@ def test_a_small_space_is_searched_to_its_end_and_no_further(path):
         assert result.best.architecture == min(expected, key=toy_space.score)
 
 
-def test_a_space_of_one_member(path):
+def test_in_a_space_of_one_member_that_one_is_scored_once(path):
     single = ToySpace(genes=tuple(choices[:1] for choices in toy_space.GENES))
     result = search(path, space=single, constraints=())
     assert [candidate.architecture for candidate in result.candidates] == list(single.members())
