@@ -73,12 +73,14 @@ def _stage_command(name: str, until: StageName, text: str) -> None:
 
 
 _stage_command("run", "report", "Run a whole recipe: from corpus to searched, trained and measured model.")
-_stage_command("prepare", "prepare", "Stage 1: train the vocabulary, store the corpora as token ids.")
-_stage_command("supernet", "supernet", "Up to stage 2: train the supernet.")
-_stage_command("search", "search", "Up to stage 3: search architectures under the recipe's constraints.")
-_stage_command("train", "train", "Up to stage 4: train the winner and the baselines.")
-_stage_command("evaluate", "evaluate", "Up to stage 5: BLEU, chrF, costs and latency on the test set.")
-_stage_command("report", "report", "Up to stage 6: the table and the pictures.")
+_stage_command("prepare", "prepare", "The first stage: train the vocabulary, store the corpora as token ids.")
+_stage_command(
+    "supernet", "supernet", "Up to the supernet: after the device profile and the budget, train it."
+)
+_stage_command("search", "search", "Up to the search of architectures under the recipe's constraints.")
+_stage_command("train", "train", "Up to the training of the winner and the baselines.")
+_stage_command("evaluate", "evaluate", "Up to the evaluation: BLEU, chrF, costs and latency on the test set.")
+_stage_command("report", "report", "Up to the report: the table and the pictures, as `run`.")
 
 
 @app.command()
