@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import yaml
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 
-from automoe.errors import InputError
+from automoe.errors import InputError, problems_of
 
 T = TypeVar("T")
+ModelT = TypeVar("ModelT", bound=BaseModel)
 _MOST_PROBLEMS = 20
 
 
@@ -90,6 +92,21 @@ def read_bytes(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def read_model(path: str | Path, kind: type[ModelT], summary: str) -> ModelT:
+    """A model of pydantic from the JSON file that its `model_dump_json` wrote.
+
+    Args:
+        summary: of the error, behind the file's name: what it is not, and the mend.
+
+    Raises:
+        InputError: the file is missing, damaged, or something else.
+    """
+    try:
+        return kind.model_validate_json(read_bytes(path))
+    except ValidationError as error:
+        raise InputError(f"{path}: {summary}", problems_of(error, kind)) from error
 
 
 def unreadable(path: str | Path, error: OSError) -> InputError:

@@ -22,7 +22,7 @@ from typing import Any, Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, FiniteFloat, field_validator
 
 import automoe
 from automoe.design.architecture import (
@@ -32,8 +32,8 @@ from automoe.design.architecture import (
     SelfAttention,
 )
 from automoe.design.architecture_file import HAT_QKV_DIM
-from automoe.errors import InputError, problems_of
-from automoe.storage import bytes_digest, read_bytes, write_text
+from automoe.errors import InputError
+from automoe.storage import bytes_digest, read_bytes, read_model, write_text
 
 FEATURES = (
     "encoder_embed_dim",
@@ -159,11 +159,8 @@ def load_predictor(path: str | Path) -> LatencyPredictor:
     Raises:
         InputError: the file is missing, damaged, or something else.
     """
-    try:
-        return LatencyPredictor.model_validate_json(read_bytes(path))
-    except ValidationError as error:
-        summary = f"{path}: is not a latency predictor; make it again with `automoe predictor fit`"
-        raise InputError(summary, problems_of(error, LatencyPredictor)) from error
+    summary = "is not a latency predictor; make it again with `automoe predictor fit`"
+    return read_model(path, LatencyPredictor, summary)
 
 
 def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPredictor:

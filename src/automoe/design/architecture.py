@@ -170,9 +170,27 @@ class Layer:
         )
 
 
+class _WithExperts:
+    """What both kinds of layers do with their experts."""
+
+    __slots__ = ()
+    experts: tuple[Expert, ...]
+    top_k: int
+
+    def __post_init__(self) -> None:
+        if self.top_k > len(self.experts):
+            problem = f"top_k: {self.top_k}, but there are {len(self.experts)} experts"
+            raise InputError("this layer is impossible", [problem])
+
+    @property
+    def ffn_sizes(self) -> tuple[int, ...]:
+        """The size of each expert."""
+        return tuple(expert.size for expert in self.experts)
+
+
 @checked("this layer is impossible")
 @dataclass(frozen=True, slots=True)
-class EncoderLayer:
+class EncoderLayer(_WithExperts):
     """One encoder layer: self-attention, then an FFN (one expert) or a mixture of experts.
 
     Args:
@@ -185,14 +203,6 @@ class EncoderLayer:
     experts: Experts
     top_k: AtLeastOne = 1
 
-    def __post_init__(self) -> None:
-        _check_top_k(self.experts, self.top_k)
-
-    @property
-    def ffn_sizes(self) -> tuple[int, ...]:
-        """The size of each expert."""
-        return tuple(expert.size for expert in self.experts)
-
     def sublayers(self) -> tuple[SubLayer, ...]:
         """Its sub-layers, in the order a token passes them."""
         return SelfAttention(self.self_attention_heads), _feed_forward(self.experts, self.top_k)
@@ -200,7 +210,7 @@ class EncoderLayer:
 
 @checked("this layer is impossible")
 @dataclass(frozen=True, slots=True)
-class DecoderLayer:
+class DecoderLayer(_WithExperts):
     """One decoder layer: self-attention, cross-attention, then an FFN or a mixture of experts.
 
     Args:
@@ -215,14 +225,6 @@ class DecoderLayer:
     experts: Experts
     top_k: AtLeastOne = 1
     encoder_layers_attended: AtLeastOne = 1
-
-    def __post_init__(self) -> None:
-        _check_top_k(self.experts, self.top_k)
-
-    @property
-    def ffn_sizes(self) -> tuple[int, ...]:
-        """The size of each expert."""
-        return tuple(expert.size for expert in self.experts)
 
     def sublayers(self) -> tuple[SubLayer, ...]:
         """Its sub-layers, in the order a token passes them."""
@@ -346,10 +348,3 @@ def dense(width: int, ffn_size: int, heads: int, encoder_layers: int, decoder_la
         encoder=(EncoderLayer(heads, experts),) * encoder_layers,
         decoder=(DecoderLayer(heads, heads, experts),) * decoder_layers,
     )
-
-
-def _check_top_k(experts: tuple[Expert, ...], top_k: int) -> None:
-    if top_k > len(experts):
-        raise InputError(
-            "this layer is impossible", [f"top_k: {top_k}, but there are {len(experts)} experts"]
-        )

@@ -7,6 +7,7 @@ not padding.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import assert_never, cast
@@ -67,7 +68,7 @@ class Context:
     source_padded: bool = False
 
 
-class SubLayerModule(nn.Module):
+class SubLayerModule(nn.Module, ABC):
     """A sub-layer: how it computes whole sequences, and one position at a time.
 
     A decoder's sub-layer says what it keeps from step to step (`state`), so that whoever stores and reorders
@@ -79,14 +80,15 @@ class SubLayerModule(nn.Module):
 
     state: tuple[StateTensor, ...] = ()
 
+    @abstractmethod
     def forward(self, x_BXD: Tensor, context: Context) -> tuple[Tensor, Routing | None]:
         """The update of every position, (B, X, D), and how a mixture routed its tokens."""
-        raise NotImplementedError
 
     def read_source(self, encoded: Encoded) -> dict[str, Tensor]:
         """Its tensors per `source`, and whatever else a step needs of the source, by name; (B, ...) each."""
         return {}
 
+    @abstractmethod
     def step(self, x_BKD: Tensor, position: int, kept: dict[str, Tensor]) -> Tensor:
         """The update of one position of every beam, (B, K, D).
 
@@ -95,7 +97,6 @@ class SubLayerModule(nn.Module):
                 entries are filled and the next is written here; `beam` ones (B, K, H, E), zeros at first,
                 replaced here; those of `read_source`.
         """
-        raise NotImplementedError
 
 
 class SelfAttentionModule(SubLayerModule, Attention):

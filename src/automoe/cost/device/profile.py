@@ -12,14 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from automoe.cost.device.parts import Inventory, Part, Term
 from automoe.cost.machine import Machine, this_machine
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture, Stack
-from automoe.errors import InputError, problems_of
-from automoe.storage import read_bytes, write_text
+from automoe.errors import InputError
+from automoe.storage import read_model, write_text
 
 Kind = Literal["overhead", "output", "attention", "experts"]
 
@@ -224,8 +224,5 @@ def load_profile(path: str | Path) -> DeviceProfile:
     Raises:
         InputError: the file is missing, damaged, or something else.
     """
-    try:
-        return DeviceProfile.model_validate_json(read_bytes(path))
-    except ValidationError as error:
-        summary = f"{path}: is damaged or no device profile; make it again with `automoe profile`"
-        raise InputError(summary, problems_of(error, DeviceProfile)) from error
+    summary = "is damaged or no device profile; make it again with `automoe profile`"
+    return read_model(path, DeviceProfile, summary)
