@@ -9,7 +9,7 @@ about them is the answer.
 import json
 import sys
 
-sys.modules["automoe"] = None  # type: ignore[assignment]  # importing it now fails, installed or not
+sys.modules["automoe"] = None  # importing it now fails, installed or not
 
 import torch  # noqa: E402
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline  # noqa: E402

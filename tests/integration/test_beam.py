@@ -37,7 +37,7 @@ def random_model(seed: int, vocabulary_size: int, norm: str = "post") -> Transfo
             for _ in range(rng.randint(1, 2))
         ),
     )
-    options = ModelOptions(norm=norm, encoder_dropout=0.3, decoder_dropout=0.3)  # type: ignore[arg-type]
+    options = ModelOptions(norm=norm, encoder_dropout=0.3, decoder_dropout=0.3)
     model = Transformer(architecture, vocabulary_size, options)
     model.initialise(seed)
     return model.double()

@@ -50,11 +50,11 @@ def without_mixtures(architecture: Architecture) -> Architecture:
         stack: tuple(dataclasses.replace(layer, experts=layer.experts[:1], top_k=1) for layer in layers)
         for stack, layers in (("encoder", architecture.encoder), ("decoder", architecture.decoder))
     }
-    return dataclasses.replace(architecture, **stacks)  # type: ignore[arg-type]
+    return dataclasses.replace(architecture, **stacks)
 
 
 def random_model(architecture: Architecture, norm: str = "pre", seed: int = 0) -> Transformer:
-    model = Transformer(architecture, VOCABULARY, ModelOptions(norm))  # type: ignore[arg-type]
+    model = Transformer(architecture, VOCABULARY, ModelOptions(norm))
     model.initialise(seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():  # biases that are not zero, and norms that are not the identity
@@ -103,7 +103,7 @@ def test_steps_equal_teacher_forcing(
     if precision == "int8":  # rounding may send a token of a random router to another expert
         architecture = without_mixtures(architecture)
     model = random_model(architecture, norm, seed)
-    engine = make_engine(model, backend, precision)  # type: ignore[arg-type]
+    engine = make_engine(model, backend, precision)
     source_BS = batch(seed, [5, 2, 4])
     generator = torch.Generator().manual_seed(seed)
     target_BKT = torch.randint(4, VOCABULARY, (3, 2, 4), generator=generator)
@@ -122,8 +122,7 @@ def test_onnx_searches_like_the_model(architecture: Architecture, seed: int) -> 
     source_BS = batch(seed, [6, 1, 3, 3, 2])
     searched = BeamSettings(beam_size=3, max_length_ratio=1, max_length_extra=3, n_best=2)
     found, expected = (
-        beam_search(make_engine(model, backend), source_BS, searched)  # type: ignore[arg-type]
-        for backend in ("onnx", "torch")
+        beam_search(make_engine(model, backend), source_BS, searched) for backend in ("onnx", "torch")
     )
     for mine, reference in zip(found, expected, strict=True):
         assert [h.tokens for h in mine] == [h.tokens for h in reference]
@@ -144,7 +143,7 @@ def test_all_tokens_on_one_expert(backend: str, precision: str, favourite: int) 
     source_BS = batch(1, [7])
     assert model.encode(source_BS).routing[0].tokens_per_expert_E[favourite] == 7
     target_BKT = torch.full((1, 2, 3), 5)
-    found = stepped(make_engine(model, backend, precision), source_BS, target_BKT)  # type: ignore[arg-type]
+    found = stepped(make_engine(model, backend, precision), source_BS, target_BKT)
     difference = found.exp() - forced(model, source_BS, target_BKT).exp()
     assert difference.abs().max() < TOLERANCE[precision]
 
@@ -153,7 +152,7 @@ def test_int8_stores_less() -> None:
     from automoe.inference.onnx_graph import decoder_graph
 
     model = random_model(Architecture(64, 64, 64, (EncoderLayer(2, (256,)),), (DecoderLayer(2, 2, (256,)),)))
-    small, large = (decoder_graph(model, precision).ByteSize() for precision in ("int8", "float32"))  # type: ignore[arg-type]
+    small, large = (decoder_graph(model, precision).ByteSize() for precision in ("int8", "float32"))
     assert small < 0.5 * large
 
 

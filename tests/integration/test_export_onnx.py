@@ -105,7 +105,7 @@ def test_int8_is_smaller_and_an_export_is_replaced(
 ) -> None:
     _, _, model, folder = exported
     for precision in ("float32", "int8"):
-        export_onnx(model, tmp_path / "out", precision)  # type: ignore[arg-type]
+        export_onnx(model, tmp_path / "out", precision)
     sizes = [(path / "encoder.onnx").stat().st_size for path in (tmp_path / "out", folder)]
     assert sizes[0] < sizes[1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]

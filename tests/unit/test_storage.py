@@ -27,6 +27,7 @@ from automoe.storage import (
     write_json,
     write_text,
 )
+from helpers.small_disk import small_disk
 
 RECORDS = [{"step": 1, "loss": 0.5}, {"step": 2, "text": "ü\n}{"}, {"step": 3, "nested": {"a": [1, 2]}}]
 
@@ -109,13 +110,8 @@ def test_line_ends_and_letters_stay_as_they_are(tmp_path):
 
 @pytest.fixture
 def full_disk(tmp_path):
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting needs root")
-    yield tmp_path
-    subprocess.run(["umount", tmp_path], check=True)
+    with small_disk(tmp_path, "64k") as folder:
+        yield folder
 
 
 def test_a_full_disk_is_one_input_error_and_the_old_file_stays(full_disk):

@@ -12,6 +12,7 @@ import typer
 
 from automoe.cli.options import takes_protocol
 from automoe.cost.protocol import MeasuringProtocol
+from automoe.design.architecture_file import HAT_QKV_DIM
 from automoe.errors import InputError
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _predictor() -> None:
 def predictor_fit(
     table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="HAT's columns, one row a model.")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the JSON.")] = None,
-    qkv_dim: Annotated[int, typer.Option(min=1, help="Of the measured models; HAT's is 512.")] = 512,
+    qkv_dim: Annotated[int, typer.Option(min=1, help="Of the measured models.")] = HAT_QKV_DIM,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Fit the first 80 % of a table of measured latencies; judge the fit on the last 10 %."""

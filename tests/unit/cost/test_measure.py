@@ -32,13 +32,13 @@ class Recorded:
         self.threads: set[int] = set()
         encode, step = self.model.encode, self.model.step
 
-        def recording_encode(source_BS):  # type: ignore[no-untyped-def]
+        def recording_encode(source_BS):
             self.sources.append(source_BS)
             self.modes.add((self.model.training, torch.is_inference_mode_enabled()))
             self.threads.add(torch.get_num_threads())
             return encode(source_BS)
 
-        def recording_step(tokens_BK, state):  # type: ignore[no-untyped-def]
+        def recording_step(tokens_BK, state):
             self.step_shapes.append(tuple(tokens_BK.shape))
             return step(tokens_BK, state)
 
@@ -83,7 +83,7 @@ def test_threads_are_put_back_after_an_error(monkeypatch: pytest.MonkeyPatch) ->
     model = Transformer(SMALL, 50)
     usual = torch.get_num_threads()
 
-    def fail(source_BS):  # type: ignore[no-untyped-def]
+    def fail(source_BS):
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(model, "encode", fail)
@@ -146,7 +146,7 @@ def test_too_few_runs_and_every_problem_of_a_protocol_are_named() -> None:
 def test_random_weights_have_the_norm_and_vocabulary_that_are_stated(monkeypatch, norm) -> None:
     models: list[Transformer] = []
 
-    def recording(model, *rest):  # type: ignore[no-untyped-def]
+    def recording(model, *rest):
         models.append(model)
         return make_engine(model, *rest)
 
@@ -169,7 +169,7 @@ def test_tokens_of_random_weights_spread_over_the_experts(monkeypatch: pytest.Mo
     awake: dict[str, list[int]] = defaultdict(list)
     route = MixtureOfExperts.route
 
-    def recording_route(mixture, tokens_ND):  # type: ignore[no-untyped-def]
+    def recording_route(mixture, tokens_ND):
         routed = route(mixture, tokens_ND)
         awake[mixture.name].append(int((routed[2].tokens_per_expert_E > 0).sum()))
         return routed

@@ -350,8 +350,8 @@ def test_every_broken_rule_of_a_file_is_listed_at_once(tmp_path: Path) -> None:
         "decoder.encoder_layers_attended: 3, but the encoder has at most 2 layers",
     ]
     # The rules of the stacks come before those across them.
-    plain["encoder"] |= {"top_k": [1, 2, 3], "max_experts": 2}  # type: ignore[operator]
-    plain["decoder"] |= {"top_k": [4], "max_experts": 2}  # type: ignore[operator]
+    plain["encoder"] |= {"top_k": [1, 2, 3], "max_experts": 2}
+    plain["decoder"] |= {"top_k": [4], "max_experts": 2}
     assert problems_of(tmp_path, plain).splitlines() == [
         "encoder.top_k: 3, but a layer has at most 2 experts",
         "decoder.top_k: 4, but a layer has at most 2 experts",
@@ -366,6 +366,6 @@ def test_a_stack_must_be_keys_and_values(tmp_path: Path) -> None:
 
 def test_a_shallow_encoder_needs_a_choice_it_can_serve(tmp_path: Path) -> None:
     plain = plain_toy()
-    plain["decoder"] |= {"encoder_layers_attended": [2]}  # type: ignore[operator]
-    plain["encoder"] |= {"layer_counts": [1, 2]}  # type: ignore[operator]
+    plain["decoder"] |= {"encoder_layers_attended": [2]}
+    plain["encoder"] |= {"layer_counts": [1, 2]}
     assert "none of [2] is possible with an encoder of 1 layers" in problems_of(tmp_path, plain)

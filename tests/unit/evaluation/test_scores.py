@@ -116,11 +116,11 @@ def test_unequal_or_empty_sets_are_an_error(hypotheses: list[str], references: l
 
 def test_evaluating_a_model_translates_and_scores(model: Transformer) -> None:
     tokenizer, settings = Letters(), BeamSettings(beam_size=2, max_length_extra=5)
-    evaluation = evaluate_model(model, tokenizer, PAIRS, "de", settings)  # type: ignore[arg-type]
-    translator = Translator(TorchEngine(model.eval()), tokenizer, settings)  # type: ignore[arg-type]
+    evaluation = evaluate_model(model, tokenizer, PAIRS, "de", settings)
+    translator = Translator(TorchEngine(model.eval()), tokenizer, settings)
     assert list(evaluation.translations) == list(translator.translate(pair.source for pair in PAIRS))
     references = [pair.target for pair in PAIRS]
     assert evaluation.scores == evaluate_translations(evaluation.translations, references, "de")
     assert evaluation.translation_seconds > 0
     assert [use.layer for use in evaluation.expert_use] == ["encoder.0", "decoder.0"]
-    assert evaluation.expert_use == expert_use(model, tokenizer, PAIRS)  # type: ignore[arg-type]
+    assert evaluation.expert_use == expert_use(model, tokenizer, PAIRS)

@@ -73,8 +73,8 @@ def killed_at(operation: int, write: Callable[[], None]) -> bool:
 
             return wrapped
 
-        Path.replace = counted(Path.replace)  # type: ignore[assignment,method-assign]
-        Path.unlink = counted(Path.unlink)  # type: ignore[method-assign]
+        Path.replace = counted(Path.replace)[assignment, method - assign]
+        Path.unlink = counted(Path.unlink)
         try:
             write()
         except BaseException:

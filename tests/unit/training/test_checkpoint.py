@@ -114,15 +114,10 @@ def test_foreign_checkpoints_are_refused(saved, tmp_path):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 256 KiB."""
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting needs root")
-    yield tmp_path
-    subprocess.run(["umount", tmp_path], check=True)
+def full_disk(tmp_path):
+    """Of 256 KiB."""
+    with small_disk(tmp_path, "256k") as folder:
+        yield folder
 
 
 @pytest.fixture
