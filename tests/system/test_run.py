@@ -19,6 +19,7 @@ from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.run.recipe import load_recipe
 from automoe.training.history import read_history
+from helpers.small_disk import small_disk
 from helpers.tiny_run import automoe, write_made_up_profile, write_tiny_recipe
 
 pytestmark = pytest.mark.slow  # whole processes, seconds each
@@ -181,13 +182,11 @@ def test_two_processes_run_a_recipe_as_one_with_twice_the_accumulation(tmp_path)
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_full_disk_is_one_message_and_the_run_continues_after_it(finished, tmp_path):
     recipe = write_tiny_recipe(tmp_path)
     runs = tmp_path / "runs"
     runs.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(runs)], check=True)
-    try:
+    with small_disk(runs, "400k"):
         full = automoe("run", recipe, cwd=tmp_path)
         assert full.returncode == 2, full.stderr
         assert "Traceback" not in full.stderr
@@ -196,8 +195,6 @@ def test_a_full_disk_is_one_message_and_the_run_continues_after_it(finished, tmp
         done = automoe("run", recipe, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert numbers(runs / "tiny") == numbers(finished[0] / "runs" / "tiny")
-    finally:
-        subprocess.run(["umount", str(runs)], check=True)
 
 
 def test_kill_9_at_random_moments_changes_no_number(finished, tmp_path):

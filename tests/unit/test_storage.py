@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import stat
-import subprocess
 from pathlib import Path
 
 import pytest

@@ -73,7 +73,7 @@ def killed_at(operation: int, write: Callable[[], None]) -> bool:
 
             return wrapped
 
-        Path.replace = counted(Path.replace)[assignment, method - assign]
+        Path.replace = counted(Path.replace)
         Path.unlink = counted(Path.unlink)
         try:
             write()

@@ -2,7 +2,6 @@
 
 import math
 import resource
-import subprocess
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from automoe.errors import InputError
 from automoe.training.checkpoint import Checkpoints, average_weights, weights, write_tensors
 from automoe.training.history import History, read_history
 from automoe.training.optimizer import BlockAdam
+from helpers.small_disk import small_disk
 
 
 class Network(nn.Module):
@@ -129,7 +129,7 @@ def small_files(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.parametrize("disk", ["small_disk", "small_files"])
+@pytest.mark.parametrize("disk", ["full_disk", "small_files"])
 def test_full_disk_keeps_the_previous_checkpoint_and_no_half_file(disk, request):
     folder = request.getfixturevalue(disk)
     small, large = Network(width=64), Network(width=250)

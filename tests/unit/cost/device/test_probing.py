@@ -1,8 +1,8 @@
 """Probing a device: against a device whose parts are known, the profile recovers them."""
 
 import json
-from dataclasses import replace
 import random
+from dataclasses import replace
 
 import pytest
 
