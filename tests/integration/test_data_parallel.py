@@ -1,6 +1,7 @@
 """Two processes under torchrun are one process with twice the accumulation."""
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,10 @@ from safetensors.torch import load_file
 
 from automoe.model.sharing import Supernet
 from automoe.processes import joined_processes
+from automoe.storage import read_json
 from automoe.training.history import read_history
-from automoe.training.loop import TrainResult, train
+from automoe.training.loop import TrainResult, train, train_until
+from automoe.training.rules import Members
 from automoe.training.settings import TrainingSettings
 from helpers.reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
 
@@ -21,15 +24,31 @@ pytestmark = pytest.mark.slow  # whole processes, seconds each
 STEPS = 12
 
 
-def run(folder: Path, accumulation: int, steps: int = STEPS) -> TrainResult:
-    """Train a supernet with mixtures; batches are so small that some experts get tokens on one rank only."""
+def one(step: int, rng: random.Random) -> Members:
+    """One of the two."""
+    return Members((draw(rng),))
+
+
+def several(step: int, rng: random.Random) -> Members:
+    """The larger one teaches the smaller one, or none does."""
+    return Members((SMALL, LARGE), teacher=1 if step % 2 else None)
+
+
+RULES = {"one": one, "several": several}
+
+
+def run(folder: Path, accumulation: int, rule: str) -> TrainResult:
+    """Train a supernet with mixtures; batches are so small that some experts get tokens on one rank only.
+
+    With several members the training pauses in the middle.
+    """
     stream = ReversalStream(4)
-    return train(
+    training = (
         Supernet(LARGE, VOCABULARY, norm="pre", seed=3),
-        draw,
+        RULES[rule],
         ReversalStream(1, sentences=1, longest=3),
         TrainingSettings(
-            steps=steps,
+            steps=STEPS,
             peak_rate=1e-3,
             warmup_steps=4,
             accumulation=accumulation,
@@ -39,17 +58,23 @@ def run(folder: Path, accumulation: int, steps: int = STEPS) -> TrainResult:
             device="cpu",
         ),
         folder,
-        validation_batches=[next(stream) for _ in range(3)],
-        validation_networks={"largest": LARGE, "smallest": SMALL},
     )
+    validation = {
+        "validation_batches": [next(stream) for _ in range(3)],
+        "validation_networks": {"largest": LARGE, "smallest": SMALL},
+    }
+    if rule == "several":
+        train_until(*training, 7, **validation)
+    return train(*training, **validation)
 
 
-def test_two_processes_equal_one_with_twice_the_accumulation(tmp_path):
-    single = run(tmp_path / "single", accumulation=2)
+@pytest.mark.parametrize("rule", RULES)
+def test_two_processes_equal_one_with_twice_the_accumulation(tmp_path, rule):
+    single = run(tmp_path / "single", 2, rule)
     source = Path(__file__)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*torchrun, str(source), str(tmp_path / "double")],
+        [*torchrun, str(source), str(tmp_path / "double"), rule],
         env=os.environ | {"PYTHONPATH": str(source.parents[1]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -61,6 +86,10 @@ def test_two_processes_equal_one_with_twice_the_accumulation(tmp_path):
     for one, two in zip(*histories, strict=True):
         for figure in one.keys() - {"tokens_per_second"}:
             assert two[figure] == pytest.approx(one[figure], rel=1e-5), (figure, one["step"])
+    if rule == "several":
+        judged = [read_json(tmp_path / name / "judged-00000007.json", "") for name in ("single", "double")]
+        assert judged[1]["target_tokens"] == judged[0]["target_tokens"]
+        assert judged[1]["validation"] == pytest.approx(judged[0]["validation"], rel=1e-5)
     expected = load_file(single.weights)
     for name, value in load_file(tmp_path / "double" / "weights.safetensors").items():
         # The gradient of a bias of keys is rounding noise, which Adam scales up.
@@ -71,4 +100,4 @@ def test_two_processes_equal_one_with_twice_the_accumulation(tmp_path):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with joined_processes():
-        run(Path(sys.argv[1]), accumulation=1)
+        run(Path(sys.argv[1]), 1, sys.argv[2])

@@ -15,8 +15,9 @@ from automoe.data.vocabulary import PAD_ID
 from automoe.errors import InputError
 from automoe.model.sharing import Supernet
 from automoe.training.history import read_history
-from automoe.training.loop import TrainingDiverged, train
+from automoe.training.loop import TrainingDiverged, train, train_until
 from automoe.training.objective import validation_loss
+from automoe.training.rules import Members, only
 from automoe.training.schedule import learning_rate
 from automoe.training.settings import TrainingSettings
 from helpers.reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
@@ -40,14 +41,29 @@ def supernet(dropout=0.0):
     return Supernet(LARGE, VOCABULARY, norm="pre", dropout=dropout, seed=3)
 
 
+def one(step, rng):
+    """One of the two at random."""
+    return Members((draw(rng),))
+
+
+def both(step, rng):
+    """Two steps out of three both, in any order, the larger one as the teacher; else one of them."""
+    architectures = rng.sample([LARGE, SMALL], 2)
+    if step % 3 == 0:
+        return Members(tuple(architectures[:1]))
+    return Members(tuple(architectures), teacher=architectures.index(LARGE))
+
+
 def copies(network):
     return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
 
 
 def test_equals_a_plain_loop(tmp_path):
-    chosen = settings(accumulation=2, clip_norm=0.5, balance_coefficient=0.1)
+    chosen = settings(
+        accumulation=2, clip_norm=0.5, balance_coefficient=0.1, schedule="constant", decay_share=0.5
+    )
     net = supernet()
-    result = train(net, lambda rng: LARGE, ReversalStream(1), chosen, tmp_path)
+    result = train(net, only(LARGE), ReversalStream(1), chosen, tmp_path)
 
     model = supernet().network
     adam = torch.optim.Adam(model.parameters(), betas=(0.9, 0.98), eps=1e-9, foreach=False)
@@ -66,7 +82,13 @@ def test_equals_a_plain_loop(tmp_path):
         (loss / tokens).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
         adam.param_groups[0]["lr"] = learning_rate(
-            step, steps=chosen.steps, warmup_steps=5, peak_rate=3e-3, final_rate_ratio=0.05
+            step,
+            steps=chosen.steps,
+            warmup_steps=5,
+            peak_rate=3e-3,
+            final_rate_ratio=0.05,
+            schedule="constant",
+            decay_share=0.5,
         )
         adam.step()
         assert read_history(tmp_path)[step - 1]["loss"] == pytest.approx((loss / tokens).item(), rel=1e-4)
@@ -84,7 +106,7 @@ def test_learns_reports_and_validates(tmp_path):
     net = supernet()
     result = train(
         net,
-        draw,
+        one,
         ReversalStream(1),
         settings(steps=40, final_rate_ratio=1.0),
         tmp_path,
@@ -107,10 +129,28 @@ def test_learns_reports_and_validates(tmp_path):
     assert [e.value for e in accumulator.Scalars("loss")] == pytest.approx([r["loss"] for r in history])
 
 
+def test_several_members_learn_together_and_the_teachers_losses_are_told(tmp_path):
+    def pair(step, rng):
+        return Members((SMALL, LARGE), teacher=1)
+
+    stream, net = ReversalStream(9), supernet()
+    watched = {"largest": LARGE, "smallest": SMALL}
+    batches = [next(stream) for _ in range(3)]
+    before = {name: validation_loss(net.subnetwork(a), batches) for name, a in watched.items()}
+    expected = validation_loss(net.subnetwork(LARGE), [next(ReversalStream(1))])
+    chosen = settings(steps=40, final_rate_ratio=1.0, balance_coefficient=0.0, label_smoothing=0.0)
+    result = train(net, pair, ReversalStream(1), chosen, tmp_path,
+                   validation_batches=batches, validation_networks=watched)  # fmt: skip
+    assert all(result.validation[name] < before[name] for name in watched)
+    first = read_history(tmp_path)[0]
+    assert first["loss"] == pytest.approx(expected)
+    assert first["nll"] == pytest.approx(expected)
+
+
 def test_untouched_parameters_stay_as_they_were(tmp_path):
     net = supernet()
     before = copies(net.network)
-    train(net, lambda rng: SMALL, ReversalStream(1), SETTINGS, tmp_path)
+    train(net, only(SMALL), ReversalStream(1), SETTINGS, tmp_path)
     inside = {name for name, _ in net.subnetwork(SMALL).named_parameters()}
     after = copies(net.network)
     for name, value in before.items():
@@ -128,7 +168,7 @@ def test_result_is_the_mean_of_the_last_weights(tmp_path):
     def report(progress):
         seen[progress.step] = copies(net.network)
 
-    result = train(net, draw, ReversalStream(1), settings(average_checkpoints=4), tmp_path, report=report)
+    result = train(net, one, ReversalStream(1), settings(average_checkpoints=4), tmp_path, report=report)
     for name, value in load_file(result.weights).items():
         mean = torch.stack([seen[step][name] for step in (17, 18, 19, 20)]).mean(0)
         torch.testing.assert_close(value, mean, rtol=1e-5, atol=1e-7)
@@ -137,14 +177,14 @@ def test_result_is_the_mean_of_the_last_weights(tmp_path):
 
 
 def test_a_finished_training_is_not_repeated_and_not_mistaken(tmp_path):
-    first = train(supernet(), draw, ReversalStream(1), SETTINGS, tmp_path)
+    first = train(supernet(), one, ReversalStream(1), SETTINGS, tmp_path)
     weights = load_file(first.weights)
     net = supernet()
-    again = train(net, draw, ReversalStream(1), SETTINGS, tmp_path, report=lambda _: pytest.fail("trained"))
+    again = train(net, one, ReversalStream(1), SETTINGS, tmp_path, report=lambda _: pytest.fail("trained"))
     assert again == first
     assert all(torch.equal(value, weights[name]) for name, value in copies(net.network).items())
     with pytest.raises(InputError, match="belongs to another training"):
-        train(net, draw, ReversalStream(1), settings(steps=21), tmp_path)
+        train(net, one, ReversalStream(1), settings(steps=21), tmp_path)
 
 
 def test_caller_keeps_its_random_numbers(tmp_path):
@@ -152,7 +192,7 @@ def test_caller_keeps_its_random_numbers(tmp_path):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    train(net, draw, ReversalStream(1), settings(steps=5), tmp_path)
+    train(net, one, ReversalStream(1), settings(steps=5), tmp_path)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -160,17 +200,17 @@ class InterruptError(Exception):
     pass
 
 
-@pytest.mark.parametrize("step", [1, 7, 10, 18, 20])
-def test_resumed_after_an_exception_equals_uninterrupted(tmp_path, step):
+@pytest.mark.parametrize(("step", "rule"), [(1, one), (7, one), (10, both), (18, one), (20, both)])
+def test_resumed_after_an_exception_equals_uninterrupted(tmp_path, step, rule):
     def interrupt(progress):
         if progress.step == step:
             raise InterruptError
 
     chosen = settings(average_checkpoints=3, checkpoint_every=4)
-    whole = train(supernet(0.1), draw, ReversalStream(1), chosen, tmp_path / "whole")
+    whole = train(supernet(0.1), rule, ReversalStream(1), chosen, tmp_path / "whole")
     with pytest.raises(InterruptError):
-        train(supernet(0.1), draw, ReversalStream(1), chosen, tmp_path / "cut", report=interrupt)
-    cut = train(supernet(0.1), draw, ReversalStream(1), chosen, tmp_path / "cut")
+        train(supernet(0.1), rule, ReversalStream(1), chosen, tmp_path / "cut", report=interrupt)
+    cut = train(supernet(0.1), rule, ReversalStream(1), chosen, tmp_path / "cut")
     expected = load_file(whole.weights)
     assert all(torch.equal(value, expected[name]) for name, value in load_file(cut.weights).items())
     losses = [[r["loss"] for r in read_history(tmp_path / run)] for run in ("whole", "cut")]
@@ -183,8 +223,9 @@ KILLING = """
 import os, random, signal, sys, time
 from pathlib import Path
 import lightning.fabric.loggers.tensorboard, torch.utils.tensorboard
-from test_training_loop import ReversalStream, draw, settings, supernet, train
+from test_training_loop import ReversalStream, both, one, pause, settings, supernet, train
 folder, rng, kills = Path(sys.argv[1]), random.Random(7), 0
+rule, pauses = (both, (20, 46, 90 - 1)) if sys.argv[2] == "paused" else (one, ())
 
 def newest():
     paths = folder.glob("checkpoint-*.safetensors")
@@ -195,8 +236,10 @@ while True:
     deadline = time.monotonic() + 120
     child = os.fork()
     if not child:
-        train(supernet(0.1), draw, ReversalStream(1), settings(steps=90, average_checkpoints=9,
-              checkpoint_every=3), folder)
+        chosen = settings(steps=90, average_checkpoints=9, checkpoint_every=3)
+        for until in pauses:
+            pause(until, folder, chosen, rule)
+        train(supernet(0.1), rule, ReversalStream(1), chosen, folder)
         os._exit(0)
     ended, status = 0, 0
     while not ended and (kills == 6 or newest() < wanted):
@@ -217,11 +260,11 @@ while True:
 """
 
 
-@pytest.mark.slow
-def test_killed_at_random_moments_equals_uninterrupted(tmp_path):
+def killed_at_random_moments(folder, mode):
+    """Run KILLING on a folder."""
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     done = subprocess.run(
-        [sys.executable, "-c", KILLING, str(tmp_path / "killed")],
+        [sys.executable, "-c", KILLING, str(folder), mode],
         env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -229,10 +272,146 @@ def test_killed_at_random_moments_equals_uninterrupted(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "rule"), [("straight", one), ("paused", both)])
+def test_killed_at_random_moments_equals_uninterrupted(tmp_path, mode, rule):
+    killed_at_random_moments(tmp_path / "killed", mode)
     chosen = settings(steps=90, average_checkpoints=9, checkpoint_every=3)
-    whole = train(supernet(0.1), draw, ReversalStream(1), chosen, tmp_path / "whole")
+    whole = train(supernet(0.1), rule, ReversalStream(1), chosen, tmp_path / "whole")
     killed = load_file(tmp_path / "killed" / "weights.safetensors")
     assert all(torch.equal(value, killed[name]) for name, value in load_file(whole.weights).items())
+    for until in (20, 46, 89) if mode == "paused" else ():
+        judged = pause(until, tmp_path / "killed", chosen, rule)
+        uncut = pause(until, tmp_path / "paused", chosen, rule)
+        assert dataclasses.replace(judged, seconds=0) == dataclasses.replace(uncut, seconds=0)
+
+
+WATCHED = {"largest": LARGE, "smallest": SMALL}
+
+
+def pause(until, folder, chosen, rule, net=None, report=None):
+    """Train until a step and judge on three batches."""
+    stream = ReversalStream(9)
+    return train_until(
+        net or supernet(0.1),
+        rule,
+        ReversalStream(1),
+        chosen,
+        folder,
+        until,
+        validation_batches=[next(stream) for _ in range(3)],
+        validation_networks=WATCHED,
+        report=report,
+    )
+
+
+@pytest.mark.parametrize("rule", [one, both])
+def test_paused_equals_unpaused_and_judges_the_mean_of_the_last_weights(tmp_path, rule):
+    chosen = settings(average_checkpoints=3, checkpoint_every=4)
+    seen = {}
+    net = supernet(0.1)
+    whole = train(net, rule, ReversalStream(1), chosen, tmp_path / "whole",
+                  report=lambda progress: seen.update({progress.step: copies(net.network)}))  # fmt: skip
+    stream = ReversalStream(9)
+    batches = [next(stream) for _ in range(3)]
+    # 18 follows a pause: of its three snapshots, those of 16 and 17 were never written.
+    for until, averaged in ((7, (5, 6, 7)), (17, (15, 16, 17)), (18, (18,))):
+        judged = pause(until, tmp_path / "paused", chosen, rule)
+        mean = supernet()
+        for name, parameter in mean.network.named_parameters():
+            parameter.data.copy_(torch.stack([seen[step][name] for step in averaged]).mean(0))
+        expected = {name: validation_loss(mean.subnetwork(a), batches) for name, a in WATCHED.items()}
+        assert judged.validation == pytest.approx(expected)
+        history = read_history(tmp_path / "paused")
+        assert (judged.step, judged.target_tokens) == (until, history[-1]["target_tokens"])
+        assert len(history) == until
+        assert judged.seconds > 0
+        assert (tmp_path / "paused" / f"checkpoint-{until:08d}.safetensors").exists()
+        assert not list((tmp_path / "paused").glob("judged-*.safetensors"))
+    paused = train(supernet(0.1), rule, ReversalStream(1), chosen, tmp_path / "paused")
+    expected = load_file(whole.weights)
+    assert all(torch.equal(value, expected[name]) for name, value in load_file(paused.weights).items())
+    losses = [[r["loss"] for r in read_history(tmp_path / run)] for run in ("whole", "paused")]
+    assert losses[0] == losses[1]
+
+
+def test_one_supernet_and_stream_may_go_through_all_pauses(tmp_path):
+    whole = train(supernet(0.1), both, ReversalStream(1), SETTINGS, tmp_path / "whole")
+    net, stream, nothing = (
+        supernet(0.1),
+        ReversalStream(1),
+        {"validation_batches": (), "validation_networks": {}},
+    )
+    for until in (3, 12):
+        train_until(net, both, stream, SETTINGS, tmp_path / "paused", until, **nothing)
+    train(net, both, stream, SETTINGS, tmp_path / "paused")
+    expected = load_file(whole.weights)
+    assert all(torch.equal(value, expected[name]) for name, value in copies(net.network).items())
+
+
+@pytest.mark.parametrize("step", [1, 5, 10, 11])
+def test_a_pause_resumed_after_an_exception_judges_the_same(tmp_path, step):
+    def interrupt(progress):
+        if progress.step == step:
+            raise InterruptError
+
+    chosen = settings(average_checkpoints=3, checkpoint_every=5)
+    whole = pause(11, tmp_path / "whole", chosen, both)
+    with pytest.raises(InterruptError):
+        pause(11, tmp_path / "cut", chosen, both, report=interrupt)
+    cut = pause(11, tmp_path / "cut", chosen, both)
+    assert dataclasses.replace(cut, seconds=0) == dataclasses.replace(whole, seconds=0)
+    assert not list((tmp_path / "cut").glob("judged-*.safetensors"))
+
+
+def test_a_judgement_is_not_repeated_and_not_mistaken(tmp_path):
+    def trained(progress):
+        pytest.fail("trained")
+
+    first = pause(6, tmp_path, SETTINGS, one)
+    left = tmp_path / "judged-00000006-00000005.safetensors"
+    left.touch()  # by a kill between the judgement and the end of its snapshots
+    assert pause(6, tmp_path, SETTINGS, one, report=trained) == first
+    assert not left.exists()
+    with pytest.raises(InputError, match=r"judged-00000006\.json: belongs to another training"):
+        pause(6, tmp_path, settings(seed=2), one)
+    train(supernet(0.1), one, ReversalStream(1), SETTINGS, tmp_path)
+    assert pause(6, tmp_path, SETTINGS, one, report=trained) == first
+
+
+def test_a_step_that_was_passed_unjudged_or_is_none_says_the_mend(tmp_path):
+    for until in (0, 20, 21):
+        with pytest.raises(InputError, match=f"expected a step before the last one, 1 to 19, got {until}"):
+            pause(until, tmp_path, SETTINGS, one)
+    pause(6, tmp_path, SETTINGS, one)
+    with pytest.raises(InputError, match="has passed step 5 without judging it") as caught:
+        pause(5, tmp_path, SETTINGS, one)
+    assert "it is at step 6, judge a later one; or delete the folder" in str(caught.value)
+    train(supernet(0.1), one, ReversalStream(1), SETTINGS, tmp_path)
+    with pytest.raises(InputError, match="has passed step 7 without judging it") as caught:
+        pause(7, tmp_path, SETTINGS, one)
+    assert "it is finished, train returns its result; or delete the folder" in str(caught.value)
+
+
+def test_the_step_of_a_checkpoint_is_judged_by_its_weights(tmp_path):
+    seen = {}
+    net = supernet(0.1)
+
+    def interrupt(progress):
+        seen.update(copies(net.network))
+        if progress.step == 10:
+            raise InterruptError
+
+    with pytest.raises(InterruptError):
+        train(net, one, ReversalStream(1), SETTINGS, tmp_path, report=interrupt)
+    judged = pause(10, tmp_path, SETTINGS, one, report=lambda _: pytest.fail("trained"))
+    net.network.load_state_dict(seen)
+    stream = ReversalStream(9)
+    batches = [next(stream) for _ in range(3)]
+    expected = {name: validation_loss(net.subnetwork(a), batches) for name, a in WATCHED.items()}
+    assert judged.validation == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
@@ -245,7 +424,7 @@ def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(tmp_path, po
                 net.network.embedding[5] = poison
 
     with pytest.raises(TrainingDiverged, match="step 13") as caught:
-        train(net, lambda rng: LARGE, ReversalStream(1), SETTINGS, tmp_path, report=report)
+        train(net, only(LARGE), ReversalStream(1), SETTINGS, tmp_path, report=report)
     good = tmp_path / "checkpoint-00000010.safetensors"
     assert f"{good} is the last good checkpoint" in str(caught.value)
     assert all(value.isfinite().all() for value in load_file(good).values())
@@ -258,9 +437,9 @@ def test_foreign_checkpoint_in_the_folder(tmp_path):
             raise InterruptError
 
     with pytest.raises(InterruptError):
-        train(supernet(), draw, ReversalStream(1), SETTINGS, tmp_path, report=stop)
+        train(supernet(), one, ReversalStream(1), SETTINGS, tmp_path, report=stop)
     with pytest.raises(InputError, match=r"checkpoint-00000005\.safetensors: belongs to another training"):
-        train(supernet(), draw, ReversalStream(1), settings(seed=2), tmp_path)
+        train(supernet(), one, ReversalStream(1), settings(seed=2), tmp_path)
 
 
 def test_a_damaged_snapshot_is_named_and_no_result_is_written(tmp_path):
@@ -269,7 +448,7 @@ def test_a_damaged_snapshot_is_named_and_no_result_is_written(tmp_path):
             (tmp_path / "snapshot-00000018.safetensors").write_bytes(b"")
 
     with pytest.raises(InputError, match=r"snapshot-00000018\.safetensors: is truncated"):
-        train(supernet(), draw, ReversalStream(1), settings(average_checkpoints=2), tmp_path, report=damage)
+        train(supernet(), one, ReversalStream(1), settings(average_checkpoints=2), tmp_path, report=damage)
     assert not (tmp_path / "weights.safetensors").exists()
 
 
@@ -279,7 +458,7 @@ def test_a_full_disk_is_bad_input_and_leaves_only_whole_files(tmp_path):
         pytest.skip("mounting needs root")
     try:
         with pytest.raises(InputError, match="No space left") as caught:
-            train(supernet(), draw, ReversalStream(1), settings(checkpoint_every=1), tmp_path)
+            train(supernet(), one, ReversalStream(1), settings(checkpoint_every=1), tmp_path)
         assert "free some disk space" in str(caught.value)
         assert not list(tmp_path.glob("*.tmp")) + list(tmp_path.glob(".*.tmp"))
         for path in tmp_path.glob("*.safetensors"):
@@ -290,7 +469,7 @@ def test_a_full_disk_is_bad_input_and_leaves_only_whole_files(tmp_path):
 
 def test_bfloat16_trains(tmp_path):
     net = supernet()
-    train(net, draw, ReversalStream(1), settings(precision="bf16-mixed", steps=30), tmp_path)
+    train(net, one, ReversalStream(1), settings(precision="bf16-mixed", steps=30), tmp_path)
     losses = [record["loss"] for record in read_history(tmp_path)]
     assert sum(losses[-5:]) < sum(losses[:5])
     assert all(parameter.dtype == torch.float32 for parameter in net.network.parameters())
@@ -299,4 +478,4 @@ def test_bfloat16_trains(tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_without_a_gpu_is_bad_input(tmp_path):
     with pytest.raises(InputError, match="this machine has none"):
-        train(supernet(), draw, ReversalStream(1), settings(device="cuda"), tmp_path)
+        train(supernet(), one, ReversalStream(1), settings(device="cuda"), tmp_path)

@@ -1,7 +1,8 @@
-"""What training minimises: label-smoothed cross-entropy plus the experts' load-balance loss.
+"""What training minimises: label-smoothed cross-entropy, a teacher's distribution beside it where there is
+one, plus the experts' load-balance loss.
 
 Shapes: B sentences, S source and T target tokens, X = B * T of them, N target tokens that are not padding,
-n tokens of a chunk, D width, C >= D columns of the embedding, V vocabulary.
+n tokens of a chunk, D width, C >= D columns of the embedding, V vocabulary; a teacher has its own D and C.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from automoe.data.batching import Batch
 from automoe.data.vocabulary import PAD_ID
 from automoe.model.transformer import Transformer
 
-# Most logits held at once: 64 MiB of float32.
+# Most logits of one network held at once: 64 MiB of float32.
 CHUNK_LOGITS = 1 << 24
 
 
@@ -34,54 +35,90 @@ class Objective:
         nll_sum: negative log-likelihood in nats, without smoothing, summed over tokens; detached.
         tokens: target tokens without padding.
         balance: Switch load-balance loss, mean over the mixture layers (0 without any); detached.
+        hidden_ND: the input of the output layer, from which a `Teacher` is made; detached.
     """
 
     loss: Tensor
     nll_sum: Tensor
     tokens: int
     balance: Tensor
+    hidden_ND: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """Whose distribution another model learns on one batch, besides the data; it gets no gradient.
+
+    Attributes:
+        hidden_ND: what it made of the batch (`Objective.hidden_ND`).
+        weight_VC: its embedding; the leading D columns are its output layer.
+        distillation: weight of its distribution; the data's has the rest of one.
+    """
+
+    hidden_ND: Tensor
+    weight_VC: Tensor
+    distillation: float
 
 
 def objective(
-    model: Transformer, batch: Batch, *, label_smoothing: float = 0.1, balance_coefficient: float = 0.0
+    model: Transformer,
+    batch: Batch,
+    *,
+    label_smoothing: float = 0.1,
+    balance_coefficient: float = 0.0,
+    teacher: Teacher | None = None,
 ) -> Objective:
     """The training objective of `model` on `batch` (on the model's device).
+
+    With a teacher, the target distribution of a token is a mean, weighted by `teacher.distillation`, of the
+    smoothed one of the data and the teacher's. The cross-entropy with that one has the gradient of the
+    Kullback-Leibler divergence from it (in-place distillation, Yu & Huang, 2019).
 
     Dividing `loss` by the tokens of all micro-batches and ranks makes the sum of the gradients the
     gradient of one mean, however the tokens are spread over them.
     """
     output = model(batch.source_BS, batch.target_in_BT)
     hidden_ND, target_N = _without_padding(output.hidden_BTD, batch.target_out_BT)
-    loss, nll_sum = linear_cross_entropy(hidden_ND, model.embedding, target_N, label_smoothing)
+    loss, nll_sum = linear_cross_entropy(hidden_ND, model.embedding, target_N, label_smoothing, teacher)
     tokens = target_N.shape[0]
     balance = loss.new_zeros(())
     if output.routing:
         balance = torch.stack([layer.load_balance_loss for layer in output.routing]).mean()
         loss = loss + (balance_coefficient * tokens) * balance
-    return Objective(loss, nll_sum, tokens, balance.detach())
+    return Objective(loss, nll_sum, tokens, balance.detach(), hidden_ND.detach())
 
 
 def linear_cross_entropy(
-    hidden_ND: Tensor, weight_VC: Tensor, target_N: Tensor, label_smoothing: float
+    hidden_ND: Tensor,
+    weight_VC: Tensor,
+    target_N: Tensor,
+    label_smoothing: float,
+    teacher: Teacher | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Output layer and label-smoothed cross-entropy together, without ever holding all the logits.
 
-    Equals `F.cross_entropy(hidden_ND @ weight_VC[:, :D].T, target_N, label_smoothing=..., reduction="sum")`;
-    given whole, the weight gets one gradient instead of a slice's and its padded copy. The gradients are
-    computed in the forward pass, chunk by chunk, so `backward` may be called once. Under autocast the
-    products run in its type, softmax and accumulation in float32.
+    Equals `F.cross_entropy(hidden_ND @ weight_VC[:, :D].T, target_N, label_smoothing=..., reduction="sum")`,
+    with a teacher that of the target distributions which `objective` describes. Given whole, the weight
+    gets one gradient instead of a slice's and its padded copy. The gradients are computed in the forward
+    pass, chunk by chunk, so `backward` may be called once. Under autocast the products run in its type,
+    softmax and accumulation in float32.
 
     Returns:
         (loss, nll): the summed loss, and the summed negative log-likelihood, which has no gradient.
     """
-    loss, nll_sum = _LinearCrossEntropy.apply(hidden_ND, weight_VC, target_N, label_smoothing)  # type: ignore[no-untyped-call]
+    loss, nll_sum = _LinearCrossEntropy.apply(hidden_ND, weight_VC, target_N, label_smoothing, teacher)  # type: ignore[no-untyped-call]
     return loss, nll_sum
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, weight_VC: Tensor, target_N: Tensor, label_smoothing: float
+        ctx: Any,
+        hidden_ND: Tensor,
+        weight_VC: Tensor,
+        target_N: Tensor,
+        label_smoothing: float,
+        teacher: Teacher | None,
     ) -> tuple[Tensor, Tensor]:
         device = hidden_ND.device.type
         product_type = hidden_ND.dtype
@@ -90,6 +127,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         sum_type = torch.promote_types(product_type, torch.float32)
         tokens, width = hidden_ND.shape
         vocabulary = weight_VC.shape[0]
+        data_share = 1.0 if teacher is None else 1 - teacher.distillation
         loss, nll_sum = hidden_ND.new_zeros(2, dtype=sum_type).unbind()
         grad_ND = torch.empty_like(hidden_ND)
         grad_VC = torch.zeros_like(weight_VC, dtype=sum_type)
@@ -100,6 +138,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
             rows = max(1, math.ceil(tokens / chunks))
             # One buffer for every chunk: fresh memory costs more than what is computed in it.
             buffer_nV = hidden_ND.new_empty(rows, vocabulary, dtype=product_type)
+            if teacher is not None:
+                teacher_width = teacher.hidden_ND.shape[1]
+                teacher_weight_VD = teacher.weight_VC[:, :teacher_width].to(product_type)
+                teacher_buffer_nV = torch.empty_like(buffer_nV)
             for start in range(0, tokens, rows):
                 hidden_nD = hidden_ND[start : start + rows].to(product_type)
                 target_n1 = target_N[start : start + rows, None]
@@ -108,10 +150,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 torch.log_softmax(log_p_nV, dim=1, out=log_p_nV)
                 nll = -log_p_nV.gather(1, target_n1).sum()
                 nll_sum += nll
-                loss += (1 - label_smoothing) * nll - (label_smoothing / vocabulary) * log_p_nV.sum()
-                # d loss / d logits = softmax - smoothed one-hot, in the place of the log-probabilities.
-                grad_nV = log_p_nV.exp_().sub_(label_smoothing / vocabulary)
-                grad_nV.scatter_add_(1, target_n1, grad_nV.new_full(target_n1.shape, label_smoothing - 1))
+                data_loss = (1 - label_smoothing) * nll - (label_smoothing / vocabulary) * log_p_nV.sum()
+                loss += data_share * data_loss
+                if teacher is not None:
+                    teacher_nD = teacher.hidden_ND[start : start + rows].to(product_type)
+                    out_nV = teacher_buffer_nV[: len(teacher_nD)]
+                    teacher_p_nV = torch.mm(teacher_nD, teacher_weight_VD.T, out=out_nV).to(sum_type)
+                    torch.softmax(teacher_p_nV, dim=1, out=teacher_p_nV)
+                    loss -= teacher.distillation * torch.dot(teacher_p_nV.flatten(), log_p_nV.flatten())
+                # d loss / d logits = softmax - target distribution, in the place of the log-probabilities.
+                grad_nV = log_p_nV.exp_().sub_(data_share * (label_smoothing / vocabulary))
+                one_hot = data_share * (label_smoothing - 1)
+                grad_nV.scatter_add_(1, target_n1, grad_nV.new_full(target_n1.shape, one_hot))
+                if teacher is not None:
+                    grad_nV.sub_(teacher_p_nV, alpha=teacher.distillation)
                 grad_nV = grad_nV.to(product_type)
                 grad_ND[start : start + rows] = grad_nV @ product_weight_VD
                 if product_type == sum_type:
@@ -124,11 +176,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         # In place and handed over: a copy would be a second gradient of the whole embedding.
         grad_ND, grad_VC = ctx.gradients
         del ctx.gradients
-        return grad_ND.mul_(grad_loss), grad_VC.mul_(grad_loss), None, None
+        return grad_ND.mul_(grad_loss), grad_VC.mul_(grad_loss), None, None, None
 
 
 def validation_nll(model: Transformer, batches: Iterable[Batch]) -> tuple[float, int]:

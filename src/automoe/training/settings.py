@@ -1,11 +1,21 @@
-"""`TrainingSettings`: the numbers of a training, as a recipe gives them."""
+"""`TrainingSettings` and `SupernetSettings`: the numbers of a training, as a recipe gives them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from automoe.errors import AtLeastOne, AtLeastZero, InputError, NotNegative, Positive, Share, checked
+from automoe.training.rules import RULES
+from automoe.training.schedule import Schedule
+
+
+def _known_rule(name: str) -> str:
+    if name not in RULES:
+        raise ValueError(f"expected one of {', '.join(RULES)}")
+    return name
 
 
 @checked("these training settings are impossible")
@@ -25,6 +35,8 @@ class TrainingSettings:
         average_checkpoints: snapshots of the last fifth whose mean is the result; 1 takes the last weights.
         seed: of first weights, the order of batches, sub-networks and dropout.
         device: `auto` takes a GPU where there is one. `precision`: Fabric's name.
+        schedule: of the rate after the warm-up, `schedule.learning_rate` says which. `decay_share`: of
+            the steps, the last ones in which a `constant` rate falls.
 
     Raises:
         InputError: listing every value that is out of range.
@@ -45,8 +57,25 @@ class TrainingSettings:
     seed: int = 1
     device: Literal["cpu", "cuda", "auto"] = "auto"
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    schedule: Schedule = "cosine"
+    decay_share: Share = 0.3
 
     def __post_init__(self) -> None:
         if self.warmup_steps > self.steps:
             problem = f"warmup_steps: expected at most steps ({self.steps}), got {self.warmup_steps}"
             raise InputError("these training settings are impossible", [problem])
+
+
+# Under a base of pydantic's, pydantic alone makes the dataclass: it would not take one of the library's.
+@checked("these training settings are impossible")
+class SupernetSettings(TrainingSettings):
+    """What a recipe says about training a supernet.
+
+    Args:
+        rule: which members a step trains, a name of `rules.RULES`.
+
+    Raises:
+        InputError: listing every value that is out of range, and the known rules when it is none.
+    """
+
+    rule: Annotated[str, AfterValidator(_known_rule)] = "random"

@@ -1,0 +1,67 @@
+"""A few updates of a member's own, from the supernet's weights: what it is worth unshared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from automoe.data.batching import Batch
+from automoe.model.transformer import Transformer
+from automoe.training.loop import BatchSource
+from automoe.training.objective import objective, to_device, validation_loss
+from automoe.training.optimizer import BlockAdam
+from automoe.training.schedule import learning_rate
+from automoe.training.settings import TrainingSettings
+
+WARMUP_SHARE = 0.1
+
+
+def loss_after_own_steps(
+    network: Transformer,
+    stream: BatchSource,
+    settings: TrainingSettings,
+    validation_batches: Sequence[Batch],
+    *,
+    steps: int,
+    peak_rate: float,
+) -> float:
+    """Validation loss of a network, in nats a token, after `steps` updates; the network is changed.
+
+    Adam starts afresh; the rate warms up over a tenth of the steps, and falls to nearly nothing in half a
+    cosine. Dropout draws from (`settings.seed`, step), so equal calls give equal losses.
+
+    Args:
+        network: copies of the supernet's weights (`Supernet.extract`).
+        settings: objective and clipping are as in the training.
+        steps: 0 tells the loss as it is.
+    """
+    network.train()
+    for parameter in network.parameters():
+        parameter.requires_grad_(True)
+    optimizer = BlockAdam(network, betas=(0.9, 0.98), eps=1e-9)
+    device = network.embedding.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for step in range(1, steps + 1):
+            key = f"own step {settings.seed} {step}"
+            torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
+            batch = to_device(next(stream), device)
+            part = objective(
+                network,
+                batch,
+                label_smoothing=settings.label_smoothing,
+                balance_coefficient=settings.balance_coefficient,
+            )
+            (part.loss / part.tokens).backward()
+            nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
+            rate = learning_rate(
+                step,
+                steps=steps,
+                warmup_steps=max(1, round(WARMUP_SHARE * steps)),
+                peak_rate=peak_rate,
+                final_rate_ratio=settings.final_rate_ratio,
+            )
+            optimizer.step(network, rate)
+    return validation_loss(network, validation_batches)
