@@ -1,25 +1,27 @@
-"""The table of results: Markdown to read, CSV to compute with."""
+"""The table of results over all seeds: Markdown to read, CSV to compute with."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from functools import partial
+from statistics import fmean, stdev
+from typing import TypeAlias
 
-from automoe.cost.costs import COSTS, Cost
+from automoe.cost.costs import COSTS
 from automoe.errors import InputError
 
 MISSING = "–"
+_BAR = "\\|"  # a bar within a cell
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One system's line; what was not measured is None.
+    """One system trained with one seed; what was not measured is None.
 
     Args:
-        system: its name, once a table.
+        system: its name, with each seed once a table.
         bleu, chrf, tokenised_bleu: 0 to 100, on the test set.
         predicted_latency_ms: what the search went by, for the systems it found.
         costs: by name (`automoe.cost.costs.COSTS`): counted, each expert of a layer equally likely, and the
@@ -27,6 +29,10 @@ class Result:
         flops_as_routed: FLOPs with the measured shares of the experts.
         sparsity: 0 to 1, the share of parameters that are not active.
         train_minutes: wall time of training.
+        seed: of its training and of whatever else was drawn for it.
+        p: of the paired bootstrap against the reference's translations of the same seed
+            (`automoe.evaluation.significance`); the reference itself has none.
+        target_tokens: that it was trained on, each as often as it was seen.
     """
 
     system: str
@@ -38,99 +44,167 @@ class Result:
     flops_as_routed: float | None = None
     sparsity: float | None = None
     train_minutes: float | None = None
+    seed: int = field(default=1, kw_only=True)
+    p: float | None = field(default=None, kw_only=True)
+    target_tokens: int | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _Column:
+    """How the values of one kind are written.
+
+    Args:
+        digits: of a scaled value, as in `format`.
+        scale: from the unit of the value to that of the heading.
+        unit: what follows each cell's number.
+        spread: the mean has the standard deviation over seeds beside it.
+        each: there is no mean, but the value of every seed.
+    """
+
     heading: str
-    text: Callable[[float], str]
+    digits: str
+    scale: float = 1.0
+    unit: str = ""
+    spread: bool = False
+    each: bool = False
 
 
-_SCORES = {
-    "bleu": _Column("BLEU", "{:.2f}".format),
-    "chrf": _Column("chrF", "{:.2f}".format),
-    "tokenised_bleu": _Column("tokenised BLEU", "{:.2f}".format),
-    "predicted_latency_ms": _Column("predicted (ms)", "{:.1f}".format),
+_BLEU = {"bleu": _Column("BLEU", ".2f", spread=True)}
+_OTHER_SCORES = {
+    "chrf": _Column("chrF", ".2f", spread=True),
+    "tokenised_bleu": _Column("tokenised BLEU", ".2f", spread=True),
+    "predicted_latency_ms": _Column("predicted (ms)", ".1f", spread=True),
 }
 # What stands behind the column of a cost.
 _BESIDE = {
-    "latency_ms": {"speed_up": _Column("speed-up", "{:.2f}×".format)},
+    "latency_ms": {"speed_up": _Column("speed-up", ".2f", unit="×", spread=True)},
     "flops": {
-        "flops_as_routed": _Column("GFLOPs as routed", lambda flops: f"{flops / 1e9:.3g}"),
-        "flops_reduction": _Column("FLOPs reduction", "{:.2f}×".format),
+        "flops_as_routed": _Column("GFLOPs as routed", ".3g", COSTS["flops"].scale),
+        "flops_reduction": _Column("FLOPs reduction", ".2f", unit="×"),
     },
-    "active_parameters": {"sparsity": _Column("sparsity", "{:.0%}".format)},
+    "active_parameters": {"sparsity": _Column("sparsity", ".0%")},
 }
-_TRAINING = {"train_minutes": _Column("training (min)", "{:.1f}".format)}
+_TRAINING = {
+    "target_tokens": _Column("target tokens (M)", ".2f", 1e-6),
+    "train_minutes": _Column("training (min)", ".1f", spread=True),
+}
 
-
-def _columns(results: Sequence[Result]) -> dict[str, _Column]:
-    """Every column by key: of costs, those that any row has, in the order of their table."""
-    columns = dict(_SCORES)
-    for cost in COSTS.values():
-        if any(cost.name in result.costs for result in results):
-            columns[cost.name] = _Column(cost.heading, partial(_scaled, cost))
-            columns |= _BESIDE.get(cost.name, {})
-    return columns | _TRAINING
-
-
-def _scaled(cost: Cost, value: float) -> str:
-    return format(value * cost.scale, cost.digits)
+_Rows: TypeAlias = Mapping[tuple[str, int], Mapping[str, float | None]]
+"""By system and seed, every value by the key of its column, and `p`."""
 
 
 def to_markdown(results: Sequence[Result], reference: str) -> str:
-    """The table in Markdown, rows in the order given, an en dash for what is missing.
+    """The table in Markdown, a line a system in the order given, an en dash for what is missing.
 
     "Speed-up" is the latency of the system named `reference` over this one's, "FLOPs reduction" its
-    FLOPs over this one's: above 1 is better than the reference, as in the papers' tables.
+    FLOPs over this one's, both with the same seed: above 1 is better than the reference, as in the
+    papers' tables. Of several seeds a value is the mean of those that have it; where these differ, scores,
+    what is measured in time and the speed-up have their sample standard deviation behind a ±. There is a
+    column of the p of every seed, in the order of the seeds, where any is given.
 
     Raises:
-        InputError: no row is the reference, or two rows have the same name.
+        InputError: listing every system that has several rows with one seed, and every seed without a row
+            of the reference.
     """
-    columns = _columns(results)
+    rows = _rows(results, reference)
+    columns = _columns(rows, reference)
     lines = [
         _line(["system", *(column.heading for column in columns.values())]),
         _line(["---", *["---:"] * len(columns)]),
     ]
-    for row in _rows(results, reference):
-        cells = [str(row["system"]).replace("|", "\\|")]
-        for key, column in columns.items():
-            value = row[key]
-            cells.append(MISSING if not isinstance(value, int | float) else column.text(value))
-        lines.append(_line(cells))
+    for system in dict.fromkeys(system for system, _ in rows):
+        seeds = sorted(seed for name, seed in rows if name == system)
+        cells = [
+            _cell(column, [rows[system, seed][key] for seed in seeds]) for key, column in columns.items()
+        ]
+        lines.append(_line([system, *cells]))
     return "\n".join(lines) + "\n"
 
 
 def to_csv(results: Sequence[Result], reference: str) -> str:
-    """The same table with full precision and units in the column names; what is missing is empty.
+    """The same table, but a row a system and seed in the order given, with full precision.
+
+    The names of its columns have units in them; what is missing is empty.
 
     Raises:
         InputError: as `to_markdown`.
     """
+    rows = _rows(results, reference)
+    values = [key for key in _columns(rows, reference) if key != "p"]
     file = io.StringIO()
-    writer = csv.DictWriter(file, ["system", *_columns(results)], extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(
+        file, ["system", "seed", *values, "p"], extrasaction="ignore", lineterminator="\n"
+    )
     writer.writeheader()
-    writer.writerows(_rows(results, reference))
+    writer.writerows({"system": system, "seed": seed, **row} for (system, seed), row in rows.items())
     return file.getvalue()
 
 
-def _rows(results: Sequence[Result], reference: str) -> list[dict[str, str | float | None]]:
-    names = [result.system for result in results]
-    problems = [f"{name}: {names.count(name)} rows have this name" for name in dict.fromkeys(names)
-                if names.count(name) > 1]  # fmt: skip
-    if reference not in names:
-        problems.append(f"{reference}: is the reference, but no row has this name (rows: {', '.join(names)})")
+def _rows(results: Sequence[Result], reference: str) -> _Rows:
+    """In the order given; InputError as `to_markdown`."""
+    problems = _problems([(result.system, result.seed) for result in results], reference)
     if problems:
         raise InputError("there is no table of these results", problems)
-    base = results[names.index(reference)]
-    rows = []
+    bases = {result.seed: result.costs for result in results if result.system == reference}
+    rows = {}
     for result in results:
+        base = bases[result.seed]
         row = {column.name: getattr(result, column.name) for column in fields(Result)}
         row |= dict.fromkeys(COSTS) | dict(result.costs)
-        row["speed_up"] = _ratio(base.costs.get("latency_ms"), result.costs.get("latency_ms"))
-        row["flops_reduction"] = _ratio(base.costs.get("flops"), result.costs.get("flops"))
-        rows.append(row)
+        row["speed_up"] = _ratio(base.get("latency_ms"), result.costs.get("latency_ms"))
+        row["flops_reduction"] = _ratio(base.get("flops"), result.costs.get("flops"))
+        row["p"] = None if result.system == reference else result.p
+        rows[result.system, result.seed] = row
     return rows
+
+
+def _problems(rows: Sequence[tuple[str, int]], reference: str) -> list[str]:
+    problems = [
+        f"{system}: {rows.count((system, seed))} rows have seed {seed}, expected one; give each its own seed"
+        for system, seed in dict.fromkeys(rows)
+        if rows.count((system, seed)) > 1
+    ]
+    systems = list(dict.fromkeys(system for system, _ in rows))
+    if reference not in systems:
+        return [
+            *problems,
+            f"{reference}: is the reference, but no row has this name (systems: {', '.join(systems)})",
+        ]
+    for seed in sorted({seed for _, seed in rows} - {seed for system, seed in rows if system == reference}):
+        others = ", ".join(system for system in systems if (system, seed) in rows)
+        problems.append(
+            f"{reference}: is the reference, but no row has this name and seed {seed} "
+            f"(systems: {others}); add it, or leave this seed out"
+        )
+    return problems
+
+
+def _columns(rows: _Rows, reference: str) -> dict[str, _Column]:
+    """Every column by key: p and the costs only where any row has them, costs in the order of their table."""
+
+    def known(key: str) -> bool:
+        return any(row[key] is not None for row in rows.values())
+
+    p = {"p": _Column(f"p against {reference}", ".2g", each=True)} if known("p") else {}
+    columns = _BLEU | p | _OTHER_SCORES
+    for cost in COSTS.values():
+        if known(cost.name):
+            columns[cost.name] = _Column(cost.heading, cost.digits, cost.scale, spread=cost.measured)
+            columns |= _BESIDE.get(cost.name, {})
+    return columns | _TRAINING
+
+
+def _cell(column: _Column, values: Sequence[float | None]) -> str:
+    """The text for the values of a system, one a seed."""
+    known = [value * column.scale for value in values if value is not None]
+    if not known:
+        return MISSING
+    if column.each:
+        return ", ".join(MISSING if value is None else format(value, column.digits) for value in values)
+    text = format(fmean(known), column.digits)
+    if column.spread and len(set(known)) > 1:
+        text += f" ± {stdev(known):{column.digits}}"
+    return text + column.unit
 
 
 def _ratio(reference: float | None, value: float | None) -> float | None:
@@ -138,4 +212,4 @@ def _ratio(reference: float | None, value: float | None) -> float | None:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join(cell.replace('|', _BAR) for cell in cells)} |"
