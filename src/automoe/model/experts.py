@@ -1,4 +1,4 @@
-"""Router, dispatch and experts of one feed-forward sub-layer; experts may differ in size.
+"""Router and experts of one feed-forward sub-layer; experts may differ in size.
 
 Shapes: N tokens (padding already left out), D width, E experts, K = top_k, A = N * K assignments of a token
 to an expert.
@@ -11,14 +11,15 @@ No token is ever dropped: there is no capacity limit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automoe.design.architecture import Expert
+from automoe.model.dispatch import Dispatch, choose_dispatch
 
 
 class Routing(NamedTuple):
@@ -61,12 +62,16 @@ class MixtureOfExperts(nn.Module):
     Args:
         width: D. `experts`: what each is. `top_k`: experts a token.
         name: the layer's name in its `Routing`.
+
+    Attributes:
+        choose_dispatch: which way tokens take to their experts; another one is for comparing the ways.
     """
 
     def __init__(self, width: int, experts: Sequence[Expert], top_k: int, name: str) -> None:
         super().__init__()
         self.name = name
         self.top_k = top_k
+        self.choose_dispatch: Callable[[Sequence[ExpertModule], Tensor], Dispatch] = choose_dispatch
         self.experts = nn.ModuleList(ExpertModule(width, expert) for expert in experts)
         self.router = nn.Linear(width, len(experts), bias=False) if len(experts) > 1 else None
 
@@ -80,22 +85,23 @@ class MixtureOfExperts(nn.Module):
         logits_NE = F.linear(tokens_ND.float(), self.router.weight.float())
         probabilities_NE = logits_NE.softmax(dim=1)
         gates_NK, experts_NK = probabilities_NE.topk(self.top_k, dim=1)
-        count_E = torch.bincount(experts_NK.flatten(), minlength=len(self.experts))
+        experts_A = experts_NK.flatten()
+        # Not bincount, which on a GPU waits for the largest value.
+        count_E = experts_A.new_zeros(len(self.experts)).scatter_add(0, experts_A, torch.ones_like(experts_A))
         share_E = count_E / max(1, experts_NK.numel())
         balance = len(self.experts) * (share_E * probabilities_NE.mean(dim=0)).sum()
         return gates_NK, experts_NK, Routing(self.name, balance, count_E, experts_NK)
 
     def forward(self, tokens_ND: Tensor) -> tuple[Tensor, Routing | None]:
-        """The mixture of (N, D) tokens, (N, D), N at least 1; None instead of routing for one expert."""
+        """The mixture of (N, D) tokens, (N, D), N at least 1; None instead of routing for one expert.
+
+        An expert without tokens gets no gradient on a CPU, so that the optimizer leaves it alone. On a GPU,
+        in the ways that do not wait for the routing (`automoe.model.dispatch`), it gets a zero one: its
+        moments in Adam decay, and its weights drift on the old momentum.
+        """
         if self.router is None:
             return self.experts[0](tokens_ND), None
-        gates_NK, experts_NK, routing = self.route(tokens_ND)
-        # Sort the N * K assignments by expert: each expert then works on one contiguous block.
-        order_A = experts_NK.flatten().argsort(stable=True)
-        rows_A = order_A // self.top_k
-        blocks = tokens_ND[rows_A].split(routing.tokens_per_expert_E.tolist())
-        # An expert without tokens is not called, so that it gets no gradient instead of a zero one.
-        outputs = [expert(block) for expert, block in zip(self.experts, blocks, strict=True) if len(block)]
-        mixed_AD = torch.cat(outputs) * gates_NK.flatten()[order_A, None].to(tokens_ND.dtype)
-        mixed_AD = mixed_AD.to(tokens_ND.dtype)
-        return torch.zeros_like(tokens_ND).index_add(0, rows_A, mixed_AD), routing
+        gates_NK, _, routing = self.route(tokens_ND)
+        experts = cast(list[ExpertModule], list(self.experts))
+        mix = self.choose_dispatch(experts, tokens_ND)
+        return mix(experts, tokens_ND, gates_NK, routing), routing
