@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -74,13 +75,53 @@ def _stage_command(name: str, until: StageName, text: str) -> None:
 
 _stage_command("run", "report", "Run a whole recipe: from corpus to searched, trained and measured model.")
 _stage_command("prepare", "prepare", "The first stage: train the vocabulary, store the corpora as token ids.")
+_stage_command("budget", "budget", "Up to the budget: the device profile, the constraints as numbers.")
 _stage_command(
     "supernet", "supernet", "Up to the supernet: after the device profile and the budget, train it."
 )
 _stage_command("search", "search", "Up to the search of architectures under the recipe's constraints.")
+_stage_command("finals", "finals", "Up to the finals: the best candidates race by real training.")
 _stage_command("train", "train", "Up to the training of the winner and the baselines.")
 _stage_command("evaluate", "evaluate", "Up to the evaluation: BLEU, chrF, costs and latency on the test set.")
 _stage_command("report", "report", "Up to the report: the table and the pictures, as `run`.")
+
+
+@app.command()
+def fidelity(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    members: Annotated[int, typer.Option(help="Of the space, trained from scratch.")] = 20,
+    rules: Annotated[str, typer.Option(help="Of supernets, compared at equal compute.")] = (
+        "random,balanced,sandwich"
+    ),
+    own_steps: Annotated[str, typer.Option(help="Steps of their own before members are judged.")] = "0,100",
+    own_rate: Annotated[float, typer.Option(help="Highest learning rate of those steps.")] = 1e-3,
+    share: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Train only the I-th of N parts, for N processes at once."),
+    ] = None,
+    runs_folder: RunsFolder = Path("runs"),
+) -> None:
+    """Measure whether losses with a supernet's weights rank members as their own training does."""
+    from automoe.processes import is_first_process, joined_processes
+    from automoe.progress import Reporter
+    from automoe.run.fidelity import Study, study_fidelity
+    from automoe.run.recipe import load_recipe
+
+    if bad := [part for part in own_steps.split(",") if not part.strip().isdigit()]:
+        raise InputError("--own-steps: expected numbers such as 0,100", [f"got {part!r}" for part in bad])
+    steps = tuple(int(part) for part in own_steps.split(","))
+    study = Study(members, tuple(rule.strip() for rule in rules.split(",")), steps, own_rate)
+    part = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", share or "1/1")
+    if part is None or int(part[1]) > int(part[2]):
+        raise InputError("--share: expected I/N, such as 1/4 to 4/4", [f"got {share!r}"])
+    loaded = load_recipe(recipe, overrides or [])
+    with joined_processes():
+        parts = (int(part[1]), int(part[2])) if share else None
+        folder = study_fidelity(loaded, runs_folder, Reporter(), study, parts)
+    if folder and is_first_process():
+        print((folder / "fidelity.md").read_text(encoding="utf-8"))
+        print(f"Picture and figures: {folder}")
 
 
 @app.command()

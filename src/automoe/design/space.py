@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, Expert
+from automoe.design.architecture import STACKS, Architecture, DecoderLayer, EncoderLayer, Expert
 from automoe.errors import AtLeastOne, AtLeastZero, InputError, checked, validate_plain
 from automoe.storage import read_mapping
 
@@ -213,21 +213,20 @@ class SearchSpace:
             decoder=replace(self.decoder, max_experts=1, top_k=(1,)),
         )
 
-    def switch(self) -> Architecture:
-        """A Switch Transformer (Fedus et al., 2022) of the space's largest dense shape.
+    def uniform(self, dense: Architecture) -> Architecture:
+        """A Switch Transformer (Fedus et al., 2022) of the shape of `dense`.
 
         The second, fourth, ... layer of both stacks has as many experts as any layer of the space may
-        have, all of the largest dense FFN size; a token goes to one of them. Need not be a member.
+        have, all as large as the layer's FFN; a token goes to one of them. Need not be a member.
         """
         experts = max(self.encoder.max_experts, self.decoder.max_experts)
 
         def widen(layers: tuple[LayerT, ...]) -> tuple[LayerT, ...]:
             return tuple(
-                replace(layer, experts=layer.experts * experts) if index % 2 else layer
+                replace(layer, experts=layer.experts[:1] * experts) if index % 2 else layer
                 for index, layer in enumerate(layers)
             )
 
-        dense = self.largest_dense()
         return replace(dense, encoder=widen(dense.encoder), decoder=widen(dense.decoder))
 
     def _compose(self, parents: tuple[Architecture, ...], choose: Choose) -> Architecture:
@@ -298,6 +297,25 @@ def load_space(path: str | Path) -> SearchSpace:
         return SearchSpace.from_dict(plain)
     except InputError as error:
         raise InputError(f"{path}: {error.summary}", error.problems) from error
+
+
+def misfits(small: Architecture, large: Architecture) -> list[str]:
+    """Where `small` is no leading block of `large`, so that it cannot have its weights; none if it is one."""
+    pairs = [("encoder_width", small.encoder_width, large.encoder_width)]
+    pairs += [("decoder_width", small.decoder_width, large.decoder_width)]
+    for stack in STACKS:
+        few, many = getattr(small, stack), getattr(large, stack)
+        pairs.append((f"{stack} layers", len(few), len(many)))
+        for index, (a, b) in enumerate(zip(few, many, strict=False)):
+            pairs.append((f"{stack}[{index}] experts", len(a.experts), len(b.experts)))
+            sizes = enumerate(zip(a.ffn_sizes, b.ffn_sizes, strict=False))
+            pairs += [(f"{stack}[{index}].experts[{e}] FFN size", x, y) for e, (x, y) in sizes]
+    problems = [
+        f"{name}: {value}, but there are at most {most}" for name, value, most in pairs if value > most
+    ]
+    if small.qkv_dim != large.qkv_dim:
+        problems.insert(0, f"qkv_dim: {small.qkv_dim}, but it is {large.qkv_dim} there")
+    return problems
 
 
 def _head_problems(space: SearchSpace) -> Iterator[str]:

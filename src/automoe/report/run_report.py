@@ -2,132 +2,333 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from automoe.cost.costs import COSTS, Conditions
 from automoe.cost.device.profile import load_profile
 from automoe.cost.protocol import MeasuringProtocol
-from automoe.design.architecture import Architecture
+from automoe.design.architecture import Architecture, Expert
 from automoe.errors import validate_plain
+from automoe.evaluation.significance import Significance
+from automoe.report.analyses import analyses_markdown, draw_expert_counts, encoder_share, expert_counts
 from automoe.report.architecture_drawing import draw
 from automoe.report.latency_pictures import where_the_time_goes
 from automoe.report.pictures import candidates as draw_candidates
 from automoe.report.pictures import loss_curves
+from automoe.report.race_picture import draw_race
 from automoe.report.tables import Result, to_csv, to_markdown
-from automoe.search.candidate import front
-from automoe.search.log import CandidateLog
+from automoe.search.candidate import Candidate, front, score_of
+from automoe.search.log import CandidateLog, LogEntry
 from automoe.search.winner import Measured
 from automoe.storage import write_text
 from automoe.training.history import read_history
 
+BEST_CANDIDATES = 20
+"""Of a search, whose experts are counted (the paper's Figure 3)."""
+
+CAPACITY_NATS = 0.05
+"""By how much the largest FFNs must beat the smallest for a regime in which experts can matter."""
+
+
+@dataclass(frozen=True)
+class SeedReport:
+    """What the stages of one seed left, by system.
+
+    Attributes:
+        results: the evaluation's `result.json`. `latencies`: the fields of a `Latency`, and `noise`, why it
+            should not be believed.
+        searches: the searches' `chosen.json`. `logs`: their `candidates.jsonl`. `races`: the finals'
+            `race.json`.
+        histories: by name, the folders with a training history.
+        compared: by (one system, another), whether the other's translations are better.
+        supernet_seconds: of its training, if there is one.
+    """
+
+    results: Mapping[str, Mapping[str, Any]]
+    latencies: Mapping[str, Mapping[str, Any]]
+    searches: Mapping[str, Mapping[str, Any]]
+    logs: Mapping[str, Path]
+    races: Mapping[str, Mapping[str, Any]]
+    histories: Mapping[str, Path]
+    compared: Mapping[tuple[str, str], Significance]
+    supernet_seconds: float | None = None
+
 
 def write_report(
     folder: Path,
+    seeds: Mapping[int, SeedReport],
     *,
-    results: Mapping[str, Mapping[str, Any]],
-    latencies: Mapping[str, Mapping[str, Any]],
-    chosen: Mapping[str, Mapping[str, Any]],
-    candidate_log: Path,
-    trainings: Mapping[str, Path],
+    reference: str,
+    main: str,
     score_label: str,
     protocol: MeasuringProtocol,
     bounded: Collection[str] = (),
     profile: Path | None = None,
 ) -> None:
-    """Write `results.md`, `results.csv` and the pictures into `folder`.
+    """Write `results.md` and `results.csv` into `folder`, and the pictures of each seed into `seed-N` there.
 
     Args:
-        results: by system, the evaluation stage's `result.json`.
-        latencies: by system, the fields of a `Latency` and `noise`, why it should not be believed.
-        chosen: by searched system, what the search's `chosen.json` says of it.
-        candidate_log: the search's `candidates.jsonl`.
-        trainings: by name, the folders with a training history.
+        seeds: what was found with each seed.
+        reference: the system that ratios are against. `main`: the system whose architecture is drawn.
         score_label: what the search ranked by.
-        protocol: under which costs are counted. `bounded`: the costs that the search had a bound on.
+        protocol: under which costs are counted. `bounded`: the costs that a search had a bound on.
         profile: the device profile that priced the candidates, if one did: it also tells where time goes.
     """
     rows = [
-        _row(system, result, latencies[system], chosen.get(system, {}), protocol, bounded)
-        for system, result in results.items()
+        _row(seed, system, report, reference, protocol, bounded)
+        for seed, report in seeds.items()
+        for system in report.results
     ]
-    reference = "dense" if "dense" in results else "automoe"
+    first = next(iter(seeds.values()))
+    scores = first.results[reference]["scores"]
     notes = [
-        "Ratios are against the row `" + reference + "`. Parameters and FLOPs by the papers' accounting "
-        "(without embeddings and output layer; one sentence), for experts equally likely; "
-        '"GFLOPs as routed" is with the shares of tokens that the experts got on the test set.',
-        f"BLEU: {results[reference]['scores']['bleu_signature']}",
-        f"chrF: {results[reference]['scores']['chrf_signature']}",
-        *(budget_note(system, found) for system, found in chosen.items() if "measured" in found),
-        *(f"{system}: {latency['noise']}." for system, latency in latencies.items() if latency["noise"]),
+        f"Ratios are against the row `{reference}`. Parameters and FLOPs by the papers' accounting (without "
+        'embeddings and output layer; one sentence), for experts equally likely; "GFLOPs as routed" is with '
+        "the shares of tokens that the experts got on the test set.",
+        f"BLEU: {scores['bleu_signature']}",
+        f"chrF: {scores['chrf_signature']}",
     ]
-    text = to_markdown(rows, reference) + "\n" + "\n".join(f"- {note}" for note in notes) + "\n"
-    write_text(folder / "results.md", text)
+    for seed, report in seeds.items():
+        told = [*_notes(report), *_comparisons(report, reference, main), *_capacity(report)]
+        notes += [f"seed {seed}: {note}" if len(seeds) > 1 else note for note in told]
+    text = to_markdown(rows, reference) + "\n" + "".join(f"- {note}\n" for note in notes)
+    write_text(folder / "results.md", text + "\n" + _analyses(seeds, protocol, profile))
     write_text(folder / "results.csv", to_csv(rows, reference))
-
-    histories = {name: read_history(path) for name, path in trainings.items()}
-    loss_curves({name: records for name, records in histories.items() if records}, folder / "loss_curves.png")
-    winner = results["automoe"]
-    draw(
-        Architecture.from_dict(winner["architecture"]),
-        folder / "architecture.png",
-        "The architecture found",
-        winner["routing_shares"] or None,
-    )
-    if profile is not None:
-        parts = load_profile(profile).predict(Architecture.from_dict(winner["architecture"]))
-        subject = "a sentence" if protocol.batch == 1 else f"a batch of {protocol.batch} sentences"
-        where_the_time_goes(parts, folder / "where_the_time_goes.png", subject)
-    entries = CandidateLog(candidate_log).entries
-    known = {entry.candidate.architecture: entry.candidate for entry in entries}
-    winner_candidate = known[Architecture.from_dict(winner["architecture"])]
-    others = {
-        system: known[architecture]
-        for system in chosen
-        if system != "automoe"
-        and system in results
-        and (architecture := Architecture.from_dict(results[system]["architecture"])) in known
-    }
-    scored = [entry.candidate for entry in entries if entry.feasible]
-    for cost in COSTS.values():
-        # Without a bound on the latency, no candidate's is known.
-        if cost.name in winner_candidate.costs and cost.name in ("latency_ms", "flops", *bounded):
-            path = folder / f"front_{cost.name}.png"
-            best = front(scored, cost.name, larger_is_better=cost.larger_is_better)
-            draw_candidates(entries, cost.name, path, best, winner_candidate, others, score_label)
+    for seed, report in seeds.items():
+        _draw_seed(folder / f"seed-{seed}", report, main, score_label, protocol, bounded, profile)
 
 
 def _row(
+    seed: int,
     system: str,
-    result: Mapping[str, Any],
-    latency: Mapping[str, Any],
-    found: Mapping[str, Any],
+    report: SeedReport,
+    reference: str,
     protocol: MeasuringProtocol,
     bounded: Collection[str],
 ) -> Result:
-    scores, architecture = result["scores"], Architecture.from_dict(result["architecture"])
+    result, latency = report.results[system], report.latencies[system]
+    scores, architecture = result["scores"], _architecture(result)
     conditions = Conditions(protocol, lambda _: latency["latency_ms"])
     shown = [c for c in COSTS.values() if not c.measured or c.name in ("latency_ms", *bounded)]
+    significance = report.compared.get((reference, system))
     return Result(
         system=system,
+        seed=seed,
         bleu=scores["bleu"],
         chrf=scores["chrf"],
         tokenised_bleu=scores["tokenised_bleu"],
-        predicted_latency_ms=found.get("predicted_latency_ms"),
+        p=significance.p if significance else None,
+        predicted_latency_ms=_found(report, system, architecture).get("costs", {}).get("latency_ms"),
         costs={cost.name: cost.price(architecture, conditions) for cost in shown},
         flops_as_routed=result["counts_as_routed"]["flops"],
         sparsity=result["counts"]["sparsity"],
+        target_tokens=result["training"]["target_tokens"],
         train_minutes=result["training"]["seconds"] / 60,
     )
 
 
-def budget_note(system: str, found: Mapping[str, Any]) -> str:
-    """How the search's choice stood against its bounds on measured costs."""
+def _found(report: SeedReport, system: str, architecture: Architecture) -> Mapping[str, Any]:
+    """What the search said of the architecture that won."""
+    finalists = report.searches.get(system, {}).get("finalists", ())
+    return next((f for f in finalists if _architecture(f) == architecture), {})
+
+
+def _architecture(plain: Mapping[str, Any]) -> Architecture:
+    return Architecture.from_dict(plain["architecture"])
+
+
+def _notes(report: SeedReport) -> Iterator[str]:
+    """What the searches, the races and the latencies say."""
+    for system, chosen in report.searches.items():
+        found = _found(report, system, _architecture(report.results[system]))
+        if found.get("measured"):
+            yield budget_note(system, found, len(chosen["rejected"]))
+    for system, race in report.races.items():
+        yield race_note(system, race)
+    for system, latency in report.latencies.items():
+        if latency["noise"]:
+            yield f"{system}: {latency['noise']}."
+
+
+def race_note(system: str, race: Mapping[str, Any]) -> str:
+    """What the finals of a system changed, and what they cost.
+
+    "Saved" is against training every finalist to the end.
+    """
+    winner, judged = race["finalists"].index(race["winner"]), race["judged"]
+    last = max(j["step"] for j in judged if j["finalist"] == winner)
+    losses = {j["finalist"]: j["loss"] for j in judged if j["step"] == last and j["loss"] is not None}
+    others = sorted(loss for finalist, loss in losses.items() if finalist != winner)
+    whole = len(race["finalists"]) - 1
+    price = race["lost_steps"] / race["steps"]
+    text = f"{system}: finals of {whole + 1}: the search's number {winner + 1} won"
+    if others:
+        text += f", {others[0] - losses[winner]:.3f} nats before the next"
+    first = {j["finalist"]: j["loss"] for j in judged if j["finalist"] == 0 and j["loss"] is not None}
+    if winner and first:
+        step = max(j["step"] for j in judged if j["finalist"] == 0 and j["loss"] is not None)
+        own = next(j["loss"] for j in judged if j["finalist"] == winner and j["step"] == step)
+        text += f" (the search's first was {first[0] - own:.3f} behind it at step {step:,})"
+    return f"{text}; the others took {price:.2f} trainings, {whole - price:.1f} less than to train them all."
+
+
+def _comparisons(report: SeedReport, reference: str, main: str) -> Iterator[str]:
+    """The main system against the others that were searched for."""
+    for (other, system), found in report.compared.items():
+        if system == main and other != reference:
+            yield f"{main} against {other}: {found.bleu_difference:+.2f} BLEU, p = {found.p:.2g}."
+
+
+def _capacity(report: SeedReport) -> Iterator[str]:
+    """Whether FFNs matter in this regime, where two of the dense systems differ in their sizes alone."""
+    trained = {
+        name: (_architecture(result), result["training"]["validation"]["valid"])
+        for name, result in report.results.items()
+        if "validation" in result["training"]
+    }
+    for name, (large, loss) in trained.items():
+        for other, (small, worse) in trained.items():
+            if not _differ_in_ffn_sizes_alone(small, large):
+                continue
+            gain = worse - loss
+            verdict = "capacity matters here" if gain >= CAPACITY_NATS else "capacity does NOT matter here"
+            yield (
+                f"{verdict}: {name}, with larger FFNs than {other}, ends {gain:+.3f} nats better on "
+                f"validation text; {CAPACITY_NATS} are asked for."
+            )
+
+
+def _differ_in_ffn_sizes_alone(small: Architecture, large: Architecture) -> bool:
+    """Whether two dense architectures are alike but for larger FFNs in every layer of the second."""
+    layers = [(*a.encoder, *a.decoder) for a in (small, large)]
+    return (
+        _with_small_ffns(small) == _with_small_ffns(large)
+        and all(len(layer.experts) == 1 for several in layers for layer in several)
+        and all(s.ffn_sizes[0] < b.ffn_sizes[0] for s, b in zip(*layers, strict=True))
+    )
+
+
+def _with_small_ffns(architecture: Architecture) -> Architecture:
+    """The architecture with one expert of size 1 in every layer."""
+    return replace(
+        architecture,
+        encoder=tuple(replace(layer, experts=(Expert(1),), top_k=1) for layer in architecture.encoder),
+        decoder=tuple(replace(layer, experts=(Expert(1),), top_k=1) for layer in architecture.decoder),
+    )
+
+
+def _analyses(seeds: Mapping[int, SeedReport], protocol: MeasuringProtocol, profile: Path | None) -> str:
+    """Shares of encoder and decoder with the first seed; minutes as a mean over the seeds."""
+    first = next(iter(seeds.values()))
+    load = load_profile(profile) if profile else None
+    shares = {}
+    for system, result in first.results.items():
+        architecture = _architecture(result)
+        parts = load.predict(architecture) if load and system in first.searches else None
+        shares[system] = encoder_share(architecture, parts, protocol)
+    minutes = [_minutes(report) for report in seeds.values()]
+    return analyses_markdown(
+        shares, {name: fmean(m[name] for m in minutes if name in m) for name in minutes[0]}
+    )
+
+
+def _minutes(report: SeedReport) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    if report.supernet_seconds is not None:
+        seconds["supernet"] = report.supernet_seconds
+    seconds |= {f"search {name}": chosen["seconds"] for name, chosen in report.searches.items()}
+    for name, race in report.races.items():
+        seconds[f"finals {name}, with the winner's part"] = race["seconds"]
+    for name, result in report.results.items():
+        seconds[f"training {name}"] = result["training"]["seconds"]
+    return {name: value / 60 for name, value in seconds.items()}
+
+
+def _draw_seed(
+    folder: Path,
+    report: SeedReport,
+    main: str,
+    score_label: str,
+    protocol: MeasuringProtocol,
+    bounded: Collection[str],
+    profile: Path | None,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    histories = {name: read_history(path) for name, path in report.histories.items()}
+    loss_curves({name: records for name, records in histories.items() if records}, folder / "loss_curves.png")
+    result = report.results[main]
+    architecture = _architecture(result)
+    draw(
+        architecture,
+        folder / "architecture.png",
+        "The architecture found" if main in report.searches else f"The architecture of {main}",
+        result["routing_shares"] or None,
+    )
+    if profile is not None:
+        subject = "a sentence" if protocol.batch == 1 else f"a batch of {protocol.batch} sentences"
+        parts = load_profile(profile).predict(architecture)
+        where_the_time_goes(parts, folder / "where_the_time_goes.png", subject)
+    for name, race in report.races.items():
+        finalists = [Architecture.from_dict(plain) for plain in race["finalists"]]
+        judged = [(str(j["finalist"] + 1), j["step"], j["loss"]) for j in race["judged"]]
+        winner = str(race["finalists"].index(race["winner"]) + 1)
+        dense = {
+            str(i)
+            for i, a in enumerate(finalists, start=1)
+            if all(len(x.experts) == 1 for x in (*a.encoder, *a.decoder))
+        }
+        draw_race(judged, winner, folder / f"race_{name}.png", dense)
+    if report.logs:
+        _draw_candidates(folder, report, main, score_label, bounded)
+
+
+def _draw_candidates(
+    folder: Path, report: SeedReport, main: str, score_label: str, bounded: Collection[str]
+) -> None:
+    logs = {name: CandidateLog(path).entries for name, path in report.logs.items()}
+    entries = [entry for of_system in logs.values() for entry in of_system]
+    known = {
+        entry.candidate.architecture: entry.candidate
+        for entry in entries
+        if entry.candidate.score is not None
+    }
+    winners = {
+        name: known[architecture]
+        for name in logs
+        if (architecture := _architecture(report.results[name])) in known
+    }
+    chosen = winners.pop(main)
+    scored = [entry.candidate for entry in entries if entry.feasible and entry.candidate.score is not None]
+    best = sorted(_scored(logs[main]), key=score_of)[:BEST_CANDIDATES]
+    counts = expert_counts([candidate.architecture for candidate in best])
+    draw_expert_counts(counts, folder / "experts_a_layer.png")
+    for cost in COSTS.values():
+        # Without a bound on the latency, no candidate's is known.
+        if cost.name in chosen.costs and cost.name in ("latency_ms", "flops", *bounded):
+            path = folder / f"front_{cost.name}.png"
+            front_line = front(scored, cost.name, larger_is_better=cost.larger_is_better)
+            draw_candidates(entries, cost.name, path, front_line, chosen, winners, score_label)
+
+
+def _scored(entries: tuple[LogEntry, ...]) -> list[Candidate]:
+    return [entry.candidate for entry in entries if entry.candidate.score is not None]
+
+
+def budget_note(system: str, found: Mapping[str, Any], rejected: int = 0) -> str:
+    """How a winner stood against its bounds on measured costs.
+
+    Args:
+        found: what `chosen.json` says of it. `rejected`: how many others broke the budget when measured.
+    """
+    predicted_ms = found["costs"]["latency_ms"]
     measured = validate_plain(Measured, found["measured"], f"{system}: what was measured of it is damaged")
-    rejected, others = len(found["rejected"]), measured.bounded_beside_latency
+    others = measured.bounded_beside_latency
     text = (
-        f"{system}: at the end of the search, {found['predicted_latency_ms']:.1f} ms were predicted, "
+        f"{system}: at the end of the search, {predicted_ms:.1f} ms were predicted, "
         f"{measured.latency_ms:.1f} measured"
     )
     if not measured.judged:
@@ -137,5 +338,5 @@ def budget_note(system: str, found: Mapping[str, Any]) -> str:
     if others:
         text += f"; the bound on {', '.join(others)} is kept"
     if rejected:
-        text += f"; {rejected} with a better score broke the budget when measured"
+        text += f"; {rejected} with a good score broke the budget when measured"
     return f"{text}; {measured.noise}." if measured.noise else f"{text}."

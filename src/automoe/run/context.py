@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from automoe.cost.protocol import MeasuringProtocol
+from automoe.design.architecture import Architecture
 from automoe.design.space import SearchSpace
 from automoe.progress import Reporter
 from automoe.run.folder import RunFolder
-from automoe.run.recipe import Recipe
+from automoe.run.recipe import LoadedRecipe, Recipe
 
 
 @dataclass(frozen=True)
@@ -16,15 +18,40 @@ class Run:
     """One recipe in one run folder.
 
     Attributes:
-        recipe, space: what was asked. `folder`: where everything is kept. `reporter`: tells the user.
+        loaded: what was asked. `folder`: where everything is kept. `reporter`: tells the user.
     """
 
-    recipe: Recipe
-    space: SearchSpace
+    loaded: LoadedRecipe
     folder: RunFolder
     reporter: Reporter
+
+    @property
+    def recipe(self) -> Recipe:
+        """What was asked, but for what its files describe."""
+        return self.loaded.recipe
+
+    @property
+    def space(self) -> SearchSpace:
+        """The supernet's."""
+        return self.loaded.space
+
+    @property
+    def baseline(self) -> Architecture:
+        """What shares of a budget refer to."""
+        return self.loaded.baseline
 
     @property
     def protocol(self) -> MeasuringProtocol:
         """How every latency of this run is measured."""
         return self.recipe.protocol()
+
+    def with_seed(self, seed: int) -> Run:
+        """The part of the run that is repeated with this seed, in a folder of its own."""
+        loaded = dataclasses.replace(self.loaded, recipe=self.recipe.with_seed(seed))
+        return Run(loaded, self.folder.part(f"seed-{seed}"), self.reporter)
+
+    @property
+    def seed(self) -> int:
+        """Of everything random, in a part of one seed."""
+        (seed,) = self.recipe.seeds
+        return seed

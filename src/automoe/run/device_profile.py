@@ -12,9 +12,10 @@ from automoe.run.recipe import Recipe
 from automoe.storage import file_digest
 
 
-def bounds_measured_cost(recipe: Recipe) -> bool:
-    """Whether the search keeps a bound on a cost that is measured, and so prices latencies."""
-    return bool(measured_names(recipe.search.constraints))
+def bounded_measured_costs(recipe: Recipe) -> tuple[str, ...]:
+    """The measured costs that any search has a bound on; with one, the run prices latencies."""
+    bounds = {name for system in recipe.searched for name in recipe.constraints_of(system)}
+    return measured_names(sorted(bounds))
 
 
 def find_latency_file(run: Run) -> Path | None:
@@ -23,7 +24,7 @@ def find_latency_file(run: Run) -> Path | None:
     None when nothing is priced by a file.
     """
     latency = run.recipe.latency
-    if not bounds_measured_cost(run.recipe) or latency.source == "measurement":
+    if not bounded_measured_costs(run.recipe) or latency.source == "measurement":
         return None
     given = latency.predictor if latency.source == "predictor" else latency.profile
     if given is not None:
@@ -45,7 +46,7 @@ def latency_inputs(run: Run, file: Path | None) -> list[Any]:
     latency = run.recipe.latency
     return [
         run.protocol.plain(),
-        latency.source if bounds_measured_cost(run.recipe) else None,
+        latency.source if bounded_measured_costs(run.recipe) else None,
         latency.search_runs if latency.source == "measurement" else None,
         None if file is None else file_digest(file),
     ]

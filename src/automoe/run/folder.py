@@ -6,6 +6,7 @@ changed starts from an empty folder; one that was interrupted finds what it left
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class RunFolder:
     def __init__(self, path: Path, recipe_name: str, say: Callable[[str], None]) -> None:
         self.path = path
         self._say = say
+        self._prefix = ""
         owner = path / "run.json"
         owned = owner.exists()
         if not owned and path.is_dir() and any(path.iterdir()):
@@ -66,6 +68,13 @@ class RunFolder:
         if is_first_process() and not owned:
             write_json(owner, {"recipe": recipe_name})
         wait_for_all()
+
+    def part(self, name: str) -> RunFolder:
+        """A folder of stages within this one."""
+        part = copy.copy(self)
+        part.path = self.path / name
+        part._prefix = f"{self._prefix}{name}/"
+        return part
 
     def stage(
         self, name: str, inputs: Any, work: Callable[[Path], None], all_processes: bool = False
@@ -81,9 +90,10 @@ class RunFolder:
         state = read_stage_json(mark) if mark.exists() else {}
         wait_for_all()  # nobody writes before all have read
         if state == {"fingerprint": stage.fingerprint, "finished": True}:
-            self._say(f"{name}: done before")
+            self._say(f"{self._prefix}{name}: done before")
             return stage
-        self._say(f"{name}: {'continues' if state.get('fingerprint') == stage.fingerprint else 'starts'}")
+        how = "continues" if state.get("fingerprint") == stage.fingerprint else "starts"
+        self._say(f"{self._prefix}{name}: {how}")
         if is_first_process() and state.get("fingerprint") != stage.fingerprint:
             with disk_errors(stage.folder):
                 if stage.folder.exists():

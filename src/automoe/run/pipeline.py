@@ -3,12 +3,17 @@
 prepare      vocabulary and token ids of the corpora
 profile      where the time of this machine goes, for a bound on a measured cost, unless a file says
 budget       the constraints as numbers, and whether the space can keep them
-supernet     the largest network, trained by a random sub-network each step
-search       the best architecture of each system that is searched for
-train-*      each system from scratch; the winner also from the supernet's weights
+
+and, once for each seed, in a folder of its own:
+
+supernet     the largest network, trained by the sub-networks that a rule draws
+search-*     the best architectures of each system that is searched for
+finals-*     the race of those that decides by real training
+train-*      each system from scratch; the first winner also from the supernet's weights
 evaluate-*   BLEU, chrF, costs, routing
 latency      all systems measured side by side, by the papers' protocol
-report       table and pictures
+
+report       table and pictures, over all seeds
 """
 
 from __future__ import annotations
@@ -17,25 +22,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from automoe.model.sharing import Supernet
 from automoe.progress import Reporter
-from automoe.run.budget import find_budget
+from automoe.run.budget import Budget, find_budget
 from automoe.run.context import Run
 from automoe.run.device_profile import find_latency_file
 from automoe.run.evaluate import evaluate, measure_systems
+from automoe.run.finals import run_finals
 from automoe.run.folder import RunFolder, Stage
-from automoe.run.prepare import prepare
+from automoe.run.prepare import Prepared, prepare
 from automoe.run.recipe import LoadedRecipe
-from automoe.run.report import report_run
+from automoe.run.report import SeedStages, report_run
 from automoe.run.search import search_architectures
 from automoe.run.supernet import train_supernet
 from automoe.run.train import inherit, train_system
 
-StageName = Literal["prepare", "supernet", "search", "train", "evaluate", "report"]
+StageName = Literal["prepare", "budget", "supernet", "search", "finals", "train", "evaluate", "report"]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run made: `model`, the winner's folder, and `report`, the folder with table and pictures."""
+    """What a run made: `model`, a trained model's folder, and `report`, the folder with table and pictures.
+
+    The model is that of the first searched system (without one, the first system), of the first seed.
+    """
 
     model: Path
     report: Path
@@ -50,39 +60,60 @@ def run_recipe(
         InputError: the run folder belongs to another recipe; bad data, an impossible budget, a full disk, a
             training that diverged.
     """
-    recipe, space = loaded.recipe, loaded.space
-    folder = RunFolder(runs_folder / recipe.name, recipe.name, reporter.say)
-    run = Run(recipe, space, folder, reporter)
+    recipe = loaded.recipe
+    run = Run(loaded, RunFolder(runs_folder / recipe.name, recipe.name, reporter.say), reporter)
     prepared = prepare(run)
     if until == "prepare":
         return None
     budget = find_budget(run, find_latency_file(run))
-    supernet_stage, supernet = train_supernet(run, prepared)
+    if until == "budget":
+        return None
+    seeds = {seed: _run_seed(run.with_seed(seed), prepared, budget, until) for seed in recipe.seeds}
+    finished = {seed: stages for seed, stages in seeds.items() if stages is not None}
+    if until != "report" or not finished:
+        return None
+    report = report_run(run, finished, budget)
+    main = (recipe.searched or recipe.systems)[0].name
+    return Outcome(finished[recipe.seeds[0]].trained[main].folder / "model", report.folder)
+
+
+def _run_seed(run: Run, prepared: Prepared, budget: Budget, until: StageName) -> SeedStages | None:
+    """All stages of one seed up to `until`; None when that comes before their end."""
+    recipe = run.recipe
+    supernet: tuple[Stage, Supernet] | None = None
+    if recipe.searched:
+        supernet = train_supernet(run, prepared)
     if until == "supernet":
         return None
-    search_stage, designs = search_architectures(run, prepared, supernet_stage, supernet, budget)
+    found = search_architectures(run, prepared, *supernet, budget) if supernet else {}
     if until == "search":
         return None
-    designs |= {"dense": space.largest_dense(), "switch": space.switch()}
-    trained: dict[str, Stage] = {
-        system: train_system(run, prepared, system, designs[system]) for system in recipe.systems
-    }
-    if recipe.fine_tuning:
-        winner = designs["automoe"]
-        trained |= inherit(run, prepared, supernet_stage, supernet, winner, recipe.fine_tuning)
+    races = {name: run_finals(run, prepared, name, search) for name, search in found.items()}
+    if until == "finals":
+        return None
+    finals = {name: finals for name, finals in races.items() if finals is not None}
+    designs = run.loaded.fixed()
+    designs |= {name: search.finalists[0] for name, search in found.items()}
+    designs |= {name: winner for name, (_, winner) in finals.items()}
+    trained: dict[str, Stage] = {}
+    for system in sorted(recipe.systems, key=lambda system: system.minutes_of is not None):
+        minutes_of = trained[system.minutes_of] if system.minutes_of else None
+        trained[system.name] = train_system(run, prepared, system.name, designs[system.name], minutes_of)
+    trained = {system.name: trained[system.name] for system in recipe.systems}
+    if recipe.fine_tuning and supernet:
+        winner = recipe.searched[0].name
+        trained |= inherit(run, prepared, *supernet, winner, designs[winner], recipe.fine_tuning)
     if until == "train":
         return None
     evaluated = {system: evaluate(run, system, stage) for system, stage in trained.items()}
     latency = measure_systems(run, trained)
     if until == "evaluate":
         return None
-    report = report_run(
-        run,
-        supernet=supernet_stage,
-        search=search_stage,
+    return SeedStages(
+        supernet=supernet[0] if supernet else None,
+        searches={name: search.stage for name, search in found.items()},
+        finals={name: stage for name, (stage, _) in finals.items()},
         trained=trained,
         evaluated=evaluated,
         latency=latency,
-        latency_file=budget.latency_file,
     )
-    return Outcome(trained["automoe"].folder / "model", report.folder)

@@ -6,48 +6,44 @@ Paths in a recipe are relative to the recipe's own folder.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from automoe.cost.costs import Bound, check_bounds
 from automoe.cost.latency_settings import LatencySettings
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.corpus import CorpusLimits, CorpusSource
-from automoe.design.architecture import Norm
-from automoe.design.space import SearchSpace, load_space
-from automoe.errors import AtLeastOne, InputError, validate_plain
+from automoe.design.architecture import Architecture, Norm
+from automoe.design.architecture_file import load_architecture
+from automoe.design.space import SearchSpace, load_space, misfits
+from automoe.errors import AtLeastOne, AtLeastZero, InputError, Positive, validate_plain
 from automoe.inference.beam_settings import BeamSettings
+from automoe.run.systems import (
+    UNIFORM,
+    Name,
+    RecipeBound,
+    RecipeBounds,
+    System,
+    check_systems,
+)
 from automoe.search.evolution import EvolutionSettings
+from automoe.search.race import plan_rungs
 from automoe.storage import parse_yaml, read_mapping
-from automoe.training.settings import TrainingSettings
-
-System = Literal["automoe", "dense", "hat", "switch", "random"]
+from automoe.training.settings import SupernetSettings, TrainingSettings
 
 
-def _number_or_share(bound: Any) -> Any:
-    is_share = isinstance(bound, str) and re.fullmatch(r"\d+(\.\d+)?%", bound)
-    if not is_share and (isinstance(bound, bool) or not isinstance(bound, int | float)):
-        raise ValueError("expected a positive number, or a share such as 60%")
-    return bound
+def _off(finals: Any) -> Any:
+    """YAML reads `off` as false."""
+    return None if finals is False else finals
 
 
-def _known_costs(bounds: dict[str, Bound]) -> dict[str, Bound]:
-    check_bounds(bounds)
-    return bounds
-
-
-def _once_each(systems: tuple[System, ...]) -> tuple[System, ...]:
-    if "automoe" not in systems or len(set(systems)) < len(systems):
-        raise ValueError("expected automoe, and each system at most once")
-    return systems
-
-
-RecipeBound = Annotated[float | str, BeforeValidator(_number_or_share)]
+def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("expected each seed once")
+    return seeds
 
 
 class _Section(BaseModel):
@@ -84,39 +80,111 @@ class Model(_Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
+class OwnSteps(_Section):
+    """The best of a search scored again, each after `steps` updates of its own from inherited weights.
+
+    `candidates`: how many; a quarter of them dense ones, as far as there are any. `peak_rate`: the highest
+    learning rate of those steps.
+    """
+
+    steps: AtLeastOne = 100
+    candidates: AtLeastOne = 24
+    peak_rate: Positive = 1e-3
+
+
 class Search(_Section):
     """How sub-networks are ranked and which budget they keep.
 
     `sentences`: of the validation set, for ranking. `constraints`: cost name to bound, in the unit of
-    the name, or a share such as "60%" of what the space's largest dense Transformer costs. `seed`: of
-    every draw of a search, and of the check of the budget before it.
+    the name, or a share such as "60%" of what the baseline costs; a system may have its own. `own_steps`:
+    score the best again after steps of their own; not the paper's.
     """
 
     rank_by: Literal["loss", "bleu"] = "loss"
     sentences: AtLeastOne = 500
     algorithm: EvolutionSettings = EvolutionSettings()
-    constraints: Annotated[dict[str, RecipeBound], AfterValidator(_known_costs)] = {}
-    seed: int = 1
+    constraints: RecipeBounds = {}
+    own_steps: OwnSteps | None = None
+
+
+class Finals(_Section):
+    """The best candidates of a search race by real training; the winner's goes on to its end.
+
+    `candidates`: how many race, at least `dense` of them dense ones and each at least `min_distance` genes
+    from the others, as far as the search found such. `price`: what the losers' steps may be together, in
+    trainings: the steps of the rungs follow from it.
+    """
+
+    candidates: Annotated[int, Field(ge=2)] = 8
+    dense: AtLeastZero = 2
+    min_distance: AtLeastZero = 2
+    price: Annotated[float, Field(gt=0, le=1)] = 0.6
+
+    @model_validator(mode="after")
+    def _dense_ones_have_places(self) -> Finals:
+        if self.dense > self.candidates:
+            known = f"expected at most candidates ({self.candidates})"
+            raise InputError("these finals are impossible", [f"dense: {known}, got {self.dense}"])
+        return self
 
 
 class Recipe(_Section):
     """One run, from corpus to table.
 
-    `systems`: what is trained and compared; `automoe` is the search's winner. `fine_tuning`: also
-    evaluate the winner with the supernet's weights, and train it on from them.
+    `systems`: what is trained and compared. `baseline`: the system that shares of a budget and ratios of the
+    table refer to; by default the first with an architecture of its own, or without one the space's largest
+    dense Transformer for the budget and the first system for the table. `seeds`: everything random is
+    repeated with each. `finals`: `off` is the paper's method, the best inherited score wins. `fine_tuning`:
+    the first system that is searched for also with the supernet's weights, as they are and trained on.
     """
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Name
     space: str
     data: Data
     model: Model = Model()
-    supernet: TrainingSettings
+    supernet: SupernetSettings
     search: Search = Search()
+    finals: Annotated[Finals | None, BeforeValidator(_off)] = None
     training: TrainingSettings
     fine_tuning: TrainingSettings | None = None
-    systems: Annotated[tuple[System, ...], AfterValidator(_once_each)] = ("automoe", "dense")
+    systems: Annotated[tuple[System, ...], AfterValidator(check_systems)]
+    baseline: str | None = None
+    seeds: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_different)] = (1,)
     translation: BeamSettings = BeamSettings()
     latency: LatencySettings = LatencySettings()
+
+    @model_validator(mode="after")
+    def _race_has_steps(self) -> Recipe:
+        """Known before the supernet and the searches are paid for."""
+        if self.finals and self.searched:
+            plan_rungs(self.finals.candidates, self.training.steps, self.finals.price)
+        return self
+
+    @model_validator(mode="after")
+    def _fixed_baseline(self) -> Recipe:
+        fixed = [system.name for system in self.systems if system.search is None]
+        if self.baseline is not None and self.baseline not in fixed:
+            problem = f"baseline: expected a system with an architecture ({', '.join(fixed) or 'none here'})"
+            raise InputError("baseline", [f"{problem}, got {self.baseline!r}"])
+        uniform = [system.name for system in self.systems if system.architecture == UNIFORM]
+        if self.baseline in uniform:
+            raise InputError("baseline", [f"baseline: {self.baseline} is itself made from the baseline"])
+        return self
+
+    @property
+    def baseline_system(self) -> System | None:
+        """The system that budgets and ratios refer to, if one has an architecture of its own."""
+        fixed = [s for s in self.systems if s.search is None and s.architecture != UNIFORM]
+        return next((s for s in fixed if self.baseline in (None, s.name)), None)
+
+    @property
+    def searched(self) -> tuple[System, ...]:
+        """The systems that are found by searching, in their order."""
+        return tuple(system for system in self.systems if system.search is not None)
+
+    def constraints_of(self, system: System) -> dict[str, RecipeBound]:
+        """The bounds that a searched system has to keep."""
+        return self.search.constraints if system.constraints is None else system.constraints
 
     def protocol(self) -> MeasuringProtocol:
         """How every latency of this recipe is measured."""
@@ -125,6 +193,15 @@ class Recipe(_Section):
         shared = {name: value for name, value in settings.items() if name in of_protocol}
         return MeasuringProtocol(vocabulary_size=self.data.vocabulary.size, norm=self.model.norm, **shared)
 
+    def with_seed(self, seed: int) -> Recipe:
+        """The recipe with everything random from `seed`."""
+        seeded = {
+            name: dataclasses.replace(settings, seed=seed)
+            for name in ("supernet", "training", "fine_tuning")
+            if (settings := getattr(self, name)) is not None
+        }
+        return self.model_copy(update={**seeded, "seeds": (seed,)})
+
     def plain(self, *sections: str) -> dict[str, Any]:
         """Some of the recipe's sections as JSON values, for fingerprints."""
         return self.model_dump(mode="json", include=set(sections))
@@ -132,10 +209,34 @@ class Recipe(_Section):
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRecipe:
-    """A valid recipe, and the space its `space` file describes."""
+    """A valid recipe, and what its files describe.
+
+    Attributes:
+        space: of the supernet. `architectures`: by system, those that files describe. `spaces`: by searched
+            system, where it is searched for.
+    """
 
     recipe: Recipe
     space: SearchSpace
+    architectures: Mapping[str, Architecture]
+    spaces: Mapping[str, SearchSpace]
+
+    @property
+    def baseline(self) -> Architecture:
+        """What shares of a budget refer to."""
+        system = self.recipe.baseline_system
+        return self.architectures[system.name] if system and system.is_file else self.space.largest_dense()
+
+    def fixed(self) -> dict[str, Architecture]:
+        """The architectures of the systems that are not searched for, by name."""
+        dense, uniform = self.space.largest_dense(), self.space.uniform(self.baseline)
+        return {
+            system.name: self.architectures.get(
+                system.name, uniform if system.architecture == UNIFORM else dense
+            )
+            for system in self.recipe.systems
+            if system.search is None
+        }
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
@@ -148,9 +249,47 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
     plain = read_mapping(path)
     for override in overrides:
         _apply(plain, override)
+    if problems := _own_seeds(plain):
+        raise InputError(f"{path}: is not a usable recipe", problems)
     recipe = validate_plain(Recipe, plain, f"{path}: is not a usable recipe")
     recipe = _with_absolute_paths(recipe, path.parent)
-    return LoadedRecipe(recipe, load_space(recipe.space))
+    space = load_space(recipe.space)
+    architectures, spaces, problems = {}, {}, []
+    for system in recipe.systems:
+        try:
+            if system.is_file:
+                architectures[system.name] = load_architecture(str(system.architecture))
+            elif system.search is not None:
+                spaces[system.name] = _part_of(space, system)
+        except InputError as error:
+            problems.append(f"systems: {system.name}: {error}")
+    if problems:
+        raise InputError(f"{path}: is not a usable recipe", problems)
+    return LoadedRecipe(recipe, space, architectures, spaces)
+
+
+def _part_of(space: SearchSpace, system: System) -> SearchSpace:
+    """Where a system is searched for.
+
+    Raises:
+        InputError: its space's file cannot be used, or has members that are no part of the supernet.
+    """
+    part = space
+    if system.space is not None:
+        part = load_space(system.space)
+        if problems := misfits(part.largest(), space.largest()):
+            raise InputError(
+                f"{system.space}: is no part of the recipe's space, whose weights it needs", problems
+            )
+    return part.dense() if system.experts == "dense" else part
+
+
+def _own_seeds(plain: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{section}.seed: remove it; `seeds` of the recipe sets every seed"
+        for section in ("supernet", "search", "training", "fine_tuning")
+        if isinstance(plain.get(section), dict) and "seed" in plain[section]
+    ]
 
 
 def _apply(plain: dict[str, Any], override: str) -> None:
@@ -187,5 +326,15 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
         if (value := getattr(recipe.latency, kind))
     }
     latency = dataclasses.replace(recipe.latency, **files)
+    systems = tuple(
+        system.model_copy(
+            update={
+                field: str((folder / value).resolve())
+                for field in ("architecture", "space")
+                if (value := getattr(system, field)) and (field == "space" or system.is_file)
+            }
+        )
+        for system in recipe.systems
+    )
     space = str((folder / recipe.space).resolve())
-    return recipe.model_copy(update={"data": data, "latency": latency, "space": space})
+    return recipe.model_copy(update={"data": data, "latency": latency, "space": space, "systems": systems})

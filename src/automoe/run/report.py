@@ -2,57 +2,114 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from automoe.data.corpus import load_pairs
+from automoe.evaluation.significance import paired_bootstrap
 from automoe.inference.model_folder import add_to_card
-from automoe.report.run_report import write_report
+from automoe.report.run_report import SeedReport, write_report
+from automoe.run.budget import Budget
 from automoe.run.context import Run
 from automoe.run.folder import Stage, read_stage_json
+from automoe.run.systems import System
 
 
-def report_run(
-    run: Run,
-    *,
-    supernet: Stage,
-    search: Stage,
-    trained: Mapping[str, Stage],
-    evaluated: Mapping[str, Stage],
-    latency: Stage,
-    latency_file: Path | None,
-) -> Stage:
-    """The table and the pictures, of the systems in `evaluated`.
+@dataclass(frozen=True)
+class SeedStages:
+    """The stages of one seed: by system, where there are several."""
 
-    Args:
-        trained: of those, where each was trained, and of the ones whose loss curves are drawn.
-        latency_file: what priced the candidates, if a file did.
-    """
+    supernet: Stage | None
+    searches: Mapping[str, Stage]
+    finals: Mapping[str, Stage]
+    trained: Mapping[str, Stage]
+    evaluated: Mapping[str, Stage]
+    latency: Stage
+
+    def fingerprints(self) -> list[str]:
+        """What the report is made from."""
+        several = (self.searches, self.finals, self.evaluated)
+        return [stage.fingerprint for stages in several for stage in stages.values()] + [
+            self.latency.fingerprint
+        ]
+
+
+def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Stage:
+    """The table and the pictures, of every system and seed."""
     recipe = run.recipe
+    baseline = recipe.baseline_system or recipe.systems[0]
+    reference = baseline.name
 
     def work(folder: Path) -> None:
-        results = {name: read_stage_json(stage.folder / "result.json") for name, stage in evaluated.items()}
-        latencies = read_stage_json(latency.folder / "latency.json")
-        for name, stage in trained.items():
-            add_to_card(stage.folder / "model", measured_facts(run, results[name], latencies[name]))
+        references = [pair.target for pair in load_pairs(recipe.data.test, recipe.data.limits)[0]]
+        reports = {}
+        for seed, stages in seeds.items():
+            results = {
+                name: read_stage_json(s.folder / "result.json") for name, s in stages.evaluated.items()
+            }
+            latencies = read_stage_json(stages.latency.folder / "latency.json")
+            for name, stage in stages.trained.items():
+                add_to_card(stage.folder / "model", measured_facts(run, results[name], latencies[name]))
+            translations = {
+                name: _lines(s.folder / "translations.txt") for name, s in stages.evaluated.items()
+            }
+            run.reporter.say(f"report: significance of {len(translations)} systems, seed {seed}")
+            compared = {
+                (other, name): paired_bootstrap(translations[other], translations[name], references)
+                for other, name in _pairs(recipe.searched, reference, translations)
+            }
+            histories: dict[str, Path] = {}
+            supernet_seconds = None
+            if stages.supernet:
+                histories["supernet"] = stages.supernet.folder
+                supernet_seconds = read_stage_json(stages.supernet.folder / "training.json")["seconds"]
+            for name, stage in stages.trained.items():
+                if history := _history(stage.folder):
+                    histories[name] = history
+            reports[seed] = SeedReport(
+                results=results,
+                latencies=latencies,
+                searches={n: read_stage_json(s.folder / "chosen.json") for n, s in stages.searches.items()},
+                logs={n: s.folder / "candidates.jsonl" for n, s in stages.searches.items()},
+                races={n: read_stage_json(s.folder / "race.json") for n, s in stages.finals.items()},
+                histories=histories,
+                compared=compared,
+                supernet_seconds=supernet_seconds,
+            )
         write_report(
             folder,
-            results=results,
-            latencies=latencies,
-            chosen=read_stage_json(search.folder / "chosen.json"),
-            candidate_log=search.folder / "candidates.jsonl",
-            trainings={
-                "supernet": supernet.folder,
-                **{name: stage.folder for name, stage in trained.items() if name in recipe.systems},
-            },
+            reports,
+            reference=reference,
+            main=(recipe.searched or recipe.systems)[0].name,
             score_label="validation loss" if recipe.search.rank_by == "loss" else "minus BLEU",
             protocol=run.protocol,
-            bounded=tuple(recipe.search.constraints),
-            profile=latency_file if recipe.latency.source == "profile" else None,
+            bounded=tuple({name for system in recipe.searched for name in recipe.constraints_of(system)}),
+            profile=budget.latency_file if recipe.latency.source == "profile" else None,
         )
 
-    fingerprints = [stage.fingerprint for stage in (search, *evaluated.values(), latency)]
-    return run.folder.stage("report", fingerprints, work)
+    inputs = [{str(seed): stages.fingerprints() for seed, stages in seeds.items()}, reference]
+    return run.folder.stage("report", inputs, work)
+
+
+def _pairs(
+    searched: tuple[System, ...], reference: str, translations: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Which systems are compared: each with the reference, and the first search with the other ones."""
+    pairs = [(reference, name) for name in translations if name != reference]
+    return pairs + [(other.name, searched[0].name) for other in searched[1:]]
+
+
+def _history(folder: Path) -> Path | None:
+    """Where the history of a trained system is; None where nothing was trained."""
+    history = read_stage_json(folder / "training.json").get("history")
+    return None if history is None else Path(os.path.normpath(folder / history))
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
 def measured_facts(run: Run, result: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any]:

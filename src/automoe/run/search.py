@@ -1,132 +1,201 @@
-"""The stage `search`: the best architecture of each system that is found by searching."""
+"""The stages `search-NAME`: the best architectures of each system that is found by searching."""
 
 from __future__ import annotations
 
 import dataclasses
 import random
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from automoe.cost.sources import is_of_another_machine, measure_against_budget
-from automoe.data.batching import fixed_batches
-from automoe.data.corpus import load_pairs
 from automoe.design.architecture import Architecture
-from automoe.design.architecture_file import save_architecture
+from automoe.design.space import SearchSpace
 from automoe.errors import validate_plain
-from automoe.evaluation.scores import evaluate_model
 from automoe.model.sharing import Supernet
 from automoe.progress import Reporter
-from automoe.run.budget import Budget, candidate_prices
+from automoe.run.budget import Budget, candidate_prices, part_name
 from automoe.run.context import Run
-from automoe.run.device_profile import bounds_measured_cost, latency_inputs
+from automoe.run.device_profile import bounded_measured_costs, latency_inputs
 from automoe.run.folder import Stage, read_stage_json
 from automoe.run.prepare import Prepared
 from automoe.run.recipe import Recipe
-from automoe.run.systems import SPACES, STRATEGIES, Effort, changed_searches, wanted_searches
+from automoe.run.scoring import inherited_score, own_score, scored_again
+from automoe.run.systems import STRATEGIES, Effort, System
+from automoe.search.candidate import Candidate, score_of
 from automoe.search.driver import SearchResult, run_search
-from automoe.search.evaluator import Score
+from automoe.search.finalists import choose_finalists
 from automoe.search.log import CandidateLog, SearchName
-from automoe.search.winner import MeasureCandidate, Measured, Winner, measured_winner
+from automoe.search.winner import MeasureCandidate, Measured, Trial, measured_finalists
 from automoe.storage import whole_file, write_json
-from automoe.training.objective import validation_loss
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one search found.
+
+    Attributes:
+        stage: its folder has all candidates, and `chosen.json`.
+        finalists: the best that keep the budget, the best first; one where there are no finals.
+        evaluated: how many candidates were scored, by part of the space.
+    """
+
+    stage: Stage
+    finalists: tuple[Architecture, ...]
+    evaluated: Mapping[str, int]
 
 
 def search_architectures(
     run: Run, prepared: Prepared, supernet_stage: Stage, supernet: Supernet, budget: Budget
-) -> tuple[Stage, dict[str, Architecture]]:
-    """Search under the budget; every candidate goes to `candidates.jsonl`.
+) -> dict[str, Found]:
+    """Every search of the recipe, by system.
 
-    With a bound on a measured cost, the best candidates are measured until one keeps it (`measured.json`).
+    A search of another strategy scores as many candidates, in each part of the space, as the first one under
+    the same constraints did.
+    """
+    found: dict[str, Found] = {}
+    for system in run.recipe.searched:
+        beside = [
+            other.name for other in run.recipe.searched if other.name in found and _alike(run, system, other)
+        ]
+        evaluated = found[beside[0]].evaluated if beside else None
+        found[system.name] = _search(run, prepared, supernet_stage, supernet, budget, system, evaluated)
+    return found
 
-    Returns:
-        The best architecture of each search the systems need, by system; `chosen.json` says more.
+
+def _alike(run: Run, system: System, other: System) -> bool:
+    """Whether two systems are the same problem, solved by different strategies."""
+    return (
+        system.search != other.search
+        and (system.space, system.experts) == (other.space, other.experts)
+        and run.recipe.constraints_of(system) == run.recipe.constraints_of(other)
+    )
+
+
+def _search(
+    run: Run,
+    prepared: Prepared,
+    supernet_stage: Stage,
+    supernet: Supernet,
+    budget: Budget,
+    system: System,
+    evaluated: Mapping[str, int] | None,
+) -> Found:
+    """One search; every candidate goes to `candidates.jsonl`.
+
+    With a bound on a measured cost, the best candidates are measured until enough keep it (`measured.json`).
     """
     recipe, reporter = run.recipe, run.reporter
-    wanted = wanted_searches(recipe)
+    bounds = recipe.constraints_of(system)
+    inputs = [
+        supernet_stage.fingerprint,
+        repr(run.loaded.spaces[system.name]),
+        [dataclasses.asdict(constraint) for constraint in budget.constraints[system.name]],
+        latency_inputs(run, budget.latency_file),
+        recipe.latency.runs,
+        system.model_dump(mode="json", include={"search", "space", "experts"}),
+        bounds,
+        recipe.plain("search", "finals", "training"),
+        recipe.plain("translation") if recipe.search.rank_by == "bleu" else None,
+        evaluated,
+    ]
 
     def work(folder: Path) -> None:
-        prices = candidate_prices(run, budget.latency_file)
-        score = _score(recipe, supernet, prepared)
+        start = time.monotonic()
         log_file = folder / "candidates.jsonl"
         if not log_file.exists():
             # What the budget was found feasible by: measured again, it might come out as infeasible.
             with whole_file(log_file) as temporary:
                 shutil.copyfile(budget.stage.folder / "candidates.jsonl", temporary)
         log = CandidateLog(log_file)
-        measure = remembered(_measurer(run, budget.latency_file), folder / "measured.json")
-        chosen: dict[str, Any] = {}
-        effort = Effort(recipe.search.algorithm, recipe.search.algorithm.budget)
-        for search in wanted:
-            strategy, planned = STRATEGIES[search.strategy](effort)
-            found = run_search(
-                search,
-                SPACES[search.space](run.space),
-                strategy,
-                budget.constraints,
-                prices,
-                score,
-                random.Random(recipe.search.seed),
-                log,
-                _progress(reporter, search, planned),
+        prices, score = candidate_prices(run, budget.latency_file), inherited_score(run, supernet, prepared)
+        candidates: list[Candidate] = []
+        results: list[SearchResult] = []
+        for part, space in _parts(run, system).items():
+            planned = recipe.search.algorithm.budget if evaluated is None else evaluated[part]
+            strategy, most = STRATEGIES[str(system.search)](Effort(recipe.search.algorithm, planned))
+            search = SearchName(system.name, str(system.search), part)
+            constraints, rng = budget.constraints[system.name], random.Random(run.seed)
+            results.append(
+                run_search(
+                    search,
+                    space,
+                    strategy,
+                    constraints,
+                    prices,
+                    score,
+                    rng,
+                    log,
+                    _progress(reporter, search, most),
+                )
             )
-            if search.system == "automoe":
-                effort = dataclasses.replace(effort, candidates=len(found.candidates))
-            winner = measured_winner(found.candidates, measure) if bounds_measured_cost(recipe) else None
-            chosen[search.system] = _record(search, found, winner)
-            _say_found(reporter, search, found, winner)
-            best = winner.trial.candidate if winner else found.best
-            save_architecture(best.architecture, folder / f"{search.system}.yaml")
-        write_json(folder / "chosen.json", chosen)
+            candidates += [c for c in results[-1].candidates if c not in candidates]
+        ranked = candidates
+        if recipe.search.own_steps:
+            own = recipe.search.own_steps
+            best = _choose(recipe, candidates, own.candidates)
+            again = own_score(run, supernet, prepared, own, folder / "own_steps.jsonl")
+            ranked = scored_again(run, best, again, f"search {system.name}: own steps")
+        measure = None
+        if any(name in bounded_measured_costs(recipe) for name in bounds):
+            measure = remembered(_measurer(run, bounds, budget.latency_file), folder / "measured.json")
+        count = recipe.finals.candidates if recipe.finals else 1
+        finalists = measured_finalists(ranked, lambda pool: _choose(recipe, pool, count), measure)
+        _say_found(reporter, system, results, finalists.kept, finalists.rejected)
+        write_json(
+            folder / "chosen.json",
+            {
+                "strategy": system.search,
+                "evaluated": {
+                    part: len(result.candidates)
+                    for part, result in zip(_parts(run, system), results, strict=True)
+                },
+                "not_priced": sum(len(result.refusals) for result in results),
+                "seconds": time.monotonic() - start,
+                "finalists": [_record(trial, candidates) for trial in finalists.kept],
+                "rejected": [_record(trial, candidates) for trial in finalists.rejected],
+            },
+        )
 
-    stage = run.folder.stage("search", _inputs(run, supernet_stage, budget, wanted), work)
+    stage = run.folder.stage(f"search-{system.name}", inputs, work)
     chosen = read_stage_json(stage.folder / "chosen.json")
-    designs = {system: Architecture.from_dict(found["architecture"]) for system, found in chosen.items()}
-    return stage, designs
+    finalists = tuple(Architecture.from_dict(found["architecture"]) for found in chosen["finalists"])
+    return Found(stage, finalists, chosen["evaluated"])
 
 
-def _inputs(run: Run, supernet_stage: Stage, budget: Budget, wanted: list[SearchName]) -> list[Any]:
-    recipe = run.recipe
-    inputs = [
-        supernet_stage.fingerprint,
-        budget.stage.fingerprint,
-        latency_inputs(run, budget.latency_file),
-        recipe.latency.runs,
-        [search.system for search in wanted],
-    ]
-    if recipe.search.rank_by == "bleu":
-        inputs += [recipe.plain("translation"), recipe.data.target_language]
-    return [*inputs, *changed_searches(wanted)]
+def _parts(run: Run, system: System) -> dict[str, SearchSpace]:
+    """Where a system is searched for, by the name of the part.
+
+    With finals, the dense part is searched once more by itself: its best are to be among the finalists, and
+    few members drawn at random are dense.
+    """
+    space = run.loaded.spaces[system.name]
+    parts = {part_name(system): space}
+    if run.recipe.finals and run.recipe.finals.dense and system.experts == "any" and space != space.dense():
+        parts[part_name(system.model_copy(update={"experts": "dense"}))] = space.dense()
+    return parts
 
 
-def _score(recipe: Recipe, supernet: Supernet, prepared: Prepared) -> Score:
-    """Validation loss, or minus the greedy BLEU, on the same sentences for every candidate."""
-    search, data = recipe.search, recipe.data
-    if search.rank_by == "bleu":
-        pairs = load_pairs(data.valid, data.limits)[0][: search.sentences]
-        greedy = dataclasses.replace(recipe.translation, beam_size=1, n_best=1)
-
-        def minus_bleu(architecture: Architecture) -> float:
-            model = supernet.subnetwork(architecture)
-            translated = evaluate_model(model, prepared.tokenizer, pairs, data.target_language, greedy)
-            return -translated.scores.bleu
-
-        return minus_bleu
-    indices = range(min(search.sentences, len(prepared.valid)))
-    batches = fixed_batches(prepared.valid, 4 * recipe.supernet.batch_tokens, indices)
-    return lambda architecture: validation_loss(supernet.subnetwork(architecture), batches)
+def _choose(recipe: Recipe, candidates: Sequence[Candidate], count: int) -> tuple[Candidate, ...]:
+    """The best `count`, different enough, and enough dense ones among them."""
+    finals = recipe.finals
+    if finals is None:
+        return tuple(sorted(candidates, key=score_of)[:count])
+    dense = -(-count * finals.dense // finals.candidates)
+    return choose_finalists(candidates, count, dense=dense, min_distance=finals.min_distance)
 
 
-def _measurer(run: Run, latency_file: Path | None) -> MeasureCandidate:
+def _measurer(run: Run, bounds: Mapping[str, Any], latency_file: Path | None) -> MeasureCandidate:
     """Measures one candidate for real; the user sees each figure."""
-    latency, bounds = run.recipe.latency, run.recipe.search.constraints
+    latency = run.recipe.latency
     judged = not is_of_another_machine(latency, latency_file)
-    largest_dense = run.space.largest_dense()
 
     def measure(architecture: Architecture) -> Measured:
         measured = measure_against_budget(
-            run.protocol, latency, bounds, architecture, largest_dense, judged=judged
+            run.protocol, latency, bounds, architecture, run.baseline, judged=judged
         )
         run.reporter.say(f"  {architecture}: {measured}")
         if measured.noise:
@@ -162,47 +231,39 @@ def remembered(measure: MeasureCandidate, path: Path) -> MeasureCandidate:
 
 
 def _progress(reporter: Reporter, search: SearchName, planned: int) -> Callable[[int, float], None]:
-    bar = reporter.bar(f"search {search.system}")
+    bar = reporter.bar(f"search {search.system} ({search.space})")
     return lambda scored, best: bar(scored, planned, f"best {best:.3f}")
 
 
-def _say_found(reporter: Reporter, search: SearchName, found: SearchResult, winner: Winner | None) -> None:
-    if found.refusals:
+def _say_found(
+    reporter: Reporter,
+    system: System,
+    results: Sequence[SearchResult],
+    kept: Sequence[Trial],
+    rejected: Sequence[Trial],
+) -> None:
+    refusals = [refusal for result in results for refusal in result.refusals]
+    if refusals:
         reporter.say(
-            f"search {search.system}: {len(found.refusals):,} candidates were left out because their latency "
-            f"could not be predicted; the first: {found.refusals[0]}"
+            f"search {system.name}: {len(refusals):,} candidates were left out because their latency "
+            f"could not be predicted; the first: {refusals[0]}"
         )
-    best = winner.trial.candidate if winner else found.best
-    text = f"search {search.system}: {best.score:.3f} with {best.architecture}"
-    if winner:
-        text += f"; {winner.trial}"
-        if winner.rejected:
-            text += f"; {len(winner.rejected)} with a better score broke the budget when measured"
-    reporter.say(text)
+    if rejected:
+        reporter.say(
+            f"search {system.name}: {len(rejected)} with a good score broke the budget when measured"
+        )
+    for place, trial in enumerate(kept, start=1):
+        reporter.say(f"search {system.name}: {place}. {trial}")
 
 
-def _record(search: SearchName, found: SearchResult, winner: Winner | None) -> dict[str, Any]:
-    """What `chosen.json` says of one search."""
-    best = winner.trial.candidate if winner else found.best
-    record: dict[str, Any] = {
-        "architecture": best.architecture.to_dict(),
-        "strategy": search.strategy,
-        "space": search.space,
-        "costs": dict(best.costs),
-        "score": best.score,
-        "evaluated": len(found.candidates),
-        "not_priced": len(found.refusals),
+def _record(trial: Trial, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """What `chosen.json` says of one candidate."""
+    found = trial.candidate
+    inherited = next(c.score for c in candidates if c.architecture == found.architecture)
+    return {
+        "architecture": found.architecture.to_dict(),
+        "costs": dict(found.costs),
+        "inherited_score": inherited,
+        "score": found.score,
+        "measured": None if trial.measured is None else dataclasses.asdict(trial.measured),
     }
-    if winner:
-        record["predicted_latency_ms"] = best.costs["latency_ms"]
-        record["measured"] = dataclasses.asdict(winner.trial.measured)
-        record["rejected"] = [
-            {
-                "architecture": trial.candidate.architecture.to_dict(),
-                "score": trial.candidate.score,
-                "predicted_latency_ms": trial.candidate.costs["latency_ms"],
-                "measured": dataclasses.asdict(trial.measured),
-            }
-            for trial in winner.rejected
-        ]
-    return record

@@ -1,30 +1,53 @@
-"""The stage that trains the supernet: a random member of the space each step."""
+"""The stage that trains the supernet: at each step the members of the space that its rule draws."""
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
+from typing import Any
 
 from automoe.model.sharing import Supernet
+from automoe.processes import is_first_process
 from automoe.run.context import Run
 from automoe.run.folder import Stage
 from automoe.run.prepare import Prepared
-from automoe.run.train import fit, new_supernet
+from automoe.run.train import fit, new_supernet, training_facts
+from automoe.storage import write_json
+from automoe.training.rules import RULES
+from automoe.training.settings import SupernetSettings
 
 
-def train_supernet(run: Run, prepared: Prepared) -> tuple[Stage, Supernet]:
-    """Train the supernet, or load it; watch the largest, the smallest and two random members."""
-    settings = run.recipe.supernet
+def train_supernet(
+    run: Run, prepared: Prepared, settings: SupernetSettings | None = None, name: str = "supernet"
+) -> tuple[Stage, Supernet]:
+    """Train the supernet, or load it; watch the largest, the smallest, a dense and a random member.
+
+    Args:
+        settings: the recipe's `supernet` unless said otherwise. `name`: of the stage.
+    """
+    settings = settings or run.recipe.supernet
     largest = run.space.largest()
-    rng = random.Random(settings.seed)
-    watched = {"largest": largest, "smallest": run.space.smallest()}
-    watched |= {f"sample {i}": run.space.sample(rng) for i in (1, 2)}
-    inputs = [prepared.stage.fingerprint, repr(run.space), run.recipe.plain("model", "supernet")]
+    watched = {
+        "largest": largest,
+        "smallest": run.space.smallest(),
+        "largest dense": run.space.largest_dense(),
+        "sample": run.space.sample(random.Random(settings.seed)),
+    }
+    inputs: list[Any] = [
+        prepared.stage.fingerprint,
+        repr(run.space),
+        run.recipe.plain("model"),
+        dataclasses.asdict(settings),
+    ]
     supernet = new_supernet(run, prepared, largest, settings.seed)
+    rule = RULES[settings.rule].make(run.space)
 
     def work(folder: Path) -> None:
-        fit(run, prepared, "supernet", supernet, run.space.sample, settings, folder, watched)
+        result = fit(run, prepared, name, supernet, rule, settings, folder, watched)
+        if is_first_process():
+            write_json(folder / "training.json", training_facts(result))
 
-    stage = run.folder.stage("supernet", inputs, work, all_processes=True)
-    fit(run, prepared, "supernet", supernet, run.space.sample, settings, stage.folder, watched)
+    stage = run.folder.stage(name, inputs, work, all_processes=True)
+    fit(run, prepared, name, supernet, rule, settings, stage.folder, watched)
     return stage, supernet

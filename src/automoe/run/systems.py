@@ -1,22 +1,22 @@
-"""Which systems of the results table are found by searching, how, and where: three tables."""
+"""`System`: one row of the results table as a recipe declares it, and the strategies that may find one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
 
-from automoe.design.space import SearchSpace
-from automoe.run.recipe import Recipe
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from automoe.cost.costs import Bound, check_bounds
+from automoe.errors import InputError
 from automoe.search.evolution import EvolutionSettings, evolution
-from automoe.search.log import SearchName
 from automoe.search.random_search import random_search
 from automoe.search.strategy import Strategy
 
-SPACES: dict[str, Callable[[SearchSpace], SearchSpace]] = {
-    "whole": lambda space: space,
-    "dense": SearchSpace.dense,
-}
-"""Name of a part of the recipe's space to that part."""
+LARGEST_DENSE = "largest-dense"
+UNIFORM = "uniform"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Effort:
 
     Attributes:
         algorithm: the recipe's `search.algorithm`.
-        candidates: to be scored: at first as many as the algorithm scores at most; after AutoMoE's own
-            search as many as that did score, for a fair comparison.
+        candidates: to be scored: as many as the algorithm scores at most, or, beside a search of another
+            strategy under the same constraints, as many as that one did score, for a fair comparison.
     """
 
     algorithm: EvolutionSettings
@@ -39,28 +39,102 @@ STRATEGIES: dict[str, Callable[[Effort], tuple[Strategy, int]]] = {
 }
 """Name of a strategy to what makes it, and how many candidates it scores at most."""
 
-SEARCHES: dict[str, SearchName] = {
-    search.system: search
-    for search in (
-        SearchName("automoe", "evolution", "whole"),
-        SearchName("hat", "evolution", "dense"),
-        SearchName("random", "random", "whole"),
-    )
-}
-"""Name of a system to the search that finds it; they are searched for in this order."""
-_SHIPPED = dict(SEARCHES)
+
+def _number_or_share(bound: Any) -> Any:
+    is_share = isinstance(bound, str) and re.fullmatch(r"\d+(\.\d+)?%", bound)
+    if not is_share and (isinstance(bound, bool) or not isinstance(bound, int | float)):
+        raise ValueError("expected a positive number, or a share such as 60%")
+    return bound
 
 
-def wanted_searches(recipe: Recipe) -> list[SearchName]:
-    """The searches that the recipe's systems need, in their order."""
-    return [search for system, search in SEARCHES.items() if system in recipe.systems]
+def _known_costs(bounds: dict[str, Bound]) -> dict[str, Bound]:
+    check_bounds(bounds)
+    return bounds
 
 
-def changed_searches(searches: Sequence[SearchName]) -> list[dict[str, list[str]]]:
-    """What a stage's inputs must say of searches that are not as shipped; nothing of those that are."""
-    changed = {
-        search.system: [search.strategy, search.space]
-        for search in searches
-        if search != _SHIPPED.get(search.system)
-    }
-    return [changed] if changed else []
+RecipeBound: TypeAlias = Annotated[float | str, BeforeValidator(_number_or_share)]
+RecipeBounds: TypeAlias = Annotated[dict[str, RecipeBound], AfterValidator(_known_costs)]
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+
+
+class System(BaseModel):
+    """One system that is trained and compared: an architecture, or a search that finds one.
+
+    Attributes:
+        name: in the table, and of its stages.
+        architecture: a file (ours or HAT's YAML); `largest-dense`, the space's; or `uniform`, a
+            Switch Transformer: the baseline with the space's most experts in every second layer.
+        search: the name of a strategy. `space`: a file, if not the recipe's space; its members must be
+            parts of the recipe's supernet. `experts`: `dense` searches dense members only, as HAT does.
+        constraints: cost name to bound, instead of the recipe's `search.constraints`.
+        minutes_of: another system: this one is trained for as many minutes, instead of as many steps.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    name: Name
+    architecture: str | None = None
+    search: str | None = None
+    space: str | None = None
+    experts: Literal["any", "dense"] = "any"
+    constraints: RecipeBounds | None = None
+    minutes_of: str | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> System:
+        problems = []
+        if (self.architecture is None) == (self.search is None):
+            problems.append(
+                "give exactly one of: architecture (a file, largest-dense or uniform); search (a strategy: "
+                f"{', '.join(STRATEGIES)})"
+            )
+        if self.search is not None and self.search not in STRATEGIES:
+            problems.append(f"search: unknown strategy {self.search!r} (known: {', '.join(STRATEGIES)})")
+        if self.search is None:
+            only_searched = {"space": None, "experts": "any", "constraints": None}
+            problems += [
+                f"{field}: only a system with search has it"
+                for field, default in only_searched.items()
+                if getattr(self, field) != default
+            ]
+        if self.minutes_of == self.name:
+            problems.append("minutes_of: expected another system, got this one")
+        if problems:
+            raise InputError("this system is impossible", problems)
+        return self
+
+    @property
+    def is_file(self) -> bool:
+        """Whether its architecture is one of a file."""
+        return self.architecture not in (None, LARGEST_DENSE, UNIFORM)
+
+
+def check_systems(systems: tuple[System, ...]) -> tuple[System, ...]:
+    """The systems of a recipe, if they go together.
+
+    Raises:
+        InputError: none at all, two of one name, `minutes_of` one that is not there or that itself waits for
+            another; each is named.
+    """
+    names = [system.name for system in systems]
+    problems = [] if systems else ["expected at least one system"]
+    problems += [
+        f"{name}: {names.count(name)} systems have this name"
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
+    by_name = {system.name: system for system in systems}
+    for system in systems:
+        if system.minutes_of is None:
+            continue
+        other = by_name.get(system.minutes_of)
+        if other is None:
+            problems.append(
+                f"{system.name}.minutes_of: no system is called {system.minutes_of} "
+                f"(there are: {', '.join(by_name)})"
+            )
+        elif other.minutes_of is not None:
+            problems.append(f"{system.name}.minutes_of: {other.name} has no number of steps of its own")
+    if problems:
+        raise InputError("these systems are impossible", problems)
+    return systems

@@ -1,38 +1,135 @@
-"""The stages that train models: each system from scratch, the winner from the supernet's weights."""
+"""The stages that train models: each system from scratch, a winner from the supernet's weights.
+
+What a single model learns is kept by what decides it (`trainings/HASH` of a run of one seed): so an
+architecture that several systems or finals ask for is trained once, and a finalist's training goes on.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from automoe.data.batching import BatchStream, fixed_batches
 from automoe.design.architecture import Architecture
 from automoe.inference.model_folder import save_model
 from automoe.model.sharing import Supernet
-from automoe.processes import is_first_process
+from automoe.processes import is_first_process, wait_for_all
 from automoe.run.context import Run
-from automoe.run.folder import Stage
+from automoe.run.folder import Stage, read_stage_json
 from automoe.run.prepare import Prepared
-from automoe.storage import write_json
-from automoe.training.loop import DrawSubnetwork, TrainingProgress, TrainResult, train
+from automoe.storage import digest, write_json
+from automoe.training.loop import Judgement, TrainingProgress, TrainResult, train, train_until
+from automoe.training.rules import SupernetRule, only
 from automoe.training.settings import TrainingSettings
 
+# Steps whose time says how many fill given minutes: the first ones warm caches up.
+TIMED_STEPS, UNTIMED_STEPS = 40, 10
 
-def train_system(run: Run, prepared: Prepared, system: str, architecture: Architecture) -> Stage:
-    """Train one system from scratch; its `model/` folder is complete."""
-    settings = run.recipe.training
+
+def train_system(
+    run: Run, prepared: Prepared, system: str, architecture: Architecture, minutes_of: Stage | None = None
+) -> Stage:
+    """Train one system from scratch; its `model/` folder is complete.
+
+    Args:
+        minutes_of: another system's training, whose minutes this one gets instead of the recipe's steps. How
+            many steps these are is measured once, and kept in `steps.json`.
+    """
     inputs = [
-        prepared.stage.fingerprint,
-        architecture.to_dict(),
-        run.recipe.plain("model", "training"),
-        run.space.largest().to_dict(),  # dropout's reference
+        *training_inputs(run, prepared, architecture),
+        None if minutes_of is None else minutes_of.fingerprint,
     ]
 
     def work(folder: Path) -> None:
-        single = new_supernet(run, prepared, architecture, settings.seed)
-        _train_model(run, prepared, f"train {system}", single, settings, folder)
+        settings = run.recipe.training
+        if minutes_of is not None:
+            settings = _settings_for_minutes(run, prepared, architecture, minutes_of, folder / "steps.json")
+        training = Training(run, prepared, architecture, settings)
+        save_trained(*training.finish(f"train {system}"), prepared, folder, training.folder)
 
     return run.folder.stage(f"train-{system}", inputs, work, all_processes=True)
+
+
+def training_inputs(run: Run, prepared: Prepared, architecture: Architecture) -> list[Any]:
+    """What decides the weights of a system trained from scratch."""
+    return [
+        prepared.stage.fingerprint,
+        architecture.to_dict(),
+        run.recipe.plain("model", "training"),
+        [run.space.largest().encoder_width, run.space.largest().decoder_width],  # dropout's reference
+    ]
+
+
+class Training:
+    """One architecture's training from scratch, in the folder of what decides it; it may be paused.
+
+    Args:
+        settings: how; the recipe's `training` unless said otherwise.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        prepared: Prepared,
+        architecture: Architecture,
+        settings: TrainingSettings | None = None,
+    ) -> None:
+        self._run, self._prepared = run, prepared
+        self._architecture = architecture
+        self._settings = settings or run.recipe.training
+        key = digest([*training_inputs(run, prepared, architecture), repr(self._settings)])
+        self.folder = run.folder.path / "trainings" / key[:16]
+
+    def until(self, title: str, step: int) -> Judgement:
+        """Train up to a step and judge it, or remember that judgement.
+
+        A training that is past the step already, for another system, stays as it is: then this is another
+        one, from the start, in a folder beside it.
+
+        Raises:
+            TrainingDiverged: the loss or the gradient is not a number any more.
+        """
+        stream, settings, folder = self._what()
+        if _has_passed(folder, step):
+            folder = self._again
+            passed = _has_passed(folder, step)
+            wait_for_all()  # nobody deletes before all have looked
+            if passed:
+                _delete_checkpoints(folder)
+        what = (self._single(), only(self._architecture), stream, settings, folder)
+        return train_until(*what, until=step, **self._watched(title))
+
+    def finish(self, title: str) -> tuple[Supernet, TrainResult]:
+        """Train to the end; the trained network, and what is known of its training."""
+        single = self._single()
+        return single, train(single, only(self._architecture), *self._what(), **self._watched(title))
+
+    def forget_checkpoints(self) -> None:
+        """Delete what an unfinished training would continue from; its history and judgements stay."""
+        for folder in (self.folder, self._again):
+            _delete_checkpoints(folder)
+
+    @property
+    def _again(self) -> Path:
+        return self.folder.with_name(f"{self.folder.name}-again")
+
+    def _single(self) -> Supernet:
+        return new_supernet(self._run, self._prepared, self._architecture, self._settings.seed)
+
+    def _what(self) -> tuple[BatchStream, TrainingSettings, Path]:
+        stream = BatchStream(self._prepared.train, self._settings.batch_tokens, self._settings.seed)
+        return stream, self._settings, self.folder
+
+    def _watched(self, title: str) -> dict[str, Any]:
+        return {
+            "validation_batches": fixed_batches(self._prepared.valid, 4 * self._settings.batch_tokens),
+            "validation_networks": {"valid": self._architecture},
+            "report": _report(self._run, title),
+        }
 
 
 def inherit(
@@ -40,10 +137,11 @@ def inherit(
     prepared: Prepared,
     supernet_stage: Stage,
     supernet: Supernet,
+    system: str,
     winner: Architecture,
     settings: TrainingSettings,
 ) -> dict[str, Stage]:
-    """The winner with the supernet's weights, as they are and trained on."""
+    """The winner of a search with the supernet's weights, as they are and trained on."""
     inputs = [supernet_stage.fingerprint, winner.to_dict()]
 
     def save_inherited(folder: Path) -> None:
@@ -53,16 +151,18 @@ def inherit(
     def fine_tune(folder: Path) -> None:
         single = new_supernet(run, prepared, winner, settings.seed)
         single.network.load_state_dict(supernet.extract(winner).state_dict())
-        _train_model(run, prepared, "fine-tune", single, settings, folder)
+        result = fit(run, prepared, "fine-tune", single, only(winner), settings, folder, {"valid": winner})
+        save_trained(single, result, prepared, folder, folder)
 
-    inherited = run.folder.stage("train-automoe-inherited", inputs, save_inherited)
+    names = f"{system}-inherited", f"{system}-fine-tuned"
+    inherited = run.folder.stage(f"train-{names[0]}", inputs, save_inherited)
     tuned = run.folder.stage(
-        "train-automoe-fine-tuned",
+        f"train-{names[1]}",
         [*inputs, run.recipe.plain("fine_tuning")],
         fine_tune,
         all_processes=True,
     )
-    return {"automoe-inherited": inherited, "automoe-fine-tuned": tuned}
+    return {names[0]: inherited, names[1]: tuned}
 
 
 def new_supernet(run: Run, prepared: Prepared, largest: Architecture, seed: int) -> Supernet:
@@ -83,7 +183,7 @@ def fit(
     prepared: Prepared,
     title: str,
     supernet: Supernet,
-    draw: DrawSubnetwork,
+    rule: SupernetRule,
     settings: TrainingSettings,
     folder: Path,
     watched: Mapping[str, Architecture],
@@ -91,8 +191,60 @@ def fit(
     """Train on the prepared corpus, or load what `folder` holds finished; the user sees the progress.
 
     Args:
-        draw: the sub-network of a step. `watched`: those whose validation loss is told, by name.
+        rule: the sub-networks of a step. `watched`: those whose validation loss is told, by name.
     """
+    return train(
+        supernet,
+        rule,
+        BatchStream(prepared.train, settings.batch_tokens, settings.seed),
+        settings,
+        folder,
+        validation_batches=fixed_batches(prepared.valid, 4 * settings.batch_tokens),
+        validation_networks=watched,
+        report=_report(run, title),
+    )
+
+
+def save_trained(
+    single: Supernet, result: TrainResult, prepared: Prepared, folder: Path, history: Path
+) -> None:
+    """Write a trained model's folder, and `training.json`: what is known of its training.
+
+    Args:
+        history: the folder of the training, which has its history.
+    """
+    if not is_first_process():
+        return
+    facts = training_facts(result)
+    save_model(folder / "model", single.network, prepared.tokenizer, facts)
+    write_json(folder / "training.json", {**facts, "history": os.path.relpath(history, folder)})
+
+
+def training_facts(result: TrainResult) -> dict[str, Any]:
+    """What is known of a finished training, as JSON values."""
+    return {
+        "target_tokens": result.target_tokens,
+        "seconds": result.seconds,
+        "validation": dict(result.validation),
+    }
+
+
+def _has_passed(folder: Path, step: int) -> bool:
+    """Whether the training in a folder is past a step that nobody judged then."""
+    if (folder / f"judged-{step:08d}.json").exists():
+        return False
+    steps = [int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*.safetensors")]
+    return (folder / "weights.safetensors").exists() or max(steps, default=0) > step
+
+
+def _delete_checkpoints(folder: Path) -> None:
+    if is_first_process():
+        for path in folder.glob("checkpoint-*.safetensors"):
+            path.unlink()
+    wait_for_all()
+
+
+def _report(run: Run, title: str) -> Any:
     bar = run.reporter.bar(title)
 
     def report(progress: TrainingProgress) -> None:
@@ -100,30 +252,50 @@ def fit(
         text = f"loss {progress.loss:.3f}, {progress.tokens_per_second:.0f} tokens/s"
         bar(progress.step, progress.steps, f"{text} (valid: {losses})" if losses else text)
 
-    return train(
-        supernet,
-        draw,
-        BatchStream(prepared.train, settings.batch_tokens, settings.seed),
+    return report
+
+
+def _settings_for_minutes(
+    run: Run, prepared: Prepared, architecture: Architecture, other: Stage, path: Path
+) -> TrainingSettings:
+    """The recipe's settings with as many steps as take the minutes of another training."""
+    settings = run.recipe.training
+    known = path.exists()
+    wait_for_all()  # nobody writes before all have looked
+    if not known:
+        seconds = read_stage_json(other.folder / "training.json")["seconds"]
+        timed = replace(settings, steps=max(settings.steps, UNTIMED_STEPS + TIMED_STEPS + 1))
+        per_step = _step_seconds(run, prepared, architecture, timed, path.parent / "timing")
+        if is_first_process():
+            write_json(path, {"steps": max(1, round(seconds / per_step)), "seconds_a_step": per_step})
+    wait_for_all()
+    steps = read_stage_json(path)["steps"]
+    return replace(
         settings,
-        folder,
-        validation_batches=fixed_batches(prepared.valid, 4 * settings.batch_tokens),
-        validation_networks=watched,
-        report=report,
+        steps=steps,
+        warmup_steps=min(settings.warmup_steps, steps),
+        checkpoint_every=min(settings.checkpoint_every, steps),
     )
 
 
-def _train_model(
-    run: Run, prepared: Prepared, title: str, single: Supernet, settings: TrainingSettings, folder: Path
-) -> None:
-    architecture = single.network.architecture
-    result = fit(
-        run, prepared, title, single, lambda rng: architecture, settings, folder, {"valid": architecture}
-    )
+def _step_seconds(
+    run: Run, prepared: Prepared, architecture: Architecture, settings: TrainingSettings, folder: Path
+) -> float:
+    """Mean seconds of a step of this training, of some that are made in `folder` and thrown away."""
+    seconds = []
+    for until in (UNTIMED_STEPS, UNTIMED_STEPS + TIMED_STEPS):
+        judgement = train_until(
+            new_supernet(run, prepared, architecture, settings.seed),
+            only(architecture),
+            BatchStream(prepared.train, settings.batch_tokens, settings.seed),
+            settings,
+            folder,
+            until=until,
+            validation_batches=(),
+            validation_networks={},
+        )
+        seconds.append(judgement.seconds)
+    wait_for_all()
     if is_first_process():
-        facts = {
-            "target_tokens": result.target_tokens,
-            "seconds": result.seconds,
-            "validation": dict(result.validation),
-        }
-        save_model(folder / "model", single.network, prepared.tokenizer, facts)
-        write_json(folder / "training.json", facts)
+        shutil.rmtree(folder)
+    return (seconds[1] - seconds[0]) / TIMED_STEPS

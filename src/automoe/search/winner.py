@@ -1,7 +1,7 @@
-"""The end of a search with a bound on a measured cost: its best candidate is measured before it wins.
+"""The end of a search with a bound on a measured cost: its best candidates are measured before they win.
 
 Candidates were priced by a prediction or a short measurement, and the best ones stand close to the bound.
-So they are measured for real, in order of score, until one keeps the budget.
+So they are measured for real, until as many as are wanted keep the budget.
 """
 
 from __future__ import annotations
@@ -70,50 +70,84 @@ MeasureCandidate = Callable[[Architecture], Measured]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A candidate, with the latency it was searched by among its costs, and as it was measured."""
+    """A candidate, with the costs it was searched by, and as it was measured, if a bound asks for it."""
 
     candidate: Candidate
-    measured: Measured
+    measured: Measured | None
 
     def __str__(self) -> str:
-        return f"predicted {self.candidate.costs['latency_ms']:,.4g} ms, {self.measured}"
+        text = f"{score_of(self.candidate):.3f} with {self.candidate.architecture}"
+        if self.measured is None:
+            return text
+        return f"{text}; predicted {self.candidate.costs['latency_ms']:,.4g} ms, {self.measured}"
 
 
 @dataclass(frozen=True, slots=True)
-class Winner:
-    """The best candidate that keeps its budget when measured, and the better ones that did not."""
+class Finalists:
+    """The best candidates that keep their budget when measured, and the good ones that did not."""
 
-    trial: Trial
+    kept: tuple[Trial, ...]
     rejected: tuple[Trial, ...]
 
 
-def measured_winner(candidates: Sequence[Candidate], measure: MeasureCandidate) -> Winner:
-    """Measure candidates in order of score (of equals the first given) until one keeps its budget.
+Choose = Callable[[Sequence[Candidate]], Sequence[Candidate]]
+"""Which of the candidates should race; at least one of at least one."""
+
+
+def measured_finalists(
+    candidates: Sequence[Candidate], choose: Choose, measure: MeasureCandidate | None
+) -> Finalists:
+    """Choose finalists, measure them, and choose again without those that break the budget.
 
     Args:
-        candidates: at least one; feasible and scored, so with a `latency_ms` among their costs.
-        measure: called at most `MOST_TRIES` times, each time with another architecture.
+        candidates: at least one; feasible and scored; with `measure`, also with a `latency_ms` among their
+            costs.
+        measure: asked once an architecture, of at most `MOST_TRIES`; None without a bound on a measured cost.
+
+    Returns:
+        At least one that is kept, in the order `choose` gives; fewer than it asks for when the others break
+        the budget, or were too many to measure.
 
     Raises:
-        InputError: none of the candidates that were measured keeps it; lists each one's figures.
+        InputError: none of the candidates that were measured keeps the budget; lists each one's figures.
     """
-    rejected: list[Trial] = []
-    for candidate in sorted(candidates, key=score_of)[:MOST_TRIES]:
-        trial = Trial(candidate, measure(candidate.architecture))
-        if trial.measured.holds:
-            return Winner(trial, tuple(rejected))
-        rejected.append(trial)
-    mend = "make the device profile again on a quiet machine"
-    if any(trial.measured.maximum_ms is not None for trial in rejected):
-        mend += ", or raise search.constraints.latency_ms"
-    if any(trial.measured.broken for trial in rejected):
-        names = dict.fromkeys(name for trial in rejected for name in trial.measured.bounded_beside_latency)
-        mend += ", or relax the other bounds that were broken" + (f" ({', '.join(names)})" if names else "")
+    if measure is None:
+        return Finalists(tuple(Trial(candidate, None) for candidate in choose(candidates)), ())
+    tried: dict[Architecture, Trial] = {}
+    pool = list(candidates)
+    while pool:
+        chosen = choose(pool)
+        untried = [c for c in chosen if c.architecture not in tried]
+        for candidate in untried[: MOST_TRIES - len(tried)]:
+            tried[candidate.architecture] = Trial(candidate, measure(candidate.architecture))
+        kept = [trial for c in chosen if (trial := tried.get(c.architecture)) and _holds(trial)]
+        rejected = tuple(trial for trial in tried.values() if not _holds(trial))
+        if len(tried) == MOST_TRIES:  # those chosen now may be others than keep it
+            kept = kept or [trial for trial in tried.values() if _holds(trial)]
+        if kept and (len(kept) == len(chosen) or len(tried) == MOST_TRIES):
+            return Finalists(tuple(kept), rejected)
+        if len(tried) == MOST_TRIES:
+            break
+        pool = [c for c in pool if c.architecture not in tried or _holds(tried[c.architecture])]
     raise InputError(
-        f"none of the {len(rejected)} best candidates keeps the budget when it is measured",
-        [
-            *(f"{trial.candidate.architecture}: {trial}" for trial in rejected),
-            *dict.fromkeys(trial.measured.noise for trial in rejected if trial.measured.noise),
-            mend,
-        ],
+        f"none of the {len(tried)} best candidates keeps the budget when it is measured",
+        _why_none([(trial, trial.measured) for trial in tried.values() if trial.measured]),
     )
+
+
+def _holds(trial: Trial) -> bool:
+    return trial.measured is None or trial.measured.holds
+
+
+def _why_none(rejected: Sequence[tuple[Trial, Measured]]) -> list[str]:
+    mend = "make the device profile again on a quiet machine"
+    if any(measured.maximum_ms is not None for _, measured in rejected):
+        mend += ", or raise the bound on latency_ms"
+    if any(measured.broken for _, measured in rejected):
+        names = dict.fromkeys(name for _, measured in rejected for name in measured.bounded_beside_latency)
+        mend += ", or relax the other bounds that were broken" + (f" ({', '.join(names)})" if names else "")
+    return [
+        *(str(trial) for trial, _ in rejected),
+        *dict.fromkeys(measured.noise for _, measured in rejected if measured.noise),
+        mend,
+    ]

@@ -1,0 +1,285 @@
+"""`automoe fidelity`: how far supernets may be believed, measured on members that are trained as well.
+
+trainings/HASH         each member from scratch, with the recipe's settings, once for all rules
+supernet-RULE          each rule's supernet, all with as many updates of a member
+fidelity/members*      what the members are worth (-I-N: of the share of one process)
+fidelity/losses-*      their losses with a supernet's weights, after steps of their own
+fidelity/fidelity.*    the result: table, figures, picture
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from automoe.cost.costs import COSTS, Conditions, share_of
+from automoe.data.corpus import load_pairs
+from automoe.design.architecture import Architecture
+from automoe.errors import InputError
+from automoe.evaluation.scores import evaluate_model
+from automoe.model.sharing import Supernet
+from automoe.processes import is_first_process, wait_for_all
+from automoe.progress import Reporter
+from automoe.report.fidelity_picture import Point, draw_fidelity
+from automoe.run.context import Run
+from automoe.run.folder import RunFolder, Stage
+from automoe.run.prepare import Prepared, prepare
+from automoe.run.recipe import LoadedRecipe, OwnSteps
+from automoe.run.scoring import own_score
+from automoe.run.supernet import train_supernet
+from automoe.run.train import Training, training_inputs
+from automoe.search.fidelity import Fidelity, Member, fidelity, spread_members
+from automoe.storage import append_to_journal, digest, read_journal, write_json, write_text
+from automoe.training.rules import RULES
+from automoe.training.settings import SupernetSettings
+
+BLEU_SENTENCES = 500
+_MEND = "delete these lines; what they held is computed again"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared.
+
+    Attributes:
+        members: of the space, how many. `rules`: of supernets, by name.
+        own_steps: numbers of steps of their own after which inherited weights are judged; 0 as they are.
+        own_rate: the highest learning rate of those steps.
+    """
+
+    members: int = 20
+    rules: tuple[str, ...] = ("random", "balanced", "sandwich")
+    own_steps: tuple[int, ...] = (0, 100)
+    own_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"--rules: unknown rule {rule!r} (known: {', '.join(RULES)})"
+            for rule in self.rules
+            if rule not in RULES
+        ]
+        problems += [f"--own-steps: expected at least 0, got {n}" for n in self.own_steps if n < 0]
+        if self.members < 2:
+            problems.append(f"--members: expected at least 2, got {self.members}")
+        if problems:
+            raise InputError("this study is impossible", problems)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A member trained from scratch."""
+
+    architecture: Architecture
+    flops: float
+    loss: float
+    bleu: float
+
+
+def study_fidelity(
+    loaded: LoadedRecipe,
+    runs_folder: Path,
+    reporter: Reporter,
+    study: Study,
+    share: tuple[int, int] | None = None,
+) -> Path | None:
+    """Train members and supernets, compare their losses; the folder of the result.
+
+    It is the run folder of the recipe's first seed: what a run has trained there is used, and the other way
+    round. Killed, it continues.
+
+    Args:
+        share: (i, n): train only the i-th of n parts of the members and supernets, for several processes at
+            once, and stop; None does what is left, and the rest.
+
+    Raises:
+        InputError: as `run_recipe`.
+    """
+    recipe = loaded.recipe
+    folder = RunFolder(runs_folder / recipe.name, recipe.name, reporter.say)
+    run = Run(loaded, folder, reporter)
+    prepared = prepare(run)
+    run = run.with_seed(recipe.seeds[0])
+    result = run.folder.path / "fidelity"
+    if is_first_process():
+        result.mkdir(parents=True, exist_ok=True)
+    wait_for_all()
+    conditions = Conditions(run.protocol)
+    drawn = spread_members(
+        run.space, study.members, random.Random(run.seed), lambda a: COSTS["flops"].price(a, conditions)
+    )
+    if share:
+        # Supernets first: no single member takes as long.
+        index, parts = share[0] - 1, share[1]
+        for rule in study.rules[index::parts]:
+            _train_supernet(run, prepared, rule)
+        mine = drawn[(index - len(study.rules)) % parts :: parts]
+        _train_members(run, prepared, mine, result, f"members-{share[0]}-{parts}.jsonl")
+        return None
+    owns = _train_members(run, prepared, drawn, result, "members.jsonl")
+    budget = _flops_budget(run, owns)
+    measured: dict[tuple[str, int], list[Member]] = {}
+    for rule in study.rules:
+        stage, supernet = _train_supernet(run, prepared, rule)
+        for steps in study.own_steps:
+            own = OwnSteps(steps=max(1, steps), candidates=len(owns), peak_rate=study.own_rate)
+            key = digest(
+                [stage.fingerprint, training_inputs(run, prepared, run.space.largest()), study.own_rate]
+            )
+            journal = result / f"losses-{rule}-{steps}-{key[:8]}.jsonl"
+            score = own_score(run, supernet, prepared, own, journal, inherited=steps == 0)
+            bar = reporter.bar(f"fidelity {rule}, {steps} own steps")
+            members = []
+            for done, known in enumerate(owns, start=1):
+                loss = score(known.architecture)
+                costs = {"flops": known.flops}
+                members.append(Member(known.architecture, known.loss, loss, known.bleu, costs))
+                bar(done, len(owns), f"{loss:.3f}")
+            measured[rule, steps] = members
+    if is_first_process():
+        _write(result, measured, owns, budget)
+    return result
+
+
+def at_equal_compute(settings: SupernetSettings, rule: str) -> SupernetSettings:
+    """The settings with another rule, and as many updates of a member as their own rule makes."""
+    share = RULES[settings.rule].members / RULES[rule].members
+    steps = max(1, round(settings.steps * share))
+    warmup_steps = min(steps, round(settings.warmup_steps * share))
+    changed = {"rule": rule, "steps": steps, "warmup_steps": warmup_steps}
+    return SupernetSettings(**(dataclasses.asdict(settings) | changed))
+
+
+def _train_supernet(run: Run, prepared: Prepared, rule: str) -> tuple[Stage, Supernet]:
+    settings = at_equal_compute(run.recipe.supernet, rule)
+    name = "supernet" if settings == run.recipe.supernet else f"supernet-{rule}"
+    return train_supernet(run, prepared, settings, name)
+
+
+def _train_members(
+    run: Run, prepared: Prepared, drawn: Sequence[Architecture], folder: Path, journal: str
+) -> list[_Own]:
+    """Each member from scratch: its validation loss, and its greedy BLEU on validation sentences."""
+    data = run.recipe.data
+    journals = sorted(folder.glob("members*.jsonl"))
+    known = {key: own for path in journals for key, own in read_journal(path, _parse, _MEND)}
+    wait_for_all()  # nobody writes before all have looked
+    pairs = load_pairs(data.valid, data.limits)[0][:BLEU_SENTENCES]
+    greedy = dataclasses.replace(run.recipe.translation, beam_size=1, n_best=1)
+    conditions = Conditions(run.protocol)
+    owns = []
+    for place, architecture in enumerate(drawn, start=1):
+        title = f"fidelity: member {place} of {len(drawn)}"
+        key = digest(training_inputs(run, prepared, architecture))
+        if key not in known:
+            single, result = Training(run, prepared, architecture).finish(title)
+            translated = evaluate_model(
+                single.network.cpu(), prepared.tokenizer, pairs, data.target_language, greedy
+            )
+            flops = COSTS["flops"].price(architecture, conditions)
+            known[key] = _Own(architecture, flops, result.validation["valid"], translated.scores.bleu)
+            if is_first_process():
+                record = {
+                    "key": key,
+                    **dataclasses.asdict(known[key]),
+                    "architecture": architecture.to_dict(),
+                }
+                append_to_journal(folder / journal, [record], durable=True)
+        own = known[key]
+        run.reporter.say(f"{title}: {own.loss:.3f} nats, {own.bleu:.1f} BLEU  {architecture}")
+        owns.append(own)
+    return owns
+
+
+def _parse(plain: Mapping[str, Any]) -> tuple[str, _Own]:
+    architecture = Architecture.from_dict(plain["architecture"])
+    return str(plain["key"]), _Own(architecture, *(float(plain[name]) for name in ("flops", "loss", "bleu")))
+
+
+def _flops_budget(run: Run, owns: Sequence[_Own]) -> float:
+    """The recipe's first bound on FLOPs; without one the median of the members'."""
+    for system in run.recipe.searched:
+        bound = run.recipe.constraints_of(system).get("flops")
+        if bound is not None:
+            share = share_of(bound)
+            if share is None:
+                return float(bound)
+            return share * COSTS["flops"].price(run.baseline, Conditions(run.protocol))
+    return median(own.flops for own in owns)
+
+
+def _write(
+    folder: Path, measured: Mapping[tuple[str, int], list[Member]], owns: Sequence[_Own], budget: float
+) -> None:
+    rows = []
+    for (rule, steps), members in measured.items():
+        within = [member for member in members if member.costs["flops"] <= budget]
+        rows.append((rule, steps, fidelity(members), fidelity(within) if len(within) > 1 else None))
+    write_json(
+        folder / "fidelity.json",
+        {
+            "flops_budget": budget,
+            "results": [
+                {
+                    "rule": rule,
+                    "own_steps": steps,
+                    "all": dataclasses.asdict(everything),
+                    "within_budget": None if within is None else dataclasses.asdict(within),
+                }
+                for rule, steps, everything, within in rows
+            ],
+            "members": [
+                {
+                    **dataclasses.asdict(own),
+                    "architecture": own.architecture.to_dict(),
+                    "description": str(own.architecture),
+                    "losses": {f"{r}-{n}": m[index].inherited_loss for (r, n), m in measured.items()},
+                }
+                for index, own in enumerate(owns)
+            ],
+        },
+    )
+    heading = "| rule | own steps | tau | Spearman | regret (nats) | regret (BLEU) |"
+    heading += " within the budget: members | tau | regret (nats) | regret (BLEU) |\n"
+    lines = [f"| {rule} | {n} | {_cells(f)} | {_within_cells(w)} |\n" for rule, n, f, w in rows]
+    note = (
+        f"\n{len(owns)} members, each trained from scratch too. Budget: {budget / 1e9:.3g} GFLOPs. Regret: "
+        "what the member with the best inherited loss is worse, trained by itself, than the best.\n"
+    )
+    write_text(folder / "fidelity.md", heading + "| --- |" + " ---: |" * 9 + "\n" + "".join(lines) + note)
+    draw_fidelity(
+        {
+            rule if not steps else f"{rule}, {steps} own steps": [
+                Point(
+                    member.own_loss,
+                    member.inherited_loss,
+                    _mean_experts(member.architecture),
+                    member.costs["flops"] <= budget,
+                )
+                for member in members
+            ]
+            for (rule, steps), members in measured.items()
+        },
+        folder / "fidelity.png",
+    )
+
+
+def _cells(found: Fidelity) -> str:
+    bleu = "–" if found.regret_bleu is None else f"{found.regret_bleu:.2f}"
+    return f"{found.kendall_tau:.2f} | {found.spearman:.2f} | {found.regret_nats:.3f} | {bleu}"
+
+
+def _within_cells(found: Fidelity | None) -> str:
+    if found is None:
+        return "– | – | – | –"
+    tau, _, *regrets = _cells(found).split(" | ")
+    return " | ".join([str(found.members), tau, *regrets])
+
+
+def _mean_experts(architecture: Architecture) -> float:
+    layers = architecture.layers()
+    return sum(len(layer.feed_forward.experts) for layer in layers) / len(layers)

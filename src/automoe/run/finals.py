@@ -1,0 +1,79 @@
+"""The stages `finals-NAME`: the best candidates of a search race by real training."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+from automoe.design.architecture import Architecture
+from automoe.processes import is_first_process
+from automoe.run.context import Run
+from automoe.run.folder import Stage, read_stage_json
+from automoe.run.prepare import Prepared
+from automoe.run.search import Found
+from automoe.run.train import Training, training_inputs
+from automoe.search.race import Judged, plan_rungs, race
+from automoe.storage import write_json
+from automoe.training.loop import TrainingDiverged
+
+
+def run_finals(run: Run, prepared: Prepared, system: str, found: Found) -> tuple[Stage, Architecture] | None:
+    """The finalist whose training goes best; None where there are no finals, or one finalist.
+
+    The finalists train as every system does, on the same batches; `race.json` has every judgement. The
+    winner's training is continued by the stage that trains the system.
+    """
+    finals, finalists = run.recipe.finals, found.finalists
+    if finals is None:
+        return None
+    if len(finalists) == 1:
+        run.reporter.say(f"finals {system}: one finalist only, which wins without a race")
+        return None
+    rungs = plan_rungs(len(finalists), run.recipe.training.steps, finals.price)
+    inputs = [
+        [training_inputs(run, prepared, finalist) for finalist in finalists],
+        [dataclasses.asdict(rung) for rung in rungs],
+    ]
+
+    def work(folder: Path) -> None:
+        start = time.monotonic()
+
+        def judge(architecture: Architecture, step: int) -> float | None:
+            title = f"finals {system}: {finalists.index(architecture) + 1}"
+            try:
+                judgement = Training(run, prepared, architecture).until(title, step)
+            except TrainingDiverged as error:
+                run.reporter.say(f"{title} leaves: {error.summary}")
+                return None
+            return judgement.validation["valid"]
+
+        def heard(judged: Judged) -> None:
+            loss = "diverged" if judged.loss is None else f"{judged.loss:.4f}"
+            place = finalists.index(judged.architecture) + 1
+            run.reporter.say(
+                f"finals {system}: {place}. at step {judged.step:,}: {loss}  {judged.architecture}"
+            )
+
+        result = race(finalists, rungs, judge, heard)
+        for loser in finalists:
+            if loser != result.winner:
+                Training(run, prepared, loser).forget_checkpoints()
+        if is_first_process():
+            write_json(
+                folder / "race.json",
+                {
+                    "winner": result.winner.to_dict(),
+                    "finalists": [finalist.to_dict() for finalist in finalists],
+                    "judged": [
+                        {"finalist": finalists.index(j.architecture), "step": j.step, "loss": j.loss}
+                        for j in result.judged
+                    ],
+                    "lost_steps": result.lost_steps,
+                    "steps": run.recipe.training.steps,
+                    "seconds": time.monotonic() - start,
+                },
+            )
+
+    stage = run.folder.stage(f"finals-{system}", inputs, work, all_processes=True)
+    return stage, Architecture.from_dict(read_stage_json(stage.folder / "race.json")["winner"])
