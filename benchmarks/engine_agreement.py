@@ -34,7 +34,9 @@ NEAR_TIE = 1e-4  # of the score
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("model", nargs="?", default=ROOT / "runs" / "demo" / "train-automoe" / "model")
+    parser.add_argument(
+        "model", nargs="?", default=ROOT / "runs" / "demo" / "seed-1" / "train-automoe" / "model"
+    )
     arguments = parser.parse_args()
     recipe = load_recipe(ROOT / "recipes" / "demo.yaml").recipe
     if not Path(arguments.model).is_dir():

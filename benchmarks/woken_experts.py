@@ -30,7 +30,9 @@ SENTENCES = 100
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("models", nargs="*", default=[ROOT / "runs" / "demo" / "train-automoe" / "model"])
+    parser.add_argument(
+        "models", nargs="*", default=[ROOT / "runs" / "demo" / "seed-1" / "train-automoe" / "model"]
+    )
     recipe = load_recipe(ROOT / "recipes" / "demo.yaml").recipe
     lines = [pair.source for pair in load_pairs(recipe.data.test, recipe.data.limits)[0][:SENTENCES]]
     for folder in parser.parse_args().models:

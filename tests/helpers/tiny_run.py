@@ -12,7 +12,9 @@ from automoe.cost.beside import Ratio
 from automoe.cost.counting import count
 from automoe.cost.device.probes import Probe
 from automoe.cost.device.probing import make_profile
-from automoe.run.recipe import LoadedRecipe
+from automoe.progress import Reporter
+from automoe.run.pipeline import StageName, run_recipe
+from automoe.run.recipe import LoadedRecipe, load_recipe
 from helpers.paths import REPOSITORY
 
 TRAINING = (
@@ -22,7 +24,12 @@ TRAINING = (
 
 
 def write_tiny_recipe(
-    folder: Path, name: str = "tiny", steps: int = 40, constraints: str = "{flops: 90%}"
+    folder: Path,
+    name: str = "tiny",
+    steps: int = 40,
+    constraints: str = "{flops: 90%}",
+    finals: str = "off",
+    own_steps: str = "null",
 ) -> Path:
     """Corpora and a recipe in `folder`; the recipe's path. Only a bound on the latency makes a profile."""
     rng = random.Random(5)
@@ -49,10 +56,18 @@ supernet: {TRAINING.format(steps=steps)}
 search:
   sentences: 40
   constraints: {constraints}
+  own_steps: {own_steps}
   algorithm: {{iterations: 2, population: 6, parents: 3, mutations: 3, crossovers: 3}}
 training: {TRAINING.format(steps=steps)}
 fine_tuning: {TRAINING.format(steps=20)}
-systems: [automoe, dense, hat, switch, random]
+systems:
+  - {{name: automoe, search: evolution}}
+  - {{name: dense, architecture: largest-dense}}
+  - {{name: hat, search: evolution, experts: dense}}
+  - {{name: switch, architecture: uniform}}
+  - {{name: random, search: random}}
+baseline: dense
+finals: {finals}
 latency: {{source_length: 5, target_length: 5, beam_size: 2, threads: 1, runs: 10}}
 """,
         encoding="utf-8",
@@ -70,6 +85,24 @@ def write_made_up_profile(path: Path, loaded: LoadedRecipe) -> Path:
 
     make_profile(loaded.space, loaded.recipe.protocol(), path, print, measure=measure)
     return path
+
+
+class Listener(Reporter):
+    """Hears what a run says; the user sees nothing of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.said.append(message)
+
+
+def run_here(recipe: Path, *overrides: str, until: StageName = "report") -> list[str]:
+    """Run a recipe in this process, in `runs/` beside it; what the run said."""
+    listener = Listener()
+    run_recipe(load_recipe(recipe, overrides), recipe.parent / "runs", listener, until)
+    return listener.said
 
 
 def automoe(*arguments: str | Path, cwd: Path, text: str | None = None) -> subprocess.CompletedProcess[str]:

@@ -36,7 +36,12 @@ def test_every_problem_of_a_recipe_is_listed_at_once(tmp_path):
         ("training.warmup_steps=100000", "warmup_steps"),
         ("space=missing.yaml", "missing.yaml"),
         ("data.train.path=missing.tsv", "missing.tsv"),
-        ("systems=[dense]", "automoe"),
+        ("systems=[automoe, dense]", "systems[0]: expected keys and values, got 'automoe'"),
+        ("systems=[{name: mine, search: luck}]", "unknown strategy 'luck' (known: evolution, random)"),
+        ("systems=[{name: dense, architecture: nowhere.yaml}]", "nowhere.yaml"),
+        ("baseline=best", "expected a system with an architecture (dense, switch), got 'best'"),
+        ("seeds=[2, 2]", "seeds: expected each seed once"),
+        ("supernet.seed=2", "`seeds` of the recipe sets every seed"),
         ("nonsense", "key=value"),
     ],
 )
@@ -73,7 +78,7 @@ def test_a_budget_nothing_satisfies_names_the_nearest_value(tmp_path):
     message = refused(tmp_path, "run", recipe, "search.constraints={parameters: 10, flops: 1.0e+15}")
     assert "parameters" in message
     assert "10" in message
-    assert not (tmp_path / "runs" / "tiny" / "supernet").exists()  # known before anything is trained
+    assert not (tmp_path / "runs" / "tiny" / "seed-1").exists()  # known before anything is trained
 
 
 def test_a_folder_of_another_recipe_is_refused(tmp_path):
@@ -96,7 +101,7 @@ def test_three_sentences_are_too_few(tmp_path):
 def test_a_truncated_checkpoint_is_named(tmp_path):
     recipe = write_tiny_recipe(tmp_path, steps=20)
     assert automoe("supernet", recipe, cwd=tmp_path).returncode == 0
-    weights = tmp_path / "runs" / "tiny" / "supernet" / "weights.safetensors"
+    weights = tmp_path / "runs" / "tiny" / "seed-1" / "supernet" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
     assert "weights.safetensors" in refused(tmp_path, "search", recipe)
 

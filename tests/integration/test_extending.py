@@ -1,4 +1,4 @@
-"""Adding to the package from outside: a cost, a search strategy, an engine, a sub-layer kind.
+"""Adding to the package from outside: a cost, a search strategy, a supernet rule, an engine, a sub-layer.
 
 `docs/extending.md` shows these functions; each addition takes fewer than 40 lines.
 """
@@ -31,27 +31,26 @@ from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.onnx_engine import OnnxEncoded, OnnxState
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model import sublayers
+from automoe.model.sharing import Supernet
 from automoe.model.sublayers import Context, SubLayerModule
 from automoe.model.transformer import Transformer
-from automoe.progress import Reporter
-from automoe.run.pipeline import run_recipe
 from automoe.run.recipe import load_recipe
-from automoe.run.systems import SEARCHES, STRATEGIES
-from automoe.search.log import SearchName
+from automoe.run.systems import STRATEGIES
 from automoe.search.strategy import Proposal
+from automoe.training.rules import RULES, Members, Rule
 from helpers.paths import REPOSITORY
 from helpers.slow_search import assert_same, random_batch, slow_beam_search
-from helpers.tiny_run import write_tiny_recipe
+from helpers.tiny_run import run_here, write_tiny_recipe
 
 DEMO_SPACE = REPOSITORY / "recipes" / "spaces" / "demo.yaml"
 
 
-def search_tiny(folder: Path, *overrides: str, until="search") -> Path:
-    """Run a tiny recipe in this process up to a stage; its run folder."""
+def search_tiny(folder: Path, *overrides: str, strategy="evolution", until="search") -> Path:
+    """Run a tiny recipe with the system `mine` in this process up to a stage; the folder of its one seed."""
     recipe = write_tiny_recipe(folder, steps=5)
-    loaded = load_recipe(recipe, [*overrides, "systems=[automoe]", "fine_tuning=null"])
-    run_recipe(loaded, folder, Reporter(), until)
-    return folder / "tiny"
+    systems = f"systems=[{{name: mine, search: {strategy}}}]"
+    run_here(recipe, *overrides, systems, "baseline=null", "fine_tuning=null", until=until)
+    return folder / "runs" / "tiny" / "seed-1"
 
 
 # --8<-- [start:cost]
@@ -75,13 +74,13 @@ DOWNLOAD = Cost(
 def test_a_cost_can_be_bounded_and_is_reported(tmp_path, monkeypatch):
     monkeypatch.setitem(COSTS, DOWNLOAD.name, DOWNLOAD)
     run = search_tiny(tmp_path, "search.constraints={download_bytes: 85%}", until="report")
-    scored = pd.read_json(run / "search" / "candidates.jsonl", lines=True).dropna(subset="score")
+    scored = pd.read_json(run / "search-mine" / "candidates.jsonl", lines=True).dropna(subset="score")
     largest = load_recipe(tmp_path / "tiny.yaml").space.largest_dense()
     model = Transformer(largest, 24)
     weights = sum(parameter.numel() for parameter in model.parameters())
     assert len(scored) > 0
     assert (scored["download_bytes"] <= 0.85 * weights).all()
-    table = (run / "report" / "results.md").read_text()
+    table = (run.parent / "report" / "results.md").read_text()
     assert "| download (kB) |" in table
     best = scored.nsmallest(1, "score").iloc[0]
     assert f"| {best['download_bytes'] / 1000:.1f} |" in table
@@ -142,16 +141,41 @@ def hill_climbing(steps: int):
 
 def test_a_strategy_searches_within_a_run(tmp_path, monkeypatch):
     monkeypatch.setitem(STRATEGIES, "hill_climbing", lambda effort: (hill_climbing(20), 20))
-    mine = SearchName("automoe", "hill_climbing", "whole")
-    monkeypatch.setitem(SEARCHES, mine.system, mine)
-    run = search_tiny(tmp_path)
-    lines = pd.read_json(run / "search" / "candidates.jsonl", lines=True)
+    run = search_tiny(tmp_path, strategy="hill_climbing")
+    lines = pd.read_json(run / "search-mine" / "candidates.jsonl", lines=True)
     mine = lines[lines["strategy"] == "hill_climbing"]
     assert len(mine) > 2
-    assert set(mine["system"]) == {"automoe"}
-    chosen = pd.read_json(run / "search" / "chosen.json")["automoe"]
-    assert chosen["score"] == mine["score"].min()
+    assert set(mine["system"]) == {"mine"}
+    chosen = json.loads((run / "search-mine" / "chosen.json").read_text())
+    (winner,) = chosen["finalists"]
+    assert winner["score"] == pytest.approx(mine["score"].min(), rel=1e-12)  # pandas rounds the last digit
     assert chosen["strategy"] == "hill_climbing"
+    assert chosen["evaluated"] == {"whole": len(mine)}
+
+
+# --8<-- [start:rule]
+def taught_dense(space):
+    """The largest dense member, and a random dense one that it teaches."""
+    dense = space.dense()
+    largest = dense.largest()
+    return lambda step, rng: Members((largest, dense.sample(rng)), teacher=0, distillation=0.5)
+
+
+# --8<-- [end:rule]
+
+
+def test_a_rule_says_what_a_supernet_trains(tmp_path, monkeypatch):
+    """Without a mixture among its members, no router learns, and of each layer's experts the first alone."""
+    monkeypatch.setitem(RULES, "taught_dense", Rule(taught_dense, members=2))
+    run = search_tiny(tmp_path, "supernet.rule=taught_dense", until="supernet")
+    trained = load_file(run / "supernet" / "weights.safetensors")
+    largest = load_recipe(tmp_path / "tiny.yaml").space.largest()
+    fresh = Supernet(largest, 24, norm="pre", seed=1).network.state_dict()
+    assert trained.keys() == fresh.keys()
+    left_alone = {name for name, weight in trained.items() if torch.equal(weight, fresh[name])}
+    of_mixtures = {n for n in trained if ".router." in n or (".experts." in n and ".experts.0." not in n)}
+    assert len(of_mixtures) > 2
+    assert left_alone == of_mixtures
 
 
 # --8<-- [start:engine]
@@ -181,7 +205,7 @@ def test_an_engine_is_what_a_search_measures(tmp_path, monkeypatch):
         tmp_path, "latency.backend=counting", "latency.source=measurement",
         "search.constraints={latency_ms: 10000}",
     )  # fmt: skip
-    lines = pd.read_json(run / "search" / "candidates.jsonl", lines=True)
+    lines = pd.read_json(run / "search-mine" / "candidates.jsonl", lines=True)
     assert lines["latency_ms"].notna().any()
     # Exactly 5 steps a sentence, 10 runs and at least one more to warm up for each candidate measured.
     assert CountingEngine.steps >= 5 * 10 * lines["latency_ms"].notna().sum()
@@ -249,7 +273,7 @@ def test_a_sublayer_of_ones_own_is_searched_by_translating(tmp_path, monkeypatch
 
     monkeypatch.setattr(sublayers, "_module", module)
     run = search_tiny(tmp_path, "search.rank_by=bleu")
-    scores = pd.read_json(run / "search" / "candidates.jsonl", lines=True)["score"].dropna()
+    scores = pd.read_json(run / "search-mine" / "candidates.jsonl", lines=True)["score"].dropna()
     assert len(scores) > 2
     assert scores.between(-100, 0).all()
     weights = load_file(run / "supernet" / "weights.safetensors")
@@ -309,4 +333,6 @@ class AverageAttention:
         "inference/onnx_graph.py",
         "model/sublayers.py",
         "report/architecture_drawing.py",
+        "search/finalists.py",
+        "training/rules.py",
     }

@@ -79,7 +79,7 @@ def test_a_profile_of_another_machine_is_used_with_a_warning_and_of_another_prot
 
 def run_of(folder: Path, *overrides: str) -> Run:
     changed = load_recipe(folder / "tiny.yaml", overrides)
-    return Run(changed.recipe, changed.space, RunFolder(folder / "run", "tiny", print), Reporter())
+    return Run(changed, RunFolder(folder / "run", "tiny", print), Reporter())
 
 
 def test_a_profile_of_other_conditions_is_refused_by_the_budget(loaded, profile, tmp_path):
@@ -98,7 +98,7 @@ def test_a_profile_that_the_recipe_lacks_is_made_once_and_used(loaded, profile, 
     monkeypatch.setattr("automoe.run.device_profile.make_profile", make)
     for _ in range(2):
         run = run_of(tmp_path)
-        (constraint,) = find_budget(run, find_latency_file(run)).constraints
+        (constraint,) = find_budget(run, find_latency_file(run)).constraints["automoe"]
         largest_dense = load_profile(profile).predict(loaded.space.largest_dense())
         assert constraint.bound == pytest.approx(0.8 * largest_dense.latency_ms)
     assert made == [(loaded.space, loaded.recipe.protocol())]
@@ -118,12 +118,12 @@ def test_no_profile_is_made_when_nothing_goes_by_one(loaded, tmp_path, monkeypat
 
 def test_another_profile_is_another_budget(loaded, profile, tmp_path):
     run = run_of(tmp_path, f"latency.profile={profile}")
-    (before,) = find_budget(run, profile).constraints
+    (before,) = find_budget(run, profile).constraints["automoe"]
     plain = json.loads(profile.read_text())
     for entry in plain["entries"]:
         entry["ms"] *= 2
     profile.write_text(json.dumps(plain))
-    (after,) = find_budget(run, profile).constraints
+    (after,) = find_budget(run, profile).constraints["automoe"]
     assert after.bound == pytest.approx(2 * before.bound)
 
 
@@ -133,8 +133,8 @@ def test_a_throughput_is_bounded_from_below_and_priced_by_the_profile(loaded, pr
     by_throughput = run_of(
         tmp_path, "name=tiny", f"latency.profile={profile}", "search.constraints={throughput_sentences_s: 25}"
     )
-    (most,) = find_budget(by_latency, profile).constraints
-    (least,) = find_budget(by_throughput, profile).constraints
+    (most,) = find_budget(by_latency, profile).constraints["automoe"]
+    (least,) = find_budget(by_throughput, profile).constraints["automoe"]
     assert str(least) == "throughput_sentences_s >= 25"
     priced = candidate_prices(by_throughput, profile)
     assert {"latency_ms", "throughput_sentences_s"} <= set(priced)
@@ -157,7 +157,7 @@ def test_a_predictor_that_can_price_nothing_of_the_space_is_one_clear_error(load
     assert "qkv_dim: 32, fitted at 512" in caught.value.problems[0]
     # A share of the largest dense architecture's latency needs that latency.
     run = run_of(tmp_path, *source)
-    with pytest.raises(InputError, match="80% is a share of the largest dense") as caught:
+    with pytest.raises(InputError, match="80% is a share of what the baseline costs") as caught:
         find_budget(run, find_latency_file(run))
     assert "qkv_dim: 32, fitted at 512" in str(caught.value)
 

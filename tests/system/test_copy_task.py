@@ -12,6 +12,7 @@ from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model.sharing import Supernet
 from automoe.training.loop import train
+from automoe.training.rules import only
 from automoe.training.settings import TrainingSettings
 from helpers.reversal import FIRST_DIGIT, VOCABULARY, ReversalStream, batch_of, digits
 
@@ -32,7 +33,7 @@ def test_reversal_is_learnt_to_a_bleu_above_95(tmp_path):
     settings = TrainingSettings(
         steps=700, peak_rate=3e-3, warmup_steps=70, average_checkpoints=3, checkpoint_every=350, device="cpu"
     )
-    train(net, lambda rng: MODEL, ReversalStream(1, sentences=64, longest=LONGEST), settings, tmp_path)
+    train(net, only(MODEL), ReversalStream(1, sentences=64, longest=LONGEST), settings, tmp_path)
 
     rng = random.Random("test")
     sources = [digits(rng, LONGEST) for _ in range(100)]

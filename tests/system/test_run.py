@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,12 @@ pytestmark = pytest.mark.slow  # whole processes, seconds each
 # A bound that every machine keeps: two runs measure different latencies and must choose the same.
 BOUNDS = "{flops: 90%, latency_ms: 10000}"
 SYSTEMS = ["automoe", "dense", "hat", "switch", "random", "automoe-inherited", "automoe-fine-tuned"]
+SEARCHED = ["automoe", "hat", "random"]
+RANKING = {"finals": "{candidates: 4, dense: 1}", "own_steps": "{steps: 2, candidates: 6}"}
 
 
 def write_tiny_recipe_with_profile(folder: Path) -> Path:
-    recipe = write_tiny_recipe(folder, constraints=BOUNDS)
+    recipe = write_tiny_recipe(folder, constraints=BOUNDS, **RANKING)
     profile = write_made_up_profile(folder / "device.json", load_recipe(recipe))
     recipe.write_text(recipe.read_text().replace("latency: {", f"latency: {{profile: {profile}, "))
     return recipe
@@ -38,13 +41,19 @@ def write_tiny_recipe_with_profile(folder: Path) -> Path:
 
 def numbers(run: Path) -> dict[str, Any]:
     """Everything a run concludes, but for times."""
-    results = {}
+    found: dict[str, Any] = {}
     for system in SYSTEMS:
-        result = json.loads((run / f"evaluate-{system}" / "result.json").read_text())
+        result = json.loads((run / "seed-1" / f"evaluate-{system}" / "result.json").read_text())
         del result["translation_seconds"], result["training"]["seconds"]
-        result["translations"] = (run / f"evaluate-{system}" / "translations.txt").read_text()
-        results[system] = result
-    return results
+        result["translations"] = (run / "seed-1" / f"evaluate-{system}" / "translations.txt").read_text()
+        found[system] = result
+    for system in SEARCHED:
+        race = json.loads((run / "seed-1" / f"finals-{system}" / "race.json").read_text())
+        del race["seconds"]
+        chosen = json.loads((run / "seed-1" / f"search-{system}" / "chosen.json").read_text())
+        scores = [(f["architecture"], f["inherited_score"], f["score"]) for f in chosen["finalists"]]
+        found |= {f"race of {system}": race, f"finalists of {system}": scores}
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -55,13 +64,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     done = automoe("run", recipe, cwd=folder)
     assert done.returncode == 0, done.stderr
     run = Path("runs") / "tiny"
+    model = run / "seed-1" / "train-automoe" / "model"
     table = (folder / run / "report" / "results.md").read_text(encoding="utf-8")
     assert done.stdout.splitlines() == [
         *table.splitlines(),
         "",
         f"Pictures and table: {run / 'report'}",
-        f"Trained model:      {run / 'train-automoe' / 'model'}",
-        f"Translate with it:  echo 'Click OK.' | automoe translate {run / 'train-automoe' / 'model'}",
+        f"Trained model:      {model}",
+        f"Translate with it:  echo 'Click OK.' | automoe translate {model}",
     ]
     return folder, time.monotonic() - start
 
@@ -69,52 +79,79 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 def test_a_run_leaves_table_pictures_model_and_candidates(finished):
     folder, _ = finished
     run = folder / "runs" / "tiny"
-    report = {path.name for path in (run / "report").iterdir()}
-    assert {"results.md", "results.csv", "loss_curves.png", "architecture.png"} <= report
-    assert {"front_latency_ms.png", "front_flops.png", "where_the_time_goes.png"} <= report
-    table = pd.read_csv(run / "report" / "results.csv")
-    assert set(table["system"]) == set(SYSTEMS)
-    candidates = pd.read_json(run / "search" / "candidates.jsonl", lines=True)
-    scored = candidates[candidates["score"].notna()]
-    searches = scored[["system", "strategy", "space"]].drop_duplicates().to_numpy().tolist()
-    assert searches == [
-        ["automoe", "evolution", "whole"],
-        ["hat", "evolution", "dense"],
-        ["random", "random", "whole"],
-    ]
-    bound = json.loads((run / "budget" / "constraints.json").read_text())["flops"]
-    assert (scored["flops"] <= bound).all()
-    best = scored[scored["system"] == "automoe"].nsmallest(1, "score").iloc[0]
-    chosen = json.loads((run / "search" / "chosen.json").read_text())["automoe"]
-    assert chosen["architecture"] == best["architecture"]
-    assert chosen["predicted_latency_ms"] == best["latency_ms"]
-    assert (chosen["strategy"], chosen["space"]) == ("evolution", "whole")
-    assert chosen["rejected"] == []
-    measured = json.loads((run / "search" / "measured.json").read_text())
-    assert {"architecture": chosen["architecture"], "measured": chosen["measured"]} in measured
-    predicted = table.set_index("system")["predicted_latency_ms"].dropna()
-    assert set(predicted.index) == {"automoe", "hat", "random"}
-    assert predicted["automoe"] == best["latency_ms"]
-    profile = load_profile(folder / "device.json")
-    latency_ms = profile.predict(Architecture.from_dict(best["architecture"])).latency_ms
-    assert latency_ms == pytest.approx(best["latency_ms"])
-    routed = json.loads((run / "evaluate-automoe" / "result.json").read_text())
-    card = json.loads((run / "train-automoe" / "model" / "config.json").read_text())["card"]
-    assert card["BLEU"] == routed["scores"]["bleu"]
-    assert card["target_tokens"] > 0  # the training's own facts are kept
-    architecture = Architecture.from_dict(routed["architecture"])
-    lengths = {"source_length": 5, "target_length": 5, "vocabulary_size": 24, "norm": "pre"}
-    expected = count(
-        architecture, MeasuringProtocol(**lengths), routing_shares=routed["routing_shares"]
-    ).flops
-    assert table.set_index("system")["flops_as_routed"]["automoe"] == expected
-    hat = scored[scored["system"] == "hat"]["architecture"]
+    seed = run / "seed-1"
+    assert {"results.md", "results.csv"} <= {path.name for path in (run / "report").iterdir()}
+    pictures = {path.name for path in (run / "report" / "seed-1").iterdir()}
+    assert {"loss_curves.png", "architecture.png", "experts_a_layer.png"} <= pictures
+    assert {"front_latency_ms.png", "front_flops.png", "where_the_time_goes.png"} <= pictures
+    assert {f"race_{system}.png" for system in SEARCHED} <= pictures
+    table = pd.read_csv(run / "report" / "results.csv").set_index("system")
+    assert set(table.index) == set(SYSTEMS)
+    assert set(table["seed"]) == {1}
+    bound = json.loads((run / "budget" / "constraints.json").read_text())["automoe"]["flops"]
+    scored = {}
+    for system in SEARCHED:
+        candidates = pd.read_json(seed / f"search-{system}" / "candidates.jsonl", lines=True)
+        scored[system] = candidates[candidates["score"].notna()]
+        assert (scored[system]["flops"] <= bound).all()
+    searches = {
+        system: scored[system][["system", "strategy", "space"]].drop_duplicates().to_numpy().tolist()
+        for system in SEARCHED
+    }
+    assert searches == {
+        "automoe": [["automoe", "evolution", "whole"], ["automoe", "evolution", "dense"]],
+        "hat": [["hat", "evolution", "dense"]],
+        "random": [["random", "random", "whole"], ["random", "random", "dense"]],
+    }
+    hat = scored["hat"]["architecture"]
     assert all(len(layer["experts"]) == 1 for a in hat for layer in a["encoder"] + a["decoder"])
+    predicted = table["predicted_latency_ms"].dropna()
+    assert set(predicted.index) == set(SEARCHED)
+    assert "finals of 4: the search's number" in (run / "report" / "results.md").read_text(encoding="utf-8")
+
+
+def test_the_winner_is_who_won_the_race_of_the_best_candidates(finished):
+    folder, _ = finished
+    seed = folder / "runs" / "tiny" / "seed-1"
+    candidates = pd.read_json(seed / "search-automoe" / "candidates.jsonl", lines=True)
+    by_description = candidates[candidates["score"].notna()].set_index("description")
+    chosen = json.loads((seed / "search-automoe" / "chosen.json").read_text())
+    assert (chosen["strategy"], chosen["rejected"]) == ("evolution", [])
+    assert len(chosen["finalists"]) == 4
+    measured = json.loads((seed / "search-automoe" / "measured.json").read_text())
+    for finalist in chosen["finalists"]:
+        architecture = Architecture.from_dict(finalist["architecture"])
+        logged = by_description.loc[[str(architecture)]].iloc[0]
+        assert finalist["inherited_score"] == pytest.approx(logged["score"], rel=1e-12)
+        assert finalist["costs"]["flops"] == logged["flops"]
+        assert {"architecture": finalist["architecture"], "measured": finalist["measured"]} in measured
+    own = pd.read_json(seed / "search-automoe" / "own_steps.jsonl", lines=True)
+    assert len(own) == 6
+    best_own = sorted(f["score"] for f in chosen["finalists"])[0]
+    assert best_own == pytest.approx(own["loss"].min(), rel=1e-12)
+    race = json.loads((seed / "finals-automoe" / "race.json").read_text())
+    assert race["finalists"] == [finalist["architecture"] for finalist in chosen["finalists"]]
+    last = max(judged["step"] for judged in race["judged"])
+    best = min((j for j in race["judged"] if j["step"] == last), key=lambda judged: judged["loss"])
+    assert race["winner"] == race["finalists"][best["finalist"]]
+
+    result = json.loads((seed / "evaluate-automoe" / "result.json").read_text())
+    assert result["architecture"] == race["winner"]
+    winner = Architecture.from_dict(race["winner"])
+    table = pd.read_csv(folder / "runs" / "tiny" / "report" / "results.csv").set_index("system")
+    latency_ms = load_profile(folder / "device.json").predict(winner).latency_ms
+    assert table["predicted_latency_ms"]["automoe"] == pytest.approx(latency_ms)
+    lengths = {"source_length": 5, "target_length": 5, "vocabulary_size": 24, "norm": "pre"}
+    expected = count(winner, MeasuringProtocol(**lengths), routing_shares=result["routing_shares"]).flops
+    assert table["flops_as_routed"]["automoe"] == expected
+    card = json.loads((seed / "train-automoe" / "model" / "config.json").read_text())["card"]
+    assert card["BLEU"] == result["scores"]["bleu"]
+    assert card["target_tokens"] > 0  # the training's own facts are kept
 
 
 def test_the_winner_translates_standard_input(finished):
     folder, _ = finished
-    model = folder / "runs" / "tiny" / "train-automoe" / "model"
+    model = folder / "runs" / "tiny" / "seed-1" / "train-automoe" / "model"
     done = automoe("translate", model, cwd=folder, text="1 2 3\n\n4 5\n")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.split("\n")
@@ -139,21 +176,28 @@ def test_a_finished_run_is_skipped_and_a_changed_one_redone(finished):
 
 def test_without_a_bound_on_the_latency_no_profile_is_made_and_no_latency_predicted(tmp_path):
     recipe = write_tiny_recipe(tmp_path, steps=5)
-    done = automoe("run", recipe, "systems=[automoe,dense]", "fine_tuning=null", cwd=tmp_path)
+    done = automoe(
+        "run",
+        recipe,
+        "systems=[{name: automoe, search: evolution}, {name: dense, architecture: largest-dense}]",
+        "fine_tuning=null",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs" / "tiny"
     assert not (run / "profile").exists()
     table = pd.read_csv(run / "report" / "results.csv")
     assert table["predicted_latency_ms"].isna().all()
     assert table["latency_ms"].notna().all()
-    assert not (run / "report" / "front_latency_ms.png").exists()
+    assert not (run / "report" / "seed-1" / "front_latency_ms.png").exists()
 
 
 def test_a_search_ranked_by_bleu_scores_minus_bleu(finished, tmp_path):
     recipe = write_tiny_recipe(tmp_path)
     done = automoe("search", recipe, "search.rank_by=bleu", "translation.n_best=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    scores = pd.read_json(tmp_path / "runs" / "tiny" / "search" / "candidates.jsonl", lines=True)["score"]
+    log = tmp_path / "runs" / "tiny" / "seed-1" / "search-automoe" / "candidates.jsonl"
+    scores = pd.read_json(log, lines=True)["score"]
     assert scores.notna().any()
     assert scores.dropna().between(-100, 0).all()
 
@@ -162,7 +206,7 @@ def test_two_processes_run_a_recipe_as_one_with_twice_the_accumulation(tmp_path)
     recipe = write_tiny_recipe(tmp_path, steps=12)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     double = subprocess.run(
-        [*torchrun, "-m", "automoe", "run", str(recipe), "model.dropout=0"],
+        [*torchrun, "-m", "automoe", "run", str(recipe), "model.dropout=0", "finals={candidates: 2}"],
         cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -170,20 +214,22 @@ def test_two_processes_run_a_recipe_as_one_with_twice_the_accumulation(tmp_path)
         check=False,
     )
     assert double.returncode == 0, double.stderr
-    assert double.stdout.count("| system |") == 1
+    assert double.stdout.count("| system | BLEU |") == 1
     # Without dropout, whose masks are other ones on every process.
     single = automoe(
         "supernet", recipe, "name=single", "supernet.accumulation=2", "model.dropout=0", cwd=tmp_path
     )
     assert single.returncode == 0, single.stderr
-    one, two = (read_history(tmp_path / "runs" / name / "supernet") for name in ("single", "tiny"))
+    one, two = (read_history(tmp_path / "runs" / name / "seed-1" / "supernet") for name in ("single", "tiny"))
     assert len(one) == len(two) == 12
     for expected, found in zip(one, two, strict=True):
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+    race = json.loads((tmp_path / "runs" / "tiny" / "seed-1" / "finals-automoe" / "race.json").read_text())
+    assert len(race["judged"]) == 2
 
 
 def test_a_full_disk_is_one_message_and_the_run_continues_after_it(finished, tmp_path):
-    recipe = write_tiny_recipe(tmp_path)
+    recipe = write_tiny_recipe(tmp_path, **RANKING)
     runs = tmp_path / "runs"
     runs.mkdir()
     with small_disk(runs, "400k"):
@@ -197,24 +243,33 @@ def test_a_full_disk_is_one_message_and_the_run_continues_after_it(finished, tmp
         assert numbers(runs / "tiny") == numbers(finished[0] / "runs" / "tiny")
 
 
-def test_kill_9_at_random_moments_changes_no_number(finished, tmp_path):
+def killed(recipe: Path, moment: Callable[[], bool], seconds: float) -> None:
+    """Run a recipe, and kill it with signal 9 at a moment, or after some seconds; it may end before."""
+    command = [sys.executable, "-m", "automoe", "run", str(recipe)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=recipe.parent, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    start = time.monotonic()
+    while process.poll() is None and time.monotonic() < start + seconds and not moment():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_kill_9_in_a_race_and_at_random_moments_changes_no_number(finished, tmp_path):
     """Compared with a run that was never killed; several kills, the last run finishes."""
     folder, seconds = finished
     recipe = write_tiny_recipe_with_profile(tmp_path)
     seed = int(os.environ.get("KILL_SEED", time.time_ns()))
     print(f"the moments of the kills are those of KILL_SEED={seed}")
     rng = random.Random(seed)
-    command = [sys.executable, "-m", "automoe", "run", str(recipe)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    for _ in range(5):
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            process.wait(timeout=rng.uniform(0.15, 0.6) * seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+    run = tmp_path / "runs" / "tiny" / "seed-1"
+    judgements = rng.randint(1, 5)
+    killed(recipe, lambda: len([*run.glob("trainings/*/judged-*.json")]) >= judgements, 10 * seconds)
+    assert (run / "finals-automoe" / "stage.json").exists()
+    for _ in range(3):
+        killed(recipe, lambda: False, rng.uniform(0.15, 0.6) * seconds)
     done = automoe("run", recipe, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert numbers(tmp_path / "runs" / "tiny") == numbers(folder / "runs" / "tiny")

@@ -18,7 +18,7 @@ app = typer.Typer()
 
 @app.command()
 def translate(
-    model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/train-automoe/model.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/seed-1/train-automoe/model.")],
     beam_size: Annotated[int, typer.Option(help="1 is greedy.")] = 5,
     length_penalty: Annotated[float, typer.Option(help="Larger prefers longer translations.")] = 0.6,
     min_length: Annotated[int, typer.Option(help="In tokens, end-of-sentence counted.")] = 2,
@@ -72,7 +72,7 @@ class ExportFormat(StrEnum):
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/train-automoe/model.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/seed-1/train-automoe/model.")],
     to: Annotated[ExportFormat, typer.Option("--to", help="The program that is to run it.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder.")],
     precision: Annotated[
@@ -94,7 +94,7 @@ def export(
 
 @app.command()
 def serve(
-    model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/train-automoe/model.")],
+    model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/seed-1/train-automoe/model.")],
     host: Annotated[str, typer.Option(help="0.0.0.0 is every network of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
     beam_size: Annotated[int, typer.Option(help="Unless a request says otherwise; 1 is greedy.")] = 5,

@@ -82,7 +82,8 @@ class MixtureOfExperts(nn.Module):
         comparison of near values.
         """
         assert self.router is not None
-        logits_NE = F.linear(tokens_ND.float(), self.router.weight.float())
+        with torch.autocast(tokens_ND.device.type, enabled=False):
+            logits_NE = F.linear(tokens_ND.float(), self.router.weight.float())
         probabilities_NE = logits_NE.softmax(dim=1)
         gates_NK, experts_NK = probabilities_NE.topk(self.top_k, dim=1)
         experts_A = experts_NK.flatten()

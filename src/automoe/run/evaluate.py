@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from automoe.cost.counting import count
 from automoe.cost.measure import measure_together, why_noisy
 from automoe.data.corpus import load_pairs
@@ -29,6 +31,8 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
 
     def work(folder: Path) -> None:
         model, tokenizer = load_model(trained.folder / "model")
+        if recipe.training.device != "cpu" and torch.cuda.is_available():
+            model = model.to("cuda")
         pairs = load_pairs(recipe.data.test, recipe.data.limits)[0]
         run.reporter.say(f"evaluate {system}: translating {len(pairs)} sentences")
         language = recipe.data.target_language

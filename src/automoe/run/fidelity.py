@@ -178,7 +178,7 @@ def _train_members(
         if key not in known:
             single, result = Training(run, prepared, architecture).finish(title)
             translated = evaluate_model(
-                single.network.cpu(), prepared.tokenizer, pairs, data.target_language, greedy
+                single.network, prepared.tokenizer, pairs, data.target_language, greedy
             )
             flops = COSTS["flops"].price(architecture, conditions)
             known[key] = _Own(architecture, flops, result.validation["valid"], translated.scores.bleu)

@@ -83,8 +83,8 @@ class Model(_Section):
 class OwnSteps(_Section):
     """The best of a search scored again, each after `steps` updates of its own from inherited weights.
 
-    `candidates`: how many; a quarter of them dense ones, as far as there are any. `peak_rate`: the highest
-    learning rate of those steps.
+    `candidates`: how many; where there are finals, dense ones have the same share of them as of the
+    finalists. `peak_rate`: the highest learning rate of those steps.
     """
 
     steps: AtLeastOne = 100
@@ -169,6 +169,12 @@ class Recipe(_Section):
         uniform = [system.name for system in self.systems if system.architecture == UNIFORM]
         if self.baseline in uniform:
             raise InputError("baseline", [f"baseline: {self.baseline} is itself made from the baseline"])
+        if self.fine_tuning and self.searched:
+            made = {f"{self.searched[0].name}-{how}" for how in ("inherited", "fine-tuned")}
+            if taken := [system.name for system in self.systems if system.name in made]:
+                raise InputError(
+                    "systems", [f"{name}: is what fine_tuning makes; rename it" for name in taken]
+                )
         return self
 
     @property

@@ -44,42 +44,66 @@ class BlockAdam:
     @torch.no_grad()
     def step(self, subnetwork: nn.Module, rate: float) -> None:
         """Update what has a gradient, and use it up: `grad` is None afterwards, its memory free."""
+        whole: list[tuple[Tensor, ...]] = []
+        copied: list[tuple[Tensor, Tensor]] = []
         for name, parameter in subnetwork.named_parameters():
-            if parameter.grad is not None:
-                self._update(name, parameter.grad.contiguous(), rate)
-                parameter.grad = None
+            if parameter.grad is None:
+                continue
+            grad, state = parameter.grad.contiguous(), self._state(name)
+            parameter.grad = None
+            full = (self.parameters[name].detach(), state["exp_avg"], state["exp_avg_sq"])
+            blocks = [leading_block(x, grad.shape) for x in full]
+            # The fused kernel takes its operands for contiguous, whatever their strides say.
+            if all(block.is_contiguous() for block in blocks):
+                whole.append((*blocks, grad, state["step"]))
+            elif grad.is_cuda:
+                copies = [block.contiguous() for block in blocks]
+                copied += zip(blocks, copies, strict=True)
+                whole.append((*copies, grad, state["step"]))
+            else:
+                self._update_in_chunks(blocks, grad, state["step"], rate)
+        if whole:
+            # Together: on a GPU one kernel for all of them.
+            weights, exp_avgs, exp_avg_sqs, grads, steps = (list(part) for part in zip(*whole, strict=True))
+            self._fused(weights, exp_avgs, exp_avg_sqs, grads, steps, rate)
+        for block, copy in copied:
+            block.copy_(copy)
 
-    def _update(self, name: str, grad: Tensor, rate: float) -> None:
+    def _state(self, name: str) -> dict[str, Tensor]:
         parameter = self.parameters[name]
         if parameter not in self.state:
             exp_avg, exp_avg_sq = (moment.view_as(parameter) for moment in self._moments[name])
             step = torch.zeros((), dtype=torch.float32, device=parameter.device)
             self.state[parameter] = {"step": step, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
-        state = self.state[parameter]
-        blocks = [
-            leading_block(x, grad.shape) for x in (parameter.detach(), state["exp_avg"], state["exp_avg_sq"])
-        ]
-        if all(block.is_contiguous() for block in blocks):
-            self._fused(blocks, grad, state["step"].clone(), rate)
-        else:
-            # The fused kernel takes its operands for contiguous, whatever their strides say.
-            rows = max(1, CHUNK_ELEMENTS // grad[0].numel())
-            for *parts, grad_part in zip(*(x.split(rows) for x in (*blocks, grad)), strict=True):
-                copies = [part.contiguous() for part in parts]
-                self._fused(copies, grad_part, state["step"].clone(), rate)
-                for part, copy in zip(parts, copies, strict=True):
-                    part.copy_(copy)
-        state["step"] += 1
+        return self.state[parameter]
 
-    def _fused(self, blocks: list[Tensor], grad: Tensor, step: Tensor, rate: float) -> None:
-        weight, exp_avg, exp_avg_sq = blocks
+    def _update_in_chunks(self, blocks: list[Tensor], grad: Tensor, step: Tensor, rate: float) -> None:
+        rows = max(1, CHUNK_ELEMENTS // grad[0].numel())
+        for *parts, grad_part in zip(*(x.split(rows) for x in (*blocks, grad)), strict=True):
+            copies = [part.contiguous() for part in parts]
+            weight, exp_avg, exp_avg_sq = copies
+            self._fused([weight], [exp_avg], [exp_avg_sq], [grad_part], [step.clone()], rate)
+            for part, copy in zip(parts, copies, strict=True):
+                part.copy_(copy)
+        step += 1
+
+    def _fused(
+        self,
+        weights: list[Tensor],
+        exp_avgs: list[Tensor],
+        exp_avg_sqs: list[Tensor],
+        grads: list[Tensor],
+        steps: list[Tensor],
+        rate: float,
+    ) -> None:
+        """Update in place, `steps` included."""
         adam(
-            [weight],
-            [grad],
-            [exp_avg],
-            [exp_avg_sq],
+            weights,
+            grads,
+            exp_avgs,
+            exp_avg_sqs,
             [],
-            [step],
+            steps,
             foreach=False,
             fused=True,
             amsgrad=False,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from automoe.data.batching import Batch
+from automoe.errors import InputError
 from automoe.model.transformer import Transformer
 from automoe.training.loop import BatchSource
 from automoe.training.objective import objective, to_device, validation_loss
@@ -37,6 +39,9 @@ def loss_after_own_steps(
         network: copies of the supernet's weights (`Supernet.extract`).
         settings: objective and clipping are as in the training.
         steps: 0 tells the loss as it is.
+
+    Raises:
+        InputError: the steps diverged.
     """
     network.train()
     for parameter in network.parameters():
@@ -64,4 +69,9 @@ def loss_after_own_steps(
                 final_rate_ratio=settings.final_rate_ratio,
             )
             optimizer.step(network, rate)
-    return validation_loss(network, validation_batches)
+    loss = validation_loss(network, validation_batches)
+    if not math.isfinite(loss):
+        raise InputError(
+            f"{network.architecture}: its loss is {loss} after {steps} own steps", ["lower their peak_rate"]
+        )
+    return loss

@@ -71,7 +71,7 @@ class TrainingSettings:
 class SupernetSettings(TrainingSettings):
     """What a recipe says about training a supernet.
 
-    Args:
+    Attributes:
         rule: which members a step trains, a name of `rules.RULES`.
 
     Raises:

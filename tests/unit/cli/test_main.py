@@ -1,13 +1,30 @@
 """The command as a whole."""
 
 from importlib.metadata import version
+from typing import get_args
 
+import pytest
 from typer.testing import CliRunner
 
 from automoe.cli.main import app
+from automoe.run.pipeline import StageName
+from helpers.tiny_run import write_tiny_recipe
 
 
 def test_version_is_printed_and_nothing_else_done():
     result = CliRunner().invoke(app, ["--version", "run", "no-such-recipe.yaml"])
     assert result.exit_code == 0
     assert result.output == f"automoe {version('automoe')}\n"
+
+
+@pytest.mark.parametrize("stage", get_args(StageName))
+def test_every_stage_has_a_command_that_runs_up_to_it(tmp_path, monkeypatch, stage):
+    asked = []
+
+    def run_recipe(loaded, runs_folder, reporter, until) -> None:
+        asked.append((loaded.recipe.seeds, until))
+
+    monkeypatch.setattr("automoe.run.pipeline.run_recipe", run_recipe)
+    result = CliRunner().invoke(app, [stage, str(write_tiny_recipe(tmp_path)), "seeds=[3, 4]"])
+    assert result.exit_code == 0, result.output
+    assert asked == [((3, 4), stage)]

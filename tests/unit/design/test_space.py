@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
-from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace, load_space
+from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace, load_space, misfits
 from automoe.errors import InputError
+from automoe.model.sharing import Supernet
 from helpers.paths import RECIPES
 
 RECIPES = sorted((RECIPES / "spaces").glob("*.yaml"))
@@ -234,13 +235,81 @@ def test_the_dense_space_is_the_members_without_mixtures() -> None:
     )
 
 
-def test_switch_widens_every_other_layer_of_the_largest_dense() -> None:
-    space = replace(TOY, encoder=replace(TOY.encoder, max_experts=3, layer_counts=(1, 4)))
-    switch = space.switch()
-    assert [layer.ffn_sizes for layer in switch.encoder] == [(4,), (4, 4, 4)] * 2
-    assert [layer.ffn_sizes for layer in switch.decoder] == [(8,), (8, 8, 8)]
-    assert {layer.top_k for layer in (*switch.encoder, *switch.decoder)} == {1}
-    assert (switch.encoder_width, switch.decoder_width) == (8, 16)
+@pytest.mark.parametrize("most", [(3, 2), (2, 4)])
+def test_uniform_widens_every_other_layer_of_a_dense_architecture(most: tuple[int, int]) -> None:
+    """Whatever its shape; by as many experts as any layer of the space may have, all as its own one."""
+    space = replace(
+        TOY,
+        encoder=replace(TOY.encoder, max_experts=most[0]),
+        decoder=replace(TOY.decoder, max_experts=most[1]),
+    )
+    shape = dense(16, 32, 2, 4, 3)
+    sizes = replace(shape.encoder[1], experts=(5,))
+    shape = replace(shape, encoder=(shape.encoder[0], sizes, *shape.encoder[2:]))
+    uniform = space.uniform(shape)
+    many = max(most)
+    assert [layer.ffn_sizes for layer in uniform.encoder] == [(32,), (5,) * many, (32,), (32,) * many]
+    assert [layer.ffn_sizes for layer in uniform.decoder] == [(32,), (32,) * many, (32,)]
+    assert {layer.top_k for layer in (*uniform.encoder, *uniform.decoder)} == {1}
+    narrowed = replace(
+        uniform,
+        encoder=tuple(replace(layer, experts=layer.experts[:1]) for layer in uniform.encoder),
+        decoder=tuple(replace(layer, experts=layer.experts[:1]) for layer in uniform.decoder),
+    )
+    assert narrowed == shape
+    assert TOY.dense().uniform(shape) == shape
+
+
+WIDE = replace(
+    TOY,
+    encoder=replace(TOY.encoder, widths=(4, 12), layer_counts=(1, 2, 3), ffn_sizes=(2, 6), max_experts=3),
+    decoder=replace(TOY.decoder, widths=(8, 20), ffn_sizes=(0, 4, 8, 12), max_experts=3, top_k=(1, 3)),
+)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=150)
+def test_what_has_no_misfits_has_its_weights_in_the_larger_and_nothing_else(seed: int) -> None:
+    """Members of two spaces in each other's supernets."""
+    rng = random.Random(seed)
+    small, large = rng.choice((TOY, WIDE)).sample(rng), rng.choice((TOY, WIDE)).sample(rng)
+    if rng.random() < 0.5:  # a supernet's own members mostly fit
+        large = rng.choice((TOY, WIDE)).largest()
+    try:
+        Supernet(large, vocabulary_size=5).extract(small)
+    except ValueError:
+        assert misfits(small, large)
+    else:
+        assert misfits(small, large) == []
+
+
+def test_misfits_say_where_and_by_how_much() -> None:
+    large = TOY.largest()
+    first = large.encoder[0]
+    assert misfits(large, large) == []
+    assert misfits(TOY.smallest(), large) == []
+    small = replace(
+        large,
+        encoder_width=9,
+        decoder_width=17,
+        encoder=(replace(first, experts=(5, 4, 99)), *large.encoder),
+        decoder=(replace(large.decoder[0], experts=(8, 8)), replace(large.decoder[1], experts=(8, 9))),
+    )
+    assert misfits(small, large) == [
+        "encoder_width: 9, but there are at most 8",
+        "decoder_width: 17, but there are at most 16",
+        "encoder layers: 3, but there are at most 2",
+        "encoder[0] experts: 3, but there are at most 2",
+        "encoder[0].experts[0] FFN size: 5, but there are at most 4",
+        "decoder[1].experts[1] FFN size: 9, but there are at most 8",
+    ]
+
+
+@pytest.mark.parametrize("qkv_dim", [4, 16])
+def test_another_qkv_dim_is_a_misfit_even_if_it_is_smaller(qkv_dim: int) -> None:
+    """Its heads would be cut in other places than those of the weights."""
+    other = replace(TOY.largest(), qkv_dim=qkv_dim)
+    assert misfits(other, TOY.largest()) == [f"qkv_dim: {qkv_dim}, but it is 8 there"]
 
 
 def test_shapes_of_the_papers_space() -> None:

@@ -1,8 +1,13 @@
 """What a run's report says beside its table and pictures."""
 
+import csv
+from dataclasses import replace
+
 import pytest
 
-from automoe.report.run_report import budget_note
+from automoe.cost.protocol import MeasuringProtocol
+from automoe.design.architecture import dense
+from automoe.report.run_report import SeedReport, budget_note, race_note, write_report
 
 OLD = {"latency_ms": 5.12, "maximum_ms": None, "reference_ms": None, "noise": None, "broken": []}
 THROUGHPUT = "throughput_sentences_s"
@@ -22,5 +27,147 @@ THROUGHPUT = "throughput_sentences_s"
     ],
 )
 def test_a_note_says_which_bounds_the_choice_keeps(measured, expected) -> None:
-    note = budget_note("hat", {"predicted_latency_ms": 4.96, "measured": measured, "rejected": []})
+    note = budget_note("hat", {"costs": {"latency_ms": 4.96}, "measured": measured})
     assert note == f"hat: at the end of the search, 5.0 ms were predicted, {expected}"
+
+
+FINALISTS = [{"a": place} for place in range(4)]  # only told apart
+
+
+def a_race(winner: int, *judged: tuple[int, int, float | None], lost_steps: int = 30) -> dict:
+    return {
+        "winner": FINALISTS[winner],
+        "finalists": FINALISTS,
+        "judged": [{"finalist": f, "step": step, "loss": loss} for f, step, loss in judged],
+        "lost_steps": lost_steps,
+        "steps": 100,
+    }
+
+
+FIRST_RUNG = ((0, 10, 3.0), (1, 10, 2.5), (2, 10, 2.75), (3, 10, 3.5))
+
+
+@pytest.mark.parametrize(
+    ("race", "expected"),
+    [
+        (  # 10 + 10 + 20 of 100 steps; whole trainings of three losers would be 3
+            a_race(1, *FIRST_RUNG, (1, 20, 2.0), (2, 20, 2.125), lost_steps=40),
+            "mine: finals of 4: the search's number 2 won, 0.125 nats before the next (the search's first "
+            "was 0.500 behind it at step 10); the others took 0.40 trainings, 2.6 less than to train them "
+            "all.",
+        ),
+        (
+            a_race(0, (0, 10, 2.0), *FIRST_RUNG[1:], (0, 20, 1.5), (1, 20, 1.75), lost_steps=40),
+            "mine: finals of 4: the search's number 1 won, 0.250 nats before the next; the others took 0.40 "
+            "trainings, 2.6 less than to train them all.",
+        ),
+        (  # the search's first lost at the end
+            a_race(3, (0, 10, 2.0), *FIRST_RUNG[1:3], (3, 10, 2.2), (0, 20, 1.75), (3, 20, 1.25)),
+            "mine: finals of 4: the search's number 4 won, 0.500 nats before the next (the search's first "
+            "was 0.500 behind it at step 20); the others took 0.30 trainings, 2.7 less than to train them "
+            "all.",
+        ),
+        (  # the first diverged, and then all others did
+            a_race(1, (0, 10, None), *FIRST_RUNG[1:], (1, 20, 2.0), (2, 20, None)),
+            "mine: finals of 4: the search's number 2 won; the others took 0.30 trainings, 2.7 less than to "
+            "train them all.",
+        ),
+        (  # the first diverged later
+            a_race(1, *FIRST_RUNG, (1, 20, 2.0), (0, 20, None)),
+            "mine: finals of 4: the search's number 2 won (the search's first was 0.500 behind it at step "
+            "10); the others took 0.30 trainings, 2.7 less than to train them all.",
+        ),
+    ],
+)
+def test_a_note_tells_a_race_in_numbers(race, expected) -> None:
+    assert race_note("mine", race) == expected
+
+
+PROTOCOL = MeasuringProtocol(source_length=5, target_length=5, vocabulary_size=24, beam_size=2, norm="pre")
+LARGE = dense(16, 32, 2, 2, 1)
+
+
+def with_ffns(size: int):
+    """LARGE with FFNs of another size."""
+    return dense(16, size, 2, 2, 1)
+
+
+def report_of(folder, losses: dict[str, float], seeds=(1,), **architectures) -> str:
+    """The table and notes of a report on these systems, trained to these losses with every seed."""
+    results = {
+        name: {
+            "architecture": architecture.to_dict(),
+            "scores": {
+                "bleu": 1.0,
+                "chrf": 2.0,
+                "tokenised_bleu": 1.0,
+                "bleu_signature": "b",
+                "chrf_signature": "c",
+            },
+            "counts": {"sparsity": 0.0},
+            "counts_as_routed": {"flops": 1.0},
+            "routing_shares": {},
+            "training": {"target_tokens": 9, "seconds": 60.0, "validation": {"valid": losses[name]}},
+        }
+        for name, architecture in architectures.items()
+    }
+    report = SeedReport(
+        results=results,
+        latencies={name: {"latency_ms": 1.0, "noise": None} for name in results},
+        searches={}, logs={}, races={}, histories={}, compared={},
+    )  # fmt: skip
+    first = next(iter(results))
+    write_report(
+        folder,
+        dict.fromkeys(seeds, report),
+        reference=first,
+        main=first,
+        score_label="validation loss",
+        protocol=PROTOCOL,
+    )
+    return (folder / "results.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"),
+    [(0.08, "capacity matters here"), (0.03, "capacity does NOT matter here"), (-0.02, "capacity does NOT")],
+)
+def test_dense_systems_that_differ_in_their_ffns_alone_tell_if_capacity_matters(tmp_path, gain, verdict):
+    losses = {"small": 3.0, "large": 3.0 - gain}
+    text = report_of(tmp_path, losses, small=with_ffns(8), large=LARGE)
+    (note,) = [line for line in text.splitlines() if "capacity" in line]
+    assert note.startswith(f"- {verdict}")
+    assert f": large, with larger FFNs than small, ends {gain:+.3f} nats better on validation" in note
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        LARGE,
+        replace(with_ffns(8), encoder_width=24),
+        replace(with_ffns(8), encoder=with_ffns(8).encoder[:1]),
+        replace(
+            with_ffns(8), encoder=tuple(replace(x, self_attention_heads=1) for x in with_ffns(8).encoder)
+        ),
+        replace(with_ffns(8), decoder=LARGE.decoder),
+        replace(with_ffns(8), decoder=(replace(with_ffns(8).decoder[0], experts=(8, 8)),)),
+    ],
+    ids=["equal", "width", "depth", "heads", "one layer as large", "a mixture"],
+)
+def test_systems_that_differ_in_more_say_nothing_of_capacity(tmp_path, other):
+    text = report_of(tmp_path, {"other": 3.0, "large": 2.0}, other=other, large=LARGE)
+    assert "| other |" in text
+    assert "capacity" not in text
+
+
+def test_every_seed_has_its_row_of_figures_its_notes_and_its_pictures(tmp_path):
+    losses = {"small": 3.0, "large": 2.5}
+    text = report_of(tmp_path, losses, seeds=(4, 7), small=with_ffns(8), large=LARGE)
+    notes = [line for line in text.splitlines() if "capacity" in line]
+    assert [note.partition(": ")[0] for note in notes] == ["- seed 4", "- seed 7"]
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text(encoding="utf-8").splitlines()))
+    assert sorted((row["system"], row["seed"]) for row in rows) == [
+        ("large", "4"), ("large", "7"), ("small", "4"), ("small", "7"),
+    ]  # fmt: skip
+    for seed in (4, 7):
+        assert (tmp_path / f"seed-{seed}" / "architecture.png").exists()

@@ -122,3 +122,19 @@ def test_the_mend_of_a_damaged_owner_does_not_cost_the_run(tmp_path: Path) -> No
         RunFolder(tmp_path / "mine", "mine", silent)
     assert not any("delete" in problem for problem in caught.value.problems)
     assert '{"recipe": "NAME"}' in caught.value.problems[-1]
+
+
+def test_a_part_has_stages_of_its_own_and_says_whose_they_are(tmp_path: Path) -> None:
+    said: list[str] = []
+    run = RunFolder(tmp_path, "mine", said.append)
+    run.stage("search", 1, lambda folder: None)
+    for seed in (1, 2):
+        stage = run.part(f"seed-{seed}").stage("search", 1, lambda folder: (folder / "done").touch())
+        assert stage.folder == tmp_path / f"seed-{seed}" / "search"
+        assert (stage.folder / "done").exists()
+    run.part("seed-1").stage("search", 1, lambda folder: None)
+    run.stage("search", 2, lambda folder: None)
+    assert said == [
+        "search: starts", "seed-1/search: starts", "seed-2/search: starts", "seed-1/search: done before",
+        "search: starts",
+    ]  # fmt: skip

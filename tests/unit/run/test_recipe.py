@@ -2,13 +2,18 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from automoe.cost.protocol import MeasuringProtocol
+from automoe.design.architecture import dense
+from automoe.design.architecture_file import save_architecture
 from automoe.errors import InputError
 from automoe.run.recipe import load_recipe
+from automoe.training.settings import SupernetSettings
 from helpers.tiny_run import REPOSITORY, write_tiny_recipe
 
 SHIPPED = sorted((REPOSITORY / "recipes").glob("*.yaml"))
@@ -85,6 +90,7 @@ def test_mistakes_in_several_sections_are_all_listed_with_their_section(tmp_path
         "data.train={}",
         "data.limits={max_characters: 0}",
         "systems=[dense]",
+        "finals={candidates: 2, dense: 3, price: 2}",
         "search.constraints={flops: -1}",
     )
     assert set(found) == {
@@ -95,7 +101,8 @@ def test_mistakes_in_several_sections_are_all_listed_with_their_section(tmp_path
         "translation.n_best: expected at most beam_size (5), got 9",
         "data.train: give exactly one of: path; source_path and target_path; dataset",
         "data.limits.max_characters: expected at least 1, got 0",
-        "systems: expected automoe, and each system at most once, got ['dense']",
+        "systems[0]: expected keys and values, got 'dense'",
+        "finals.price: expected at most 1, got 2",
         "search.constraints.flops: expected more than 0, got -1.0",
     }
 
@@ -122,7 +129,6 @@ def test_a_whole_number_is_a_number_and_dumped_as_one(tmp_path):
         ("search.constraints={flops: true}", "search.constraints.flops: expected a positive number"),
         ("search.constraints={flops: 6 %}", "search.constraints.flops: expected a positive number"),
         ("search.constraints={bleu: 3}", "search.constraints.bleu: unknown cost"),
-        ("systems=[automoe, dense, dense]", "systems: expected automoe, and each system at most once"),
         ("supernet=fast", "supernet: expected keys and values"),
     ],
 )
@@ -134,3 +140,188 @@ def test_values_of_the_wrong_kind_are_refused_not_converted(tmp_path, override, 
 def test_a_misspelt_key_is_named_with_the_keys_of_its_section(tmp_path):
     (found,) = problems(tmp_path, "data.vocabulary.sise=30")
     assert found == "data.vocabulary.sise: unknown key (known: size, kind)"
+
+
+@pytest.mark.parametrize(
+    ("system", "expected"),
+    [
+        (
+            "{name: a}",
+            ["give exactly one of: architecture (a file, largest-dense or uniform); search (a str"],
+        ),
+        ("{name: a, architecture: uniform, search: random}", ["give exactly one of: architecture"]),
+        ("{name: a, search: luck}", ["search: unknown strategy 'luck' (known: evolution, random)"]),
+        (
+            "{name: a, architecture: uniform, constraints: {flops: 1}}",
+            ["constraints: only a system with sea"],
+        ),
+        (
+            "{name: a, architecture: largest-dense, space: x.yaml}",
+            ["space: only a system with search has it"],
+        ),
+        ("{name: a, architecture: f.yaml, experts: dense}", ["experts: only a system with search has it"]),
+        (
+            "{name: a, architecture: uniform, constraints: {}, space: x, experts: dense, minutes_of: a}",
+            ["space: only", "experts: only", "constraints: only", "minutes_of: expected another system"],
+        ),
+        ("{name: a, search: random, constraints: {bleu: 1}}", ["constraints.bleu: unknown cost"]),
+        ("{name: a b, search: random}", ["name: "]),
+        ("{search: random}", ["name: missing"]),
+        ("{name: a, search: random, sede: 1}", ["sede: unknown key"]),
+        ("automoe", ["expected keys and values, got 'automoe'"]),
+    ],
+)
+def test_an_impossible_system_is_told_what_it_lacks(tmp_path, system, expected):
+    found = problems(tmp_path, f"systems=[{{name: fine, search: random}}, {system}]", "baseline=null")
+    assert len(found) == len(expected)
+    for problem, text in zip(found, expected, strict=True):
+        place, told = problem[: len("systems[1]")], problem[len("systems[1]") :].lstrip(":. ")
+        assert (place, told[: len(text)]) == ("systems[1]", text)
+
+
+@pytest.mark.parametrize(
+    ("systems", "expected"),
+    [
+        ("[]", ["expected at least one system"]),
+        ("[{name: a, search: random}, {name: a, architecture: uniform}]", ["a: 2 systems have this name"]),
+        (
+            "[{name: a, search: random}, {name: b, search: random, minutes_of: c}]",
+            ["b.minutes_of: no system is called c (there are: a, b)"],
+        ),
+        (
+            "[{name: a, search: random}, {name: b, search: random, minutes_of: a},"
+            " {name: c, search: random, minutes_of: b}]",
+            ["c.minutes_of: b has no number of steps of its own"],
+        ),
+        (
+            "[{name: a, search: random, minutes_of: z}, {name: a, search: random}]",
+            ["a: 2 systems have this name", "a.minutes_of: no system is called z"],
+        ),
+    ],
+)
+def test_systems_that_do_not_go_together_are_each_named(tmp_path, systems, expected):
+    found = problems(tmp_path, f"systems={systems}", "baseline=null")
+    assert len(found) == len(expected)
+    for problem, text in zip(found, expected, strict=True):
+        assert problem.startswith((f"systems.{text}", f"systems: {text}"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["baseline=largest"], "baseline: expected a system with an architecture (dense, switch), got '"),
+        (["baseline=automoe"], "baseline: expected a system with an architecture (dense, switch), got '"),
+        (["baseline=switch"], "baseline: switch is itself made from the baseline"),
+        (["seeds=[3, 1, 3]"], "seeds: expected each seed once"),
+        (["seeds=[]"], "seeds: expected at least 1 entry"),
+        (["seeds=7"], "seeds: expected a list, got 7"),
+        (["supernet.seed=2"], "supernet.seed: remove it; `seeds` of the recipe sets every seed"),
+        (["search.seed=2"], "search.seed: remove it; `seeds` of the recipe sets every seed"),
+        (["finals={candidates: 1}"], "finals.candidates: expected at least 2, got 1"),
+        (["finals={candidates: 3, dense: 4}"], "finals.dense: expected at most candidates (3), got 4"),
+        (["finals={price: 0}"], "finals.price: expected more than 0, got 0"),
+        (["finals={candidates: 16}"], "steps: a race of 16 finalists at the price of 0.6 trainings needs"),
+        (["search.own_steps={steps: 0}"], "search.own_steps.steps: expected at least 1, got 0"),
+    ],
+)  # fmt: skip
+def test_a_value_that_does_not_go_with_the_others_has_its_one_message(tmp_path, overrides, expected):
+    (found,) = problems(tmp_path, *overrides)
+    assert found.startswith(expected)
+
+
+def test_every_seed_of_a_recipe_comes_from_its_list(tmp_path):
+    recipe = load_recipe(write_tiny_recipe(tmp_path), ["seeds=[4, 9]"]).recipe
+    for seed in recipe.seeds:
+        seeded = recipe.with_seed(seed)
+        assert seeded.seeds == (seed,)
+        assert {s.seed for s in (seeded.supernet, seeded.training, seeded.fine_tuning)} == {seed}
+        assert type(seeded.supernet) is SupernetSettings
+    without = recipe.model_copy(update={"fine_tuning": None}).with_seed(3)
+    assert without.fine_tuning is None
+
+
+DEEP = """
+qkv_dim: 32
+encoder:
+  {widths: [24, 40], layer_counts: [1, 3], self_attention_heads: [2], ffn_sizes: [32, 96], max_experts: 3}
+decoder:
+  {widths: [24], layer_counts: [1], self_attention_heads: [2], cross_attention_heads: [2], ffn_sizes: [32]}
+"""
+
+
+def test_a_space_of_a_system_must_be_a_part_of_the_supernets(tmp_path):
+    (tmp_path / "deep.yaml").write_text(DEEP)
+    (found,) = problems(tmp_path, "systems=[{name: mine, search: random, space: deep.yaml}]", "baseline=null")
+    assert found.startswith("systems: mine: ")
+    assert found.splitlines()[0].endswith(
+        "deep.yaml: is no part of the recipe's space, whose weights it needs"
+    )
+    assert [line.strip() for line in found.splitlines()[1:]] == [
+        "- encoder_width: 40, but there are at most 32",
+        "- encoder layers: 3, but there are at most 2",
+        *(
+            f"- encoder[{layer}]{wrong}, but there are at most {most}"
+            for layer in (0, 1)
+            for wrong, most in (
+                (" experts: 3", 2),
+                (".experts[0] FFN size: 96", 64),
+                (".experts[1] FFN size: 96", 64),
+            )
+        ),
+    ]
+
+
+def test_files_that_systems_lack_are_all_named(tmp_path):
+    systems = (
+        "systems=[{name: one, architecture: no.yaml}, {name: two, search: random, space: none.yaml}, "
+        "{name: three, search: random}]"
+    )
+    found = problems(tmp_path, systems, "baseline=null")
+    assert [problem.split(": ")[1] for problem in found] == ["one", "two"]
+    assert str(tmp_path / "no.yaml") in found[0]
+    assert str(tmp_path / "none.yaml") in found[1]
+
+
+def test_files_of_systems_are_found_beside_the_recipe_and_searched_where_they_say(tmp_path):
+    toy = yaml.safe_load((REPOSITORY / "recipes" / "spaces" / "copy-toy.yaml").read_text())
+    toy["encoder"]["layer_counts"] = [2]
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(toy))
+    thin = replace(dense(24, 32, 2, 1, 1), qkv_dim=32)
+    save_architecture(thin, tmp_path / "thin.yaml")
+    systems = (
+        "systems=[{name: two, search: random, space: two.yaml}, {name: thin, architecture: thin.yaml},"
+        "{name: two-dense, search: random, space: two.yaml, experts: dense}, {name: all, search: random},"
+        "{name: large, architecture: largest-dense}, {name: switch, architecture: uniform}]"
+    )
+    loaded = load_recipe(write_tiny_recipe(tmp_path), [systems, "baseline=thin"])
+    assert loaded.spaces["all"] == loaded.space
+    assert loaded.spaces["two"].encoder.layer_counts == (2,)
+    assert loaded.spaces["two-dense"] == loaded.spaces["two"].dense()
+    assert loaded.baseline == thin
+    assert loaded.fixed() == {
+        "thin": thin,
+        "large": loaded.space.largest_dense(),
+        "switch": loaded.space.uniform(thin),
+    }
+
+
+@pytest.mark.parametrize(
+    ("systems", "baseline", "expected"),
+    [
+        ("[{name: a, search: random}, {name: b, architecture: largest-dense}]", "null", "b"),
+        ("[{name: u, architecture: uniform}, {name: b, architecture: largest-dense}]", "null", "b"),
+        (
+            "[{name: b, architecture: largest-dense}, {name: c, architecture: largest-dense}]",
+            "c",
+            "c",
+        ),
+        ("[{name: a, search: random}, {name: u, architecture: uniform}]", "null", None),
+    ],
+)
+def test_the_baseline_is_the_one_named_or_the_first_with_an_architecture_of_its_own(
+    tmp_path, systems, baseline, expected
+):
+    loaded = load_recipe(write_tiny_recipe(tmp_path), [f"systems={systems}", f"baseline={baseline}"])
+    found = loaded.recipe.baseline_system
+    assert (found.name if found else None) == expected
+    assert loaded.baseline == loaded.space.largest_dense()
