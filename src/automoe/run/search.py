@@ -174,7 +174,8 @@ def _parts(run: Run, system: System) -> dict[str, SearchSpace]:
     """
     space = run.loaded.spaces[system.name]
     parts = {part_name(system): space}
-    if run.recipe.finals and run.recipe.finals.dense and system.experts == "any" and space != space.dense():
+    wanted = run.recipe.finals and run.recipe.finals.dense and system.experts == "any"
+    if wanted and space != space.dense() and space.largest_dense() in space:
         parts[part_name(system.model_copy(update={"experts": "dense"}))] = space.dense()
     return parts
 

@@ -155,7 +155,8 @@ def test_a_space_smaller_than_asked_gives_all_it_has():
 
 @pytest.mark.parametrize("placement", ["every", "every_other"])
 def test_a_space_without_dense_members_gives_none(placement):
-    space = replace(DEMO, placement=placement)
+    encoder, decoder = (replace(stack, layer_counts=(2, 3)) for stack in (DEMO.encoder, DEMO.decoder))
+    space = replace(DEMO, placement=placement, encoder=encoder, decoder=decoder)
     found = spread_members(space, 6, random.Random(0), mean_flops)
     assert len(found) == 6
     assert all(member in space and mean_experts(member) > 1 for member in found)
