@@ -1,6 +1,6 @@
-"""Speed of scoring search candidates: 125 sub-networks of the demo's space on 500 validation sentences.
+"""Speed of scoring search candidates: 500 sub-networks of the demo's space on 300 validation sentences.
 
-    python benchmarks/evaluate_candidates.py [--candidates 125] [--sentences 500] [--threads 2]
+    python benchmarks/evaluate_candidates.py [--candidates 500] [--sentences 300] [--threads 2]
 
 The weights are random (the time does not depend on them); latency measurements are not included.
 """
@@ -27,8 +27,8 @@ RECIPE = Path(__file__).parent.parent / "recipes" / "demo.yaml"
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--candidates", type=int, default=125)
-    parser.add_argument("--sentences", type=int, default=500)
+    parser.add_argument("--candidates", type=int, default=500)
+    parser.add_argument("--sentences", type=int, default=300)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -65,13 +65,13 @@ def measure_against_budget(
     settings: LatencySettings,
     bounds: Mapping[str, Bound],
     architecture: Architecture,
-    largest_dense: Architecture,
+    baseline: Architecture,
     *,
     judged: bool = True,
 ) -> Measured:
     """One architecture measured with `settings.runs`, and what the bounds on measured costs allow it.
 
-    A bound that is a share is the share of `largest_dense` measured in the same rounds: both models get
+    A bound that is a share is the share of `baseline` measured in the same rounds: both models get
     random weights, and the machine's drift.
 
     Args:
@@ -81,7 +81,7 @@ def measure_against_budget(
     bounds = {name: bound for name, bound in bounds.items() if COSTS[name].measured and judged}
     subjects = {"candidate": architecture}
     if any(share_of(bound) is not None for bound in bounds.values()):
-        subjects["reference"] = largest_dense
+        subjects["reference"] = baseline
     measured = measure_together(protocol, subjects, settings.runs)
 
     def as_measured(name: str, subject: str) -> float:

@@ -283,6 +283,17 @@ class Architecture:
         """How many of the last encoder layers' outputs the decoder needs."""
         return max(layer.encoder_layers_attended for layer in self.decoder)
 
+    @property
+    def is_dense(self) -> bool:
+        """Whether every layer has one expert."""
+        return self.experts_a_layer == 1
+
+    @property
+    def experts_a_layer(self) -> float:
+        """Mean number of experts over all layers."""
+        counts = [len(layer.experts) for layer in (*self.encoder, *self.decoder)]
+        return sum(counts) / len(counts)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for YAML or JSON; `from_dict` is its inverse."""
         plain = asdict(self)

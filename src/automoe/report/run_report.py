@@ -93,7 +93,7 @@ def write_report(
         f"chrF: {scores['chrf_signature']}",
     ]
     for seed, report in seeds.items():
-        told = [*_notes(report), *_comparisons(report, reference, main), *_capacity(report)]
+        told = [*_notes(report), *_comparisons(report, reference), *_capacity(report)]
         notes += [f"seed {seed}: {note}" if len(seeds) > 1 else note for note in told]
     text = to_markdown(rows, reference) + "\n" + "".join(f"- {note}\n" for note in notes)
     write_text(folder / "results.md", text + "\n" + _analyses(seeds, protocol, profile))
@@ -176,11 +176,11 @@ def race_note(system: str, race: Mapping[str, Any]) -> str:
     return f"{text}; the others took {price:.2f} trainings, {whole - price:.1f} less than to train them all."
 
 
-def _comparisons(report: SeedReport, reference: str, main: str) -> Iterator[str]:
-    """The main system against the others that were searched for."""
+def _comparisons(report: SeedReport, reference: str) -> Iterator[str]:
+    """Searches under the same constraints against each other."""
     for (other, system), found in report.compared.items():
-        if system == main and other != reference:
-            yield f"{main} against {other}: {found.bleu_difference:+.2f} BLEU, p = {found.p:.2g}."
+        if other != reference:
+            yield f"{system} against {other}: {found.bleu_difference:+.2f} BLEU, p = {found.p:.2g}."
 
 
 def _capacity(report: SeedReport) -> Iterator[str]:
@@ -190,16 +190,23 @@ def _capacity(report: SeedReport) -> Iterator[str]:
         for name, result in report.results.items()
         if "validation" in result["training"]
     }
+    pairs = 0
     for name, (large, loss) in trained.items():
         for other, (small, worse) in trained.items():
             if not _differ_in_ffn_sizes_alone(small, large):
                 continue
+            pairs += 1
             gain = worse - loss
             verdict = "capacity matters here" if gain >= CAPACITY_NATS else "capacity does NOT matter here"
             yield (
                 f"{verdict}: {name}, with larger FFNs than {other}, ends {gain:+.3f} nats better on "
                 f"validation text; {CAPACITY_NATS} are asked for."
             )
+    if report.searches and not pairs:
+        yield (
+            "whether capacity matters here was not checked: no two dense systems differ in their FFNs' sizes "
+            "alone."
+        )
 
 
 def _differ_in_ffn_sizes_alone(small: Architecture, large: Architecture) -> bool:
@@ -207,7 +214,8 @@ def _differ_in_ffn_sizes_alone(small: Architecture, large: Architecture) -> bool
     layers = [(*a.encoder, *a.decoder) for a in (small, large)]
     return (
         _with_small_ffns(small) == _with_small_ffns(large)
-        and all(len(layer.experts) == 1 for several in layers for layer in several)
+        and small.is_dense
+        and large.is_dense
         and all(s.ffn_sizes[0] < b.ffn_sizes[0] for s, b in zip(*layers, strict=True))
     )
 
@@ -231,20 +239,28 @@ def _analyses(seeds: Mapping[int, SeedReport], protocol: MeasuringProtocol, prof
         parts = load.predict(architecture) if load and system in first.searches else None
         shares[system] = encoder_share(architecture, parts, protocol)
     minutes = [_minutes(report) for report in seeds.values()]
-    return analyses_markdown(
-        shares, {name: fmean(m[name] for m in minutes if name in m) for name in minutes[0]}
-    )
+    names = dict.fromkeys(name for of_seed in minutes for name in of_seed)
+    means = {name: fmean(m[name] for m in minutes if name in m) for name in names}
+    return analyses_markdown(shares, means)
 
 
 def _minutes(report: SeedReport) -> dict[str, float]:
+    """What the run took, each training once."""
     seconds: dict[str, float] = {}
     if report.supernet_seconds is not None:
         seconds["supernet"] = report.supernet_seconds
-    seconds |= {f"search {name}": chosen["seconds"] for name, chosen in report.searches.items()}
+    for name, chosen in report.searches.items():
+        seconds[f"search {name}" + (", its last part" if chosen["continued"] else "")] = chosen["seconds"]
     for name, race in report.races.items():
-        seconds[f"finals {name}, with the winner's part"] = race["seconds"]
+        winner = race["finalists"].index(race["winner"])
+        losers = {int(finalist): value for finalist, value in race["seconds"].items()}
+        seconds[f"finals {name}, the losers"] = sum(v for finalist, v in losers.items() if finalist != winner)
+    counted: set[Path | None] = set()
     for name, result in report.results.items():
-        seconds[f"training {name}"] = result["training"]["seconds"]
+        history = report.histories.get(name)
+        if history is None or history not in counted:
+            seconds[f"training {name}"] = result["training"]["seconds"]
+        counted.add(history)
     return {name: value / 60 for name, value in seconds.items()}
 
 
@@ -276,11 +292,7 @@ def _draw_seed(
         finalists = [Architecture.from_dict(plain) for plain in race["finalists"]]
         judged = [(str(j["finalist"] + 1), j["step"], j["loss"]) for j in race["judged"]]
         winner = str(race["finalists"].index(race["winner"]) + 1)
-        dense = {
-            str(i)
-            for i, a in enumerate(finalists, start=1)
-            if all(len(x.experts) == 1 for x in (*a.encoder, *a.decoder))
-        }
+        dense = {str(place) for place, finalist in enumerate(finalists, start=1) if finalist.is_dense}
         draw_race(judged, winner, folder / f"race_{name}.png", dense)
     if report.logs:
         _draw_candidates(folder, report, main, score_label, bounded)

@@ -10,8 +10,9 @@ fidelity/fidelity.*    the result: table, figures, picture
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -30,11 +31,12 @@ from automoe.run.context import Run
 from automoe.run.folder import RunFolder, Stage
 from automoe.run.prepare import Prepared, prepare
 from automoe.run.recipe import LoadedRecipe, OwnSteps
-from automoe.run.scoring import own_score
+from automoe.run.scoring import inherited_score, own_score
 from automoe.run.supernet import train_supernet
 from automoe.run.train import Training, training_inputs
-from automoe.search.fidelity import Fidelity, Member, fidelity, spread_members
+from automoe.search.ranking import Fidelity, Member, fidelity, spread_members
 from automoe.storage import append_to_journal, digest, read_journal, write_json, write_text
+from automoe.training.loop import TrainingDiverged
 from automoe.training.rules import RULES
 from automoe.training.settings import SupernetSettings
 
@@ -64,6 +66,11 @@ class Study:
             if rule not in RULES
         ]
         problems += [f"--own-steps: expected at least 0, got {n}" for n in self.own_steps if n < 0]
+        for option, values in (("--rules", self.rules), ("--own-steps", self.own_steps)):
+            if len(set(values)) < len(values):
+                problems.append(f"{option}: expected each once, got {', '.join(map(str, values))}")
+        if not (self.own_rate > 0 and math.isfinite(self.own_rate)):
+            problems.append(f"--own-rate: expected a number above 0, got {self.own_rate}")
         if self.members < 2:
             problems.append(f"--members: expected at least 2, got {self.members}")
         if problems:
@@ -72,12 +79,11 @@ class Study:
 
 @dataclass(frozen=True)
 class _Own:
-    """A member trained from scratch."""
+    """A member trained from scratch; without loss and BLEU when its training diverged."""
 
     architecture: Architecture
-    flops: float
-    loss: float
-    bleu: float
+    loss: float | None = None
+    bleu: float | None = None
 
 
 def study_fidelity(
@@ -120,28 +126,34 @@ def study_fidelity(
         mine = drawn[(index - len(study.rules)) % parts :: parts]
         _train_members(run, prepared, mine, result, f"members-{share[0]}-{parts}.jsonl")
         return None
-    owns = _train_members(run, prepared, drawn, result, "members.jsonl")
-    budget = _flops_budget(run, owns)
+    owns = [
+        own for own in _train_members(run, prepared, drawn, result, "members.jsonl") if own.loss is not None
+    ]
+    flops = {own.architecture: COSTS["flops"].price(own.architecture, conditions) for own in owns}
+    budget = _flops_budget(run, flops.values())
     measured: dict[tuple[str, int], list[Member]] = {}
     for rule in study.rules:
         stage, supernet = _train_supernet(run, prepared, rule)
+        if not is_first_process():
+            continue
         for steps in study.own_steps:
-            own = OwnSteps(steps=max(1, steps), candidates=len(owns), peak_rate=study.own_rate)
-            key = digest(
-                [stage.fingerprint, training_inputs(run, prepared, run.space.largest()), study.own_rate]
-            )
-            journal = result / f"losses-{rule}-{steps}-{key[:8]}.jsonl"
-            score = own_score(run, supernet, prepared, own, journal, inherited=steps == 0)
+            score = inherited_score(run, supernet, prepared)
+            if steps:
+                key = digest([stage.fingerprint, recipe.plain("training"), run.seed, study.own_rate])
+                own = OwnSteps(steps=steps, candidates=len(owns), peak_rate=study.own_rate)
+                journal = result / f"losses-{rule}-{steps}-{key[:8]}.jsonl"
+                score = own_score(run, supernet, prepared, own, journal)
             bar = reporter.bar(f"fidelity {rule}, {steps} own steps")
             members = []
             for done, known in enumerate(owns, start=1):
                 loss = score(known.architecture)
-                costs = {"flops": known.flops}
-                members.append(Member(known.architecture, known.loss, loss, known.bleu, costs))
+                if known.loss is not None and math.isfinite(loss):
+                    costs = {"flops": flops[known.architecture]}
+                    members.append(Member(known.architecture, known.loss, loss, known.bleu, costs))
                 bar(done, len(owns), f"{loss:.3f}")
             measured[rule, steps] = members
     if is_first_process():
-        _write(result, measured, owns, budget)
+        _write(result, measured, budget)
     return result
 
 
@@ -170,18 +182,20 @@ def _train_members(
     wait_for_all()  # nobody writes before all have looked
     pairs = load_pairs(data.valid, data.limits)[0][:BLEU_SENTENCES]
     greedy = dataclasses.replace(run.recipe.translation, beam_size=1, n_best=1)
-    conditions = Conditions(run.protocol)
     owns = []
     for place, architecture in enumerate(drawn, start=1):
         title = f"fidelity: member {place} of {len(drawn)}"
         key = digest(training_inputs(run, prepared, architecture))
         if key not in known:
-            single, result = Training(run, prepared, architecture).finish(title)
-            translated = evaluate_model(
-                single.network, prepared.tokenizer, pairs, data.target_language, greedy
-            )
-            flops = COSTS["flops"].price(architecture, conditions)
-            known[key] = _Own(architecture, flops, result.validation["valid"], translated.scores.bleu)
+            try:
+                single, result = Training(run, prepared, architecture).finish(title)
+                translated = evaluate_model(
+                    single.network, prepared.tokenizer, pairs, data.target_language, greedy
+                )
+                known[key] = _Own(architecture, result.validation["valid"], translated.scores.bleu)
+            except TrainingDiverged as error:
+                run.reporter.say(f"{title} is left out: {error.summary}")
+                known[key] = _Own(architecture)
             if is_first_process():
                 record = {
                     "key": key,
@@ -190,17 +204,19 @@ def _train_members(
                 }
                 append_to_journal(folder / journal, [record], durable=True)
         own = known[key]
-        run.reporter.say(f"{title}: {own.loss:.3f} nats, {own.bleu:.1f} BLEU  {architecture}")
+        if own.loss is not None:
+            run.reporter.say(f"{title}: {own.loss:.3f} nats, {own.bleu:.1f} BLEU  {architecture}")
         owns.append(own)
     return owns
 
 
 def _parse(plain: Mapping[str, Any]) -> tuple[str, _Own]:
     architecture = Architecture.from_dict(plain["architecture"])
-    return str(plain["key"]), _Own(architecture, *(float(plain[name]) for name in ("flops", "loss", "bleu")))
+    loss, bleu = plain["loss"], plain["bleu"]
+    return str(plain["key"]), _Own(architecture, loss if loss is None else float(loss), bleu)
 
 
-def _flops_budget(run: Run, owns: Sequence[_Own]) -> float:
+def _flops_budget(run: Run, flops: Iterable[float]) -> float:
     """The recipe's first bound on FLOPs; without one the median of the members'."""
     for system in run.recipe.searched:
         bound = run.recipe.constraints_of(system).get("flops")
@@ -209,12 +225,11 @@ def _flops_budget(run: Run, owns: Sequence[_Own]) -> float:
             if share is None:
                 return float(bound)
             return share * COSTS["flops"].price(run.baseline, Conditions(run.protocol))
-    return median(own.flops for own in owns)
+    return median(flops)
 
 
-def _write(
-    folder: Path, measured: Mapping[tuple[str, int], list[Member]], owns: Sequence[_Own], budget: float
-) -> None:
+def _write(folder: Path, measured: Mapping[tuple[str, int], list[Member]], budget: float) -> None:
+    judged = {member.architecture: member for members in measured.values() for member in members}
     rows = []
     for (rule, steps), members in measured.items():
         within = [member for member in members if member.costs["flops"] <= budget]
@@ -234,12 +249,19 @@ def _write(
             ],
             "members": [
                 {
-                    **dataclasses.asdict(own),
-                    "architecture": own.architecture.to_dict(),
-                    "description": str(own.architecture),
-                    "losses": {f"{r}-{n}": m[index].inherited_loss for (r, n), m in measured.items()},
+                    "architecture": architecture.to_dict(),
+                    "description": str(architecture),
+                    "flops": known.costs["flops"],
+                    "loss": known.own_loss,
+                    "bleu": known.own_bleu,
+                    "losses": {
+                        f"{rule}-{steps}": member.inherited_loss
+                        for (rule, steps), members in measured.items()
+                        for member in members
+                        if member.architecture == architecture
+                    },
                 }
-                for index, own in enumerate(owns)
+                for architecture, known in judged.items()
             ],
         },
     )
@@ -247,7 +269,7 @@ def _write(
     heading += " within the budget: members | tau | regret (nats) | regret (BLEU) |\n"
     lines = [f"| {rule} | {n} | {_cells(f)} | {_within_cells(w)} |\n" for rule, n, f, w in rows]
     note = (
-        f"\n{len(owns)} members, each trained from scratch too. Budget: {budget / 1e9:.3g} GFLOPs. Regret: "
+        f"\n{len(judged)} members, each trained from scratch too. Budget: {budget / 1e9:.3g} GFLOPs. Regret: "
         "what the member with the best inherited loss is worse, trained by itself, than the best.\n"
     )
     write_text(folder / "fidelity.md", heading + "| --- |" + " ---: |" * 9 + "\n" + "".join(lines) + note)
@@ -257,7 +279,7 @@ def _write(
                 Point(
                     member.own_loss,
                     member.inherited_loss,
-                    _mean_experts(member.architecture),
+                    member.architecture.experts_a_layer,
                     member.costs["flops"] <= budget,
                 )
                 for member in members
@@ -278,8 +300,3 @@ def _within_cells(found: Fidelity | None) -> str:
         return "– | – | – | –"
     tau, _, *regrets = _cells(found).split(" | ")
     return " | ".join([str(found.members), tau, *regrets])
-
-
-def _mean_experts(architecture: Architecture) -> float:
-    layers = architecture.layers()
-    return sum(len(layer.feed_forward.experts) for layer in layers) / len(layers)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import time
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from automoe.design.architecture import Architecture
@@ -37,7 +38,7 @@ def run_finals(run: Run, prepared: Prepared, system: str, found: Found) -> tuple
     ]
 
     def work(folder: Path) -> None:
-        start = time.monotonic()
+        seconds: dict[int, float] = {}
 
         def judge(architecture: Architecture, step: int) -> float | None:
             title = f"finals {system}: {finalists.index(architecture) + 1}"
@@ -46,7 +47,12 @@ def run_finals(run: Run, prepared: Prepared, system: str, found: Found) -> tuple
             except TrainingDiverged as error:
                 run.reporter.say(f"{title} leaves: {error.summary}")
                 return None
-            return judgement.validation["valid"]
+            seconds[finalists.index(architecture)] = judgement.seconds
+            loss = judgement.validation["valid"]
+            if not math.isfinite(loss):
+                run.reporter.say(f"{title} leaves: its loss at step {step:,} is {loss}")
+                return None
+            return loss
 
         def heard(judged: Judged) -> None:
             loss = "diverged" if judged.loss is None else f"{judged.loss:.4f}"
@@ -56,9 +62,6 @@ def run_finals(run: Run, prepared: Prepared, system: str, found: Found) -> tuple
             )
 
         result = race(finalists, rungs, judge, heard)
-        for loser in finalists:
-            if loser != result.winner:
-                Training(run, prepared, loser).forget_checkpoints()
         if is_first_process():
             write_json(
                 folder / "race.json",
@@ -71,9 +74,18 @@ def run_finals(run: Run, prepared: Prepared, system: str, found: Found) -> tuple
                     ],
                     "lost_steps": result.lost_steps,
                     "steps": run.recipe.training.steps,
-                    "seconds": time.monotonic() - start,
+                    "seconds": {str(finalist): seconds[finalist] for finalist in sorted(seconds)},
                 },
             )
 
     stage = run.folder.stage(f"finals-{system}", inputs, work, all_processes=True)
     return stage, Architecture.from_dict(read_stage_json(stage.folder / "race.json")["winner"])
+
+
+def forget_losers(
+    run: Run, prepared: Prepared, found: Iterable[Found], winners: Iterable[Architecture]
+) -> None:
+    """Delete what the trainings of finalists that won no race would continue from."""
+    kept = set(winners)
+    for finalist in {finalist for search in found for finalist in search.finalists} - kept:
+        Training(run, prepared, finalist).forget_checkpoints()

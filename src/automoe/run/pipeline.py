@@ -28,7 +28,7 @@ from automoe.run.budget import Budget, find_budget
 from automoe.run.context import Run
 from automoe.run.device_profile import find_latency_file
 from automoe.run.evaluate import evaluate, measure_systems
-from automoe.run.finals import run_finals
+from automoe.run.finals import forget_losers, run_finals
 from automoe.run.folder import RunFolder, Stage
 from automoe.run.prepare import Prepared, prepare
 from automoe.run.recipe import LoadedRecipe
@@ -89,12 +89,13 @@ def _run_seed(run: Run, prepared: Prepared, budget: Budget, until: StageName) ->
     if until == "search":
         return None
     races = {name: run_finals(run, prepared, name, search) for name, search in found.items()}
-    if until == "finals":
-        return None
     finals = {name: finals for name, finals in races.items() if finals is not None}
     designs = run.loaded.fixed()
     designs |= {name: search.finalists[0] for name, search in found.items()}
     designs |= {name: winner for name, (_, winner) in finals.items()}
+    forget_losers(run, prepared, found.values(), designs.values())
+    if until == "finals":
+        return None
     trained: dict[str, Stage] = {}
     for system in sorted(recipe.systems, key=lambda system: system.minutes_of is not None):
         minutes_of = trained[system.minutes_of] if system.minutes_of else None

@@ -157,7 +157,15 @@ class Recipe(_Section):
     def _race_has_steps(self) -> Recipe:
         """Known before the supernet and the searches are paid for."""
         if self.finals and self.searched:
-            plan_rungs(self.finals.candidates, self.training.steps, self.finals.price)
+            rungs = plan_rungs(self.finals.candidates, self.training.steps, self.finals.price)
+            if rungs[0].step <= self.training.warmup_steps:
+                raise InputError(
+                    "finals",
+                    [
+                        f"training.warmup_steps: {self.training.warmup_steps}, but half of the finalists would "
+                        f"leave at step {rungs[0].step}; let fewer race, raise finals.price, or warm up for less"
+                    ],
+                )
         return self
 
     @model_validator(mode="after")
@@ -169,6 +177,10 @@ class Recipe(_Section):
         uniform = [system.name for system in self.systems if system.architecture == UNIFORM]
         if self.baseline in uniform:
             raise InputError("baseline", [f"baseline: {self.baseline} is itself made from the baseline"])
+        own, finals = self.search.own_steps, self.finals
+        if own and finals and own.candidates < finals.candidates:
+            problem = f"own_steps.candidates: expected at least finals.candidates ({finals.candidates})"
+            raise InputError("search", [f"{problem}, got {own.candidates}"])
         if self.fine_tuning and self.searched:
             made = {f"{self.searched[0].name}-{how}" for how in ("inherited", "fine-tuned")}
             if taken := [system.name for system in self.systems if system.name in made]:

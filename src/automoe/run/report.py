@@ -15,7 +15,7 @@ from automoe.report.run_report import SeedReport, write_report
 from automoe.run.budget import Budget
 from automoe.run.context import Run
 from automoe.run.folder import Stage, read_stage_json
-from automoe.run.systems import System
+from automoe.run.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Sta
             run.reporter.say(f"report: significance of {len(translations)} systems, seed {seed}")
             compared = {
                 (other, name): paired_bootstrap(translations[other], translations[name], references)
-                for other, name in _pairs(recipe.searched, reference, translations)
+                for other, name in _pairs(recipe, reference, translations)
             }
             histories: dict[str, Path] = {}
             supernet_seconds = None
@@ -94,12 +94,18 @@ def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Sta
     return run.folder.stage("report", inputs, work)
 
 
-def _pairs(
-    searched: tuple[System, ...], reference: str, translations: Mapping[str, Any]
-) -> list[tuple[str, str]]:
-    """Which systems are compared: each with the reference, and the first search with the other ones."""
+def _pairs(recipe: Recipe, reference: str, translations: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Which systems are compared: each with the reference, and searches under the same constraints.
+
+    Of those the first is compared with each of the others.
+    """
     pairs = [(reference, name) for name in translations if name != reference]
-    return pairs + [(other.name, searched[0].name) for other in searched[1:]]
+    for index, system in enumerate(recipe.searched):
+        bounds = recipe.constraints_of(system)
+        if all(recipe.constraints_of(earlier) != bounds for earlier in recipe.searched[:index]):
+            later = recipe.searched[index + 1 :]
+            pairs += [(other.name, system.name) for other in later if recipe.constraints_of(other) == bounds]
+    return pairs
 
 
 def _history(folder: Path) -> Path | None:

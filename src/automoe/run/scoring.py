@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from automoe.data.batching import BatchStream, fixed_batches
 from automoe.data.corpus import load_pairs
 from automoe.design.architecture import Architecture
+from automoe.errors import InputError
 from automoe.evaluation.scores import evaluate_model
 from automoe.model.sharing import Supernet
 from automoe.run.context import Run
@@ -42,13 +44,10 @@ def inherited_score(run: Run, supernet: Supernet, prepared: Prepared) -> Score:
     return lambda architecture: validation_loss(supernet.subnetwork(architecture), batches)
 
 
-def own_score(
-    run: Run, supernet: Supernet, prepared: Prepared, own: OwnSteps, journal: Path, *, inherited: bool = False
-) -> Score:
-    """Validation loss of a copy after some steps of its own; each is remembered in `journal`.
+def own_score(run: Run, supernet: Supernet, prepared: Prepared, own: OwnSteps, journal: Path) -> Score:
+    """Validation loss of a copy after some steps of its own, infinity when they diverge.
 
-    Args:
-        inherited: make no steps; for comparing.
+    Each is remembered in `journal`.
     """
     settings = run.recipe.training
     batches = fixed_batches(prepared.valid, 4 * settings.batch_tokens)
@@ -61,10 +60,14 @@ def own_score(
                 BatchStream(prepared.train, settings.batch_tokens, settings.seed),
                 settings,
                 batches,
-                steps=0 if inherited else own.steps,
+                steps=own.steps,
                 peak_rate=own.peak_rate,
             )
-            record = {"architecture": architecture.to_dict(), "loss": known[architecture]}
+            loss = known[architecture]
+            record = {
+                "architecture": architecture.to_dict(),
+                "loss": loss if math.isfinite(loss) else None,
+            }
             append_to_journal(journal, [record], durable=True)
         return known[architecture]
 
@@ -72,15 +75,25 @@ def own_score(
 
 
 def scored_again(run: Run, candidates: Sequence[Candidate], score: Score, title: str) -> list[Candidate]:
-    """The candidates with another score."""
+    """The candidates with another score; those for which it is infinite leave.
+
+    Raises:
+        InputError: it is infinite for all.
+    """
     bar = run.reporter.bar(title)
     again: list[Candidate] = []
-    for candidate in candidates:
+    for done, candidate in enumerate(candidates, start=1):
         loss = score(candidate.architecture)
-        again.append(dataclasses.replace(candidate, score=loss))
-        bar(len(again), len(candidates), f"{loss:.3f}")
+        if math.isfinite(loss):
+            again.append(dataclasses.replace(candidate, score=loss))
+        else:
+            run.reporter.say(f"{title}: diverged, and leaves: {candidate.architecture}")
+        bar(done, len(candidates), f"{loss:.3f}")
+    if not again:
+        raise InputError(f"{title}: all candidates diverged", ["lower search.own_steps.peak_rate"])
     return again
 
 
 def _parse(plain: Any) -> tuple[Architecture, float]:
-    return Architecture.from_dict(plain["architecture"]), float(plain["loss"])
+    loss = plain["loss"]
+    return Architecture.from_dict(plain["architecture"]), math.inf if loss is None else float(loss)

@@ -29,7 +29,7 @@ from automoe.search.candidate import Candidate, score_of
 from automoe.search.driver import SearchResult, run_search
 from automoe.search.finalists import choose_finalists
 from automoe.search.log import CandidateLog, SearchName
-from automoe.search.winner import MeasureCandidate, Measured, Trial, measured_finalists
+from automoe.search.winner import Finalists, MeasureCandidate, Measured, Trial, measured_finalists
 from automoe.storage import whole_file, write_json
 
 
@@ -53,8 +53,8 @@ def search_architectures(
 ) -> dict[str, Found]:
     """Every search of the recipe, by system.
 
-    A search of another strategy scores as many candidates, in each part of the space, as the first one under
-    the same constraints did.
+    A random search scores as many candidates, in each part of the space, as a search of another strategy
+    before it under the same constraints did.
     """
     found: dict[str, Found] = {}
     for system in run.recipe.searched:
@@ -92,13 +92,16 @@ def _search(
     bounds = recipe.constraints_of(system)
     inputs = [
         supernet_stage.fingerprint,
+        run.seed,
         repr(run.loaded.spaces[system.name]),
         [dataclasses.asdict(constraint) for constraint in budget.constraints[system.name]],
         latency_inputs(run, budget.latency_file),
         recipe.latency.runs,
         system.model_dump(mode="json", include={"search", "space", "experts"}),
         bounds,
-        recipe.plain("search", "finals", "training"),
+        recipe.search.model_dump(mode="json", exclude={"constraints"}),
+        recipe.finals and recipe.finals.model_dump(mode="json", exclude={"price"}),
+        recipe.plain("training") if recipe.search.own_steps else None,
         recipe.plain("translation") if recipe.search.rank_by == "bleu" else None,
         evaluated,
     ]
@@ -106,6 +109,7 @@ def _search(
     def work(folder: Path) -> None:
         start = time.monotonic()
         log_file = folder / "candidates.jsonl"
+        continued = log_file.exists()
         if not log_file.exists():
             # What the budget was found feasible by: measured again, it might come out as infeasible.
             with whole_file(log_file) as temporary:
@@ -144,7 +148,12 @@ def _search(
             measure = remembered(_measurer(run, bounds, budget.latency_file), folder / "measured.json")
         count = recipe.finals.candidates if recipe.finals else 1
         finalists = measured_finalists(ranked, lambda pool: _choose(recipe, pool, count), measure)
-        _say_found(reporter, system, results, finalists.kept, finalists.rejected)
+        _say_found(reporter, system, results, finalists)
+        if len(finalists.kept) < count:
+            reporter.say(
+                f"search {system.name}: {len(finalists.kept)} of the {count} finalists asked for: no more "
+                "candidates are feasible; search longer, or relax the budget"
+            )
         write_json(
             folder / "chosen.json",
             {
@@ -155,6 +164,7 @@ def _search(
                 },
                 "not_priced": sum(len(result.refusals) for result in results),
                 "seconds": time.monotonic() - start,
+                "continued": continued,
                 "finalists": [_record(trial, candidates) for trial in finalists.kept],
                 "rejected": [_record(trial, candidates) for trial in finalists.rejected],
             },
@@ -240,8 +250,7 @@ def _say_found(
     reporter: Reporter,
     system: System,
     results: Sequence[SearchResult],
-    kept: Sequence[Trial],
-    rejected: Sequence[Trial],
+    finalists: Finalists,
 ) -> None:
     refusals = [refusal for result in results for refusal in result.refusals]
     if refusals:
@@ -249,11 +258,12 @@ def _say_found(
             f"search {system.name}: {len(refusals):,} candidates were left out because their latency "
             f"could not be predicted; the first: {refusals[0]}"
         )
-    if rejected:
+    if finalists.rejected:
         reporter.say(
-            f"search {system.name}: {len(rejected)} with a good score broke the budget when measured"
+            f"search {system.name}: {len(finalists.rejected)} with a good score broke the budget when "
+            "measured"
         )
-    for place, trial in enumerate(kept, start=1):
+    for place, trial in enumerate(finalists.kept, start=1):
         reporter.say(f"search {system.name}: {place}. {trial}")
 
 

@@ -24,6 +24,7 @@ from automoe.run.prepare import Prepared
 from automoe.storage import digest, write_json
 from automoe.training.loop import Judgement, TrainingProgress, TrainResult, train, train_until
 from automoe.training.rules import SupernetRule, only
+from automoe.training.schedule import snapshot_steps
 from automoe.training.settings import TrainingSettings
 
 # Steps whose time says how many fill given minutes: the first ones warm caches up.
@@ -94,9 +95,9 @@ class Training:
             TrainingDiverged: the loss or the gradient is not a number any more.
         """
         stream, settings, folder = self._what()
-        if _has_passed(folder, step):
+        if self._has_passed(folder, step):
             folder = self._again
-            passed = _has_passed(folder, step)
+            passed = self._has_passed(folder, step)
             wait_for_all()  # nobody deletes before all have looked
             if passed:
                 _delete_checkpoints(folder)
@@ -112,6 +113,17 @@ class Training:
         """Delete what an unfinished training would continue from; its history and judgements stay."""
         for folder in (self.folder, self._again):
             _delete_checkpoints(folder)
+
+    def _has_passed(self, folder: Path, step: int) -> bool:
+        """Whether the training in a folder is past the first step of which a judgement is the mean."""
+        if (folder / f"judged-{step:08d}.json").exists():
+            return False
+        first = snapshot_steps(step, self._settings.average_checkpoints)[0]
+        reached = [int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*.safetensors")]
+        newest = max(reached, default=0)
+        snapshot = folder / f"judged-{step:08d}-{first:08d}.safetensors"
+        missing = first <= newest and not snapshot.exists()
+        return (folder / "weights.safetensors").exists() or newest > step or missing
 
     @property
     def _again(self) -> Path:
@@ -229,14 +241,6 @@ def training_facts(result: TrainResult) -> dict[str, Any]:
     }
 
 
-def _has_passed(folder: Path, step: int) -> bool:
-    """Whether the training in a folder is past a step that nobody judged then."""
-    if (folder / f"judged-{step:08d}.json").exists():
-        return False
-    steps = [int(path.stem.split("-")[1]) for path in folder.glob("checkpoint-*.safetensors")]
-    return (folder / "weights.safetensors").exists() or max(steps, default=0) > step
-
-
 def _delete_checkpoints(folder: Path) -> None:
     if is_first_process():
         for path in folder.glob("checkpoint-*.safetensors"):
@@ -268,6 +272,7 @@ def _settings_for_minutes(
         per_step = _step_seconds(run, prepared, architecture, timed, path.parent / "timing")
         if is_first_process():
             write_json(path, {"steps": max(1, round(seconds / per_step)), "seconds_a_step": per_step})
+            shutil.rmtree(path.parent / "timing")
     wait_for_all()
     steps = read_stage_json(path)["steps"]
     return replace(
@@ -295,7 +300,4 @@ def _step_seconds(
             validation_networks={},
         )
         seconds.append(judgement.seconds)
-    wait_for_all()
-    if is_first_process():
-        shutil.rmtree(folder)
     return (seconds[1] - seconds[0]) / TIMED_STEPS

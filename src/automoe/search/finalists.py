@@ -55,12 +55,12 @@ def choose_finalists(
     ranked: dict[Architecture, Candidate] = {}
     for candidate in sorted(candidates, key=score_of):
         ranked.setdefault(candidate.architecture, candidate)
-    sparse_left = count - min(dense, sum(map(_is_dense, ranked)))
+    sparse_left = count - min(dense, sum(architecture.is_dense for architecture in ranked))
     chosen: list[Architecture] = []
     # At a distance of 1 from all chosen it is not one of them.
     for least in (max(min_distance, 1), 1):
         for architecture in ranked:
-            is_dense = _is_dense(architecture)
+            is_dense = architecture.is_dense
             if (
                 len(chosen) < count
                 and (is_dense or sparse_left)
@@ -83,10 +83,6 @@ def _check(candidates: Sequence[Candidate], count: int, dense: int, min_distance
         problems.append(f"min_distance: expected at least 0, got {min_distance}")
     if problems:
         raise InputError("there can be no finalists", problems)
-
-
-def _is_dense(architecture: Architecture) -> bool:
-    return all(len(layer.feed_forward.experts) == 1 for layer in architecture.layers())
 
 
 def _genes(architecture: Architecture) -> _Genes:

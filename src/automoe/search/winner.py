@@ -25,7 +25,7 @@ class Measured:
         latency_ms: measured with the runs of a figure to report.
         maximum_ms: the most the latency may be; when that is a share of `reference_ms`, the share of the
             measured one. None when there is no bound on the latency that can be judged here.
-        reference_ms: of the largest dense architecture, measured side by side; None for a budget in ms.
+        reference_ms: of the baseline, measured side by side; None for a budget in ms.
         noise: why the figure should not be believed; None when it may be.
         broken: bounds on other measured costs that were measured too and are broken, in words.
         bounded: names of the measured costs whose bounds were judged; records of older versions lack it.

@@ -122,9 +122,9 @@ def train(
     """Train the supernet's weights; in `folder`, continue what was interrupted, or return what is finished.
 
     Each step trains the members that `rule` names on the same `accumulation` micro-batches a process, and
-    makes one update with the mean of their gradients; what gets no gradient, outside the members' blocks
-    too, is left alone, moments included (`BlockAdam`). Betas (0.9, 0.98), rate by `schedule.learning_rate`,
-    result by averaging snapshots.
+    makes one update with the mean of their gradients. What gets no gradient, outside the leading block that
+    holds those of all members too, is left alone, moments included (`BlockAdam`). Betas (0.9, 0.98), rate by
+    `schedule.learning_rate`, result by averaging snapshots.
 
     Under torchrun every process calls this with an equal stream and takes every n-th batch of it. Losses,
     rates and speeds go to `history.jsonl` and to `tensorboard/` in the folder, from the first process; of a

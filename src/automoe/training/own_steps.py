@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 
@@ -10,13 +9,13 @@ import torch
 from torch import nn
 
 from automoe.data.batching import Batch
-from automoe.errors import InputError
 from automoe.model.transformer import Transformer
 from automoe.training.loop import BatchSource
 from automoe.training.objective import objective, to_device, validation_loss
 from automoe.training.optimizer import BlockAdam
 from automoe.training.schedule import learning_rate
 from automoe.training.settings import TrainingSettings
+from automoe.training.step import seed_dropout
 
 WARMUP_SHARE = 0.1
 
@@ -37,11 +36,11 @@ def loss_after_own_steps(
 
     Args:
         network: copies of the supernet's weights (`Supernet.extract`).
-        settings: objective and clipping are as in the training.
+        settings: objective, precision, accumulation and clipping are as in the training.
         steps: 0 tells the loss as it is.
 
-    Raises:
-        InputError: the steps diverged.
+    Returns:
+        Infinity when the steps diverged.
     """
     network.train()
     for parameter in network.parameters():
@@ -50,16 +49,18 @@ def loss_after_own_steps(
     device = network.embedding.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for step in range(1, steps + 1):
-            key = f"own step {settings.seed} {step}"
-            torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
-            batch = to_device(next(stream), device)
-            part = objective(
-                network,
-                batch,
-                label_smoothing=settings.label_smoothing,
-                balance_coefficient=settings.balance_coefficient,
-            )
-            (part.loss / part.tokens).backward()
+            seed_dropout(f"own step {settings.seed} {step}")
+            batches = [to_device(next(stream), device) for _ in range(settings.accumulation)]
+            tokens = sum(batch.target_tokens for batch in batches)
+            for batch in batches:
+                with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
+                    part = objective(
+                        network,
+                        batch,
+                        label_smoothing=settings.label_smoothing,
+                        balance_coefficient=settings.balance_coefficient,
+                    )
+                (part.loss / tokens).backward()
             nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
             rate = learning_rate(
                 step,
@@ -70,8 +71,4 @@ def loss_after_own_steps(
             )
             optimizer.step(network, rate)
     loss = validation_loss(network, validation_batches)
-    if not math.isfinite(loss):
-        raise InputError(
-            f"{network.architecture}: its loss is {loss} after {steps} own steps", ["lower their peak_rate"]
-        )
-    return loss
+    return loss if math.isfinite(loss) else math.inf

@@ -59,7 +59,7 @@ def step_gradients(
         batches: of all processes, the same on each; this one takes every n-th.
         step: with the settings' seed and the process's number, all of dropout's chance.
     """
-    _seed_dropout(f"dropout {settings.seed} {step} {fabric.global_rank}")
+    seed_dropout(f"dropout {settings.seed} {step} {fabric.global_rank}")
     tokens = sum(batch.target_tokens for batch in batches)
     own = [to_device(batch, fabric.device) for batch in batches[fabric.global_rank :: fabric.world_size]]
     order = sorted(range(len(members.architectures)), key=lambda index: index != members.teacher)
@@ -102,7 +102,8 @@ def sum_over_ranks(fabric: Fabric, values: Tensor) -> Tensor:
     return cast(Tensor, fabric.all_reduce(values, reduce_op="sum"))
 
 
-def _seed_dropout(key: str) -> None:
+def seed_dropout(key: str) -> None:
+    """Draw dropout from what a text says, so that there is no generator's state to save."""
     torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big"))
 
 

@@ -89,6 +89,8 @@ def test_who_is_best_at_the_last_rung_wins_and_keeps_its_checkpoints(run, monkey
     assert winner == members[2]
     asked = [(members.index(architecture), step) for architecture, step in MadeUp.asked]
     assert asked == [(0, 6), (1, 6), (2, 6), (3, 6), (0, 12), (2, 12)]
+    found = Found(Stage(Path("search"), "of search"), tuple(members), {"whole": 9})
+    finals.forget_losers(run, PREPARED, [found], [winner])
     assert set(MadeUp.forgotten) == {members[0], members[1], members[3]}
     race = json.loads((stage.folder / "race.json").read_text())
     assert race["finalists"] == [member.to_dict() for member in members]
@@ -97,6 +99,13 @@ def test_who_is_best_at_the_last_rung_wins_and_keeps_its_checkpoints(run, monkey
         {"finalist": finalist, "step": step, "loss": losses[finalist](step)} for finalist, step in asked
     ]
     assert (race["lost_steps"], race["steps"]) == (6 + 6 + 12, STEPS)
+
+
+def test_a_finalist_whose_loss_is_no_number_leaves(run, monkeypatch, rng):
+    losses = [lambda step: float("nan"), lambda step: 2.0, lambda step: 3.0, lambda step: 4.0]
+    members, (_, winner) = held(run, losses, monkeypatch, rng)
+    assert winner == members[1]
+    assert "finals mine: 1 leaves: its loss at step 6 is nan" in run.reporter.said
 
 
 def test_a_finalist_that_diverges_leaves_and_the_race_goes_on(run, monkeypatch, rng):

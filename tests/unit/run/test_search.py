@@ -75,7 +75,8 @@ def systems(**changes: str) -> str:
         ("search.algorithm.population=7", SEARCHES),
         ("search.own_steps={steps: 3}", SEARCHES),
         ("finals={candidates: 3}", SEARCHES),
-        ("training.steps=39", SEARCHES),  # of own steps and the race
+        ("training.steps=39", set()),  # without own steps
+        ("finals={price: 0.5}", SEARCHES),  # finals at all
         ("seeds=[2]", SEARCHES),
         ("search.constraints={flops: 80%}", SEARCHES | {"budget"}),
         ("baseline=thin", SEARCHES | {"budget"}),  # its share is another number

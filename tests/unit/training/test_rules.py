@@ -21,7 +21,13 @@ from automoe.training.rules import (
 )
 from helpers.paths import RECIPES
 
-SPACE = load_space(RECIPES / "spaces" / "demo.yaml")
+DEMO = load_space(RECIPES / "spaces" / "demo.yaml")
+# With so many layers a random member is hardly ever dense.
+SPACE = replace(
+    DEMO,
+    encoder=replace(DEMO.encoder, layer_counts=(3,)),
+    decoder=replace(DEMO.decoder, layer_counts=(1, 2)),
+)
 NO_DENSE_MEMBERS = replace(SPACE, placement="every")
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from automoe.design.space import load_space
 from automoe.errors import InputError
-from automoe.search.fidelity import Fidelity, Member, fidelity, spread_members
+from automoe.search.ranking import Fidelity, Member, fidelity, spread_members
 from helpers import toy_space
 from helpers.paths import RECIPES
 from helpers.toy_space import ToySpace

@@ -144,14 +144,9 @@ def _draw(space: SearchSpace, number: int, rng: random.Random) -> Iterator[Archi
 
 def _expert_classes(members: Sequence[Architecture]) -> list[int]:
     """0 dense, 1 few, 2 many experts a layer."""
-    means = [_mean_experts(member) for member in members]
+    means = [member.experts_a_layer for member in members]
     halves = iter(_even_steps([mean for mean in means if mean > 1], 2))
     return [1 + next(halves) if mean > 1 else 0 for mean in means]
-
-
-def _mean_experts(architecture: Architecture) -> float:
-    layers = architecture.layers()
-    return sum(len(layer.feed_forward.experts) for layer in layers) / len(layers)
 
 
 def _even_steps(values: Sequence[float], steps: int) -> list[int]:
