@@ -158,14 +158,11 @@ class Recipe(_Section):
         """Known before the supernet and the searches are paid for."""
         if self.finals and self.searched:
             rungs = plan_rungs(self.finals.candidates, self.training.steps, self.finals.price)
-            if rungs[0].step <= self.training.warmup_steps:
-                raise InputError(
-                    "finals",
-                    [
-                        f"training.warmup_steps: {self.training.warmup_steps}, but half of the finalists would "
-                        f"leave at step {rungs[0].step}; let fewer race, raise finals.price, or warm up for less"
-                    ],
-                )
+            warmup_steps = self.training.warmup_steps
+            if rungs[0].step <= warmup_steps:
+                problem = f"finals: half would leave at step {rungs[0].step}, within training.warmup_steps"
+                mend = "let fewer race, raise finals.price, or warm up for less"
+                raise InputError("finals", [f"{problem} ({warmup_steps}); {mend}"])
         return self
 
     @model_validator(mode="after")
