@@ -38,7 +38,7 @@ def main() -> None:
     texts = [text for pair in load_pairs(data.train, data.limits)[0] for text in (pair.source, pair.target)]
     tokenizer = train_tokenizer(texts, data.vocabulary.size, data.vocabulary.kind)
     corpus = TokenisedCorpus.build(pairs[: arguments.sentences], tokenizer, data.max_tokens)
-    batches = fixed_batches(corpus, 4 * loaded.recipe.supernet.batch_tokens)
+    batches = fixed_batches(corpus, loaded.recipe.supernet.batch_tokens)
     supernet = Supernet(loaded.space.largest(), tokenizer.vocabulary_size, norm="pre")
     rng = random.Random(1)
     start = time.perf_counter()

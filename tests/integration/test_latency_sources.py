@@ -15,6 +15,7 @@ from automoe.cost.predictor import fit_predictor
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.cost.sources import is_of_another_machine, latency_source, measure_against_budget
 from automoe.design.architecture import Architecture, dense
+from automoe.design.architecture_file import save_architecture
 from automoe.errors import InputError
 from automoe.progress import Reporter
 from automoe.run.budget import candidate_prices, find_budget
@@ -175,6 +176,29 @@ class Device:
         self.calls.append((engine.architecture, runs))
         ms = self.latencies_ms[engine.architecture] * (1 + self.drift * len(self.calls))
         return summarise([ms / 2] * runs, [ms / 2] * runs, 0.0, threads=1)
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["this machine", "another machine"])
+def test_a_baseline_outside_the_space_is_measured_beside_its_largest_dense_member(
+    loaded, profile, tmp_path, monkeypatch, here
+):
+    deep = dataclasses.replace(loaded.space.largest_dense(), encoder=loaded.space.largest_dense().encoder * 3)
+    assert deep not in loaded.space
+    save_architecture(deep, tmp_path / "deep.yaml")
+    changed = "systems=[{name: mine, search: evolution}, {name: deep, architecture: deep.yaml}]"
+    run = run_of(tmp_path, f"latency.profile={profile}", changed, "baseline=deep")
+    device = Device(monkeypatch, {deep: 50.0, loaded.space.largest_dense(): 10.0}, drift=0.0)
+    if not here:
+        plain = json.loads(profile.read_text())
+        profile.write_text(json.dumps(plain | {"machine": plain["machine"] | {"cpu": "a phone's"}}))
+    (constraint,) = find_budget(run, profile).constraints["mine"]
+    predict = load_profile(profile).predict
+    if here:
+        assert constraint.bound == pytest.approx(0.8 * 5 * predict(run.space.largest_dense()).latency_ms)
+        assert {architecture for architecture, _ in device.calls} == {deep, loaded.space.largest_dense()}
+    else:
+        assert constraint.bound == pytest.approx(0.8 * predict(deep).latency_ms)
+        assert device.calls == []
 
 
 @pytest.mark.parametrize(("candidate_ms", "kept"), [(7.5, True), (9.0, False)])

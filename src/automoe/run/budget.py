@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from automoe.cost.costs import Conditions, constraints_of, prices, share_of
-from automoe.cost.sources import latency_source
+from automoe.cost.costs import COSTS, Conditions, constraints_of, prices, share_of
+from automoe.cost.measure import measure_together
+from automoe.cost.sources import is_of_another_machine, latency_source
 from automoe.errors import InputError
 from automoe.run.context import Run
 from automoe.run.device_profile import bounded_measured_costs, latency_inputs
@@ -54,9 +56,10 @@ def find_budget(run: Run, latency_file: Path | None) -> Budget:
     def work(folder: Path) -> None:
         priced = candidate_prices(run, latency_file)
         log = CandidateLog(folder / "candidates.jsonl")
+        baseline = _baseline_cost(run, latency_file, priced)
         found: dict[str, dict[str, float]] = {}
         for system in recipe.searched:
-            bounds = {name: _bound(run, name, bound, priced) for name, bound in wanted[system.name].items()}
+            bounds = {name: _bound(name, bound, baseline) for name, bound in wanted[system.name].items()}
             space, rng = run.loaded.spaces[system.name], random.Random(system.name)
             check_feasible(space, constraints_of(bounds), priced, rng, log, space_name=part_name(system))
             found[system.name] = bounds
@@ -86,14 +89,44 @@ def part_name(system: System) -> str:
     return name if system.experts == "any" else "dense" if system.space is None else f"{name} dense"
 
 
-def _bound(run: Run, name: str, bound: RecipeBound, priced: Mapping[str, Price]) -> float:
+def _bound(name: str, bound: RecipeBound, baseline: Callable[[str], float]) -> float:
+    """The number that a bound is; `baseline` tells what the baseline costs."""
     share = share_of(bound)
     if share is None:
         return float(bound)
     try:
-        return share * priced[name].of(run.baseline)
+        return share * baseline(name)
     except InputError as error:
         raise InputError(
             f"constraints.{name}: {bound} is a share of what the baseline costs, which has no price",
             [str(error), "give the bound as a number, or use another latency.source"],
         ) from error
+
+
+def _baseline_cost(
+    run: Run, latency_file: Path | None, priced: Mapping[str, Price]
+) -> Callable[[str], float]:
+    """What the baseline costs, by name of the cost.
+
+    A profile or predictor of the space knows nothing of a baseline outside it: a deeper model takes more time
+    a layer, when its weights leave the caches. So that is measured beside the space's largest dense member,
+    whose price is known: the ratio of the two holds whatever the machine's speed is at the moment.
+    """
+    latency = run.recipe.latency
+    beside = run.space.largest_dense()
+
+    @lru_cache
+    def measured_ms() -> float:
+        run.reporter.say("budget: the baseline is outside the space, so its latency is measured")
+        models = {"baseline": run.baseline, "beside": beside}
+        found = measure_together(run.protocol, models, latency.runs)
+        ratio = found["baseline"].latency_ms / found["beside"].latency_ms
+        return ratio * priced["latency_ms"].of(beside)
+
+    def cost(name: str) -> float:
+        known = latency_file is None or run.baseline in run.space
+        if known or not COSTS[name].measured or is_of_another_machine(latency, latency_file):
+            return priced[name].of(run.baseline)
+        return COSTS[name].price(run.baseline, Conditions(run.protocol, lambda _: measured_ms()))
+
+    return cost

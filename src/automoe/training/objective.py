@@ -23,6 +23,8 @@ from automoe.model.transformer import Transformer
 
 # Most logits of one network held at once: 64 MiB of float32.
 CHUNK_LOGITS = 1 << 24
+# Without gradients, on a CPU: 8 MiB, which stay in its caches between product and softmax.
+CACHED_LOGITS = 1 << 21
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +196,8 @@ def validation_nll(model: Transformer, batches: Iterable[Batch]) -> tuple[float,
                 batch = to_device(batch, model.embedding.device)
                 output = model(batch.source_BS, batch.target_in_BT)
                 hidden_ND, target_N = _without_padding(output.hidden_BTD, batch.target_out_BT)
-                rows = max(1, CHUNK_LOGITS // model.vocabulary_size)
+                most = CHUNK_LOGITS if hidden_ND.is_cuda else CACHED_LOGITS
+                rows = max(1, most // model.vocabulary_size)
                 for hidden_nD, target_n in zip(hidden_ND.split(rows), target_N.split(rows), strict=True):
                     logits_nV = model.logits(hidden_nD).float()
                     nll_sum += float(F.cross_entropy(logits_nV, target_n, reduction="sum"))

@@ -153,6 +153,7 @@ def test_on_a_gpu_the_way_depends_on_the_work_and_the_type(monkeypatch, tokens, 
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("way", [every_expert, grouped_product])
 @pytest.mark.parametrize("top_k", [1, 2])
 def test_a_gpu_is_not_waited_for_and_computes_the_same(way, top_k):
