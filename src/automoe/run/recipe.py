@@ -110,14 +110,16 @@ class Search(_Section):
 class Finals(_Section):
     """The best candidates of a search race by real training; the winner's goes on to its end.
 
-    `candidates`: how many race, at least `dense` of them dense ones and each at least `min_distance` genes
-    from the others, as far as the search found such. `price`: what the losers' steps may be together, in
+    `candidates`: how many race, at least `dense` of them dense ones, at most `per_shape` with the same widths
+    and numbers of layers, and each at least `min_distance` genes from the others, as far as the search found
+    such. `price`: what the losers' steps may be together, in
     trainings: the steps of the rungs follow from it.
     """
 
     candidates: Annotated[int, Field(ge=2)] = 8
     dense: AtLeastZero = 2
     min_distance: AtLeastZero = 2
+    per_shape: AtLeastOne = 1
     price: Annotated[float, Field(gt=0, le=1)] = 0.6
 
     @model_validator(mode="after")

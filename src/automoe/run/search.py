@@ -196,7 +196,10 @@ def _choose(recipe: Recipe, candidates: Sequence[Candidate], count: int) -> tupl
     if finals is None:
         return tuple(sorted(candidates, key=score_of)[:count])
     dense = -(-count * finals.dense // finals.candidates)
-    return choose_finalists(candidates, count, dense=dense, min_distance=finals.min_distance)
+    per_shape = -(-count * finals.per_shape // finals.candidates)
+    return choose_finalists(
+        candidates, count, dense=dense, min_distance=finals.min_distance, per_shape=per_shape
+    )
 
 
 def _measurer(run: Run, bounds: Mapping[str, Any], latency_file: Path | None) -> MeasureCandidate:

@@ -33,37 +33,40 @@ def distance(a: Architecture, b: Architecture) -> int:
 
 
 def choose_finalists(
-    candidates: Sequence[Candidate], count: int, *, dense: int, min_distance: int
+    candidates: Sequence[Candidate], count: int, *, dense: int, min_distance: int, per_shape: int
 ) -> tuple[Candidate, ...]:
     """The best candidates that are unlike each other, in order of score; of equals the first given.
 
-    They are chosen from the best to the worst, each at least `min_distance` from those chosen before. The
-    last places are kept for dense architectures (one expert in every layer) until there are `dense`. Places
-    that the distance leaves empty go to the best others, however near.
+    They are chosen from the best to the worst, at most `per_shape` of one shape (the widths and numbers of
+    layers) and each at least `min_distance` from those chosen before. The last places are kept for dense
+    architectures (one expert in every layer) until there are `dense`. Places that are left empty go to the
+    best others, first of any shape, then however near.
 
     Args:
         candidates: feasible and scored. Of equal architectures the one with the better score counts.
         count: of finalists; there are fewer when there are fewer architectures.
         dense: the least number of dense ones among them, as far as there are any.
         min_distance: in genes, as `distance` counts; 0 and 1 allow any two.
+        per_shape: at least 1.
 
     Raises:
         InputError: no candidates, or a number out of range.
         ValueError: a candidate was not scored.
     """
-    _check(candidates, count, dense, min_distance)
+    _check(candidates, count, dense, min_distance, per_shape)
     ranked: dict[Architecture, Candidate] = {}
     for candidate in sorted(candidates, key=score_of):
         ranked.setdefault(candidate.architecture, candidate)
     sparse_left = count - min(dense, sum(architecture.is_dense for architecture in ranked))
     chosen: list[Architecture] = []
     # At a distance of 1 from all chosen it is not one of them.
-    for least in (max(min_distance, 1), 1):
+    for least, most in ((max(min_distance, 1), per_shape), (max(min_distance, 1), count), (1, count)):
         for architecture in ranked:
             is_dense = architecture.is_dense
             if (
                 len(chosen) < count
                 and (is_dense or sparse_left)
+                and [_shape(other) for other in chosen].count(_shape(architecture)) < most
                 and all(distance(architecture, other) >= least for other in chosen)
             ):
                 chosen.append(architecture)
@@ -71,7 +74,13 @@ def choose_finalists(
     return tuple(candidate for architecture, candidate in ranked.items() if architecture in chosen)
 
 
-def _check(candidates: Sequence[Candidate], count: int, dense: int, min_distance: int) -> None:
+def _shape(a: Architecture) -> tuple[int, int, int, int]:
+    return a.encoder_width, a.decoder_width, len(a.encoder), len(a.decoder)
+
+
+def _check(
+    candidates: Sequence[Candidate], count: int, dense: int, min_distance: int, per_shape: int
+) -> None:
     problems = []
     if not candidates:
         problems.append("candidates: none is feasible; relax the bounds, or search longer")
@@ -81,6 +90,8 @@ def _check(candidates: Sequence[Candidate], count: int, dense: int, min_distance
         problems.append(f"dense: expected 0 to {max(count, 0)} (all finalists), got {dense}")
     if min_distance < 0:
         problems.append(f"min_distance: expected at least 0, got {min_distance}")
+    if per_shape < 1:
+        problems.append(f"per_shape: expected at least 1, got {per_shape}")
     if problems:
         raise InputError("there can be no finalists", problems)
 

@@ -55,7 +55,7 @@ def slow_distance(a: Architecture, b: Architecture) -> int:
     return len({place for place, _ in in_a ^ in_b})
 
 
-def slow_finalists(candidates, count, dense_wanted, min_distance):
+def slow_finalists(candidates, count, dense_wanted, min_distance, per_shape):
     """One place after another goes to the best candidate that may have it."""
     best = {}
     for candidate in candidates:
@@ -68,7 +68,12 @@ def slow_finalists(candidates, count, dense_wanted, min_distance):
 
     dense_wanted = min(dense_wanted, len([c for c in best.values() if is_dense(c)]))
     chosen = []
-    for any_distance in (False, True):
+
+    def shape(candidate):
+        plain = candidate.architecture.to_dict()
+        return [len(v) if isinstance(v, list) else v for v in plain.values()]
+
+    for any_shape, any_distance in ((False, False), (True, False), (True, True)):
         while True:
             places = count - len(chosen)
             owed = dense_wanted - len([c for c in chosen if is_dense(c)])
@@ -77,6 +82,7 @@ def slow_finalists(candidates, count, dense_wanted, min_distance):
                 for c in best.values()
                 if c not in chosen
                 and places > (0 if is_dense(c) else max(owed, 0))
+                and (any_shape or sum(shape(c) == shape(x) for x in chosen) < per_shape)
                 and (
                     any_distance
                     or all(slow_distance(c.architecture, x.architecture) >= min_distance for x in chosen)
@@ -84,7 +90,7 @@ def slow_finalists(candidates, count, dense_wanted, min_distance):
             ]
             if not admissible:
                 break
-            chosen.append(min(admissible, key=lambda c: c.score))
+            chosen.append(min(admissible, key=lambda c: (c.score, c.costs["place"])))
     return tuple(sorted(chosen, key=lambda c: c.score))
 
 
@@ -127,16 +133,21 @@ def test_the_distance_is_a_metric_and_what_comparing_their_files_gives(a, b, c):
     data=st.data(),
     count=st.integers(1, 8),
     min_distance=st.integers(0, 25),
+    per_shape=st.integers(1, 4),
 )
-def test_the_finalists_are_those_that_get_one_place_after_another(seeds, data, count, min_distance):
+def test_the_finalists_are_those_that_get_one_place_after_another(
+    seeds, data, count, min_distance, per_shape
+):
     scores = data.draw(st.lists(st.integers(0, 10), min_size=len(seeds), max_size=len(seeds)))
     dense_wanted = data.draw(st.integers(0, count))
     candidates = [
         Candidate(member(seed), {"place": index}, float(score))
         for index, (seed, score) in enumerate(zip(seeds, scores, strict=True))
     ]
-    found = choose_finalists(candidates, count, dense=dense_wanted, min_distance=min_distance)
-    expected = slow_finalists(candidates, count, dense_wanted, min_distance)
+    found = choose_finalists(
+        candidates, count, dense=dense_wanted, min_distance=min_distance, per_shape=per_shape
+    )
+    expected = slow_finalists(candidates, count, dense_wanted, min_distance, per_shape)
     assert [c.score for c in found] == [c.score for c in expected]
     assert {c.costs["place"] for c in found} == {c.costs["place"] for c in expected}
 
@@ -158,7 +169,9 @@ def test_near_ones_are_passed_over_while_there_are_others_and_dense_ones_have_pl
     best, second, third, _, first_dense, second_dense = candidates
 
     def chosen(count, dense_wanted, min_distance):
-        return choose_finalists(shuffled, count, dense=dense_wanted, min_distance=min_distance)
+        return choose_finalists(
+            shuffled, count, dense=dense_wanted, min_distance=min_distance, per_shape=count
+        )
 
     assert chosen(3, 0, 0) == (best, second, third)
     assert chosen(3, 0, 2) == (best, third, first_dense)
@@ -171,7 +184,7 @@ def test_near_ones_are_passed_over_while_there_are_others_and_dense_ones_have_pl
 
 def test_an_architecture_given_twice_counts_once_with_its_better_score():
     worse, better = Candidate(BASE, {}, 2.0), Candidate(BASE, {"flops": 1.0}, 1.0)
-    assert choose_finalists([worse, better, worse], 3, dense=1, min_distance=0) == (better,)
+    assert choose_finalists([worse, better, worse], 3, dense=1, min_distance=0, per_shape=3) == (better,)
 
 
 def test_experts_alike_in_number_and_unlike_in_size_are_unlike():
@@ -185,11 +198,13 @@ def test_experts_alike_in_number_and_unlike_in_size_are_unlike():
         ({"count": 0, "dense": 0}, ["count: expected at least 1, got 0"]),
         ({"dense": 4}, ["dense: expected 0 to 3"]),
         ({"dense": -1, "min_distance": -2}, ["dense: expected 0 to 3", "min_distance: expected at least 0"]),
+        ({"per_shape": 0}, ["per_shape: expected at least 1"]),
         ({"candidates": [], "count": -1}, ["relax", "count", "dense"]),
     ],
 )
 def test_what_cannot_be_chosen_from_is_told_at_once(arguments, problems):
-    values = {"candidates": scored(BASE), "count": 3, "dense": 1, "min_distance": 2} | arguments
+    values = {"candidates": scored(BASE), "count": 3, "dense": 1, "min_distance": 2, "per_shape": 1}
+    values |= arguments
     with pytest.raises(InputError) as caught:
         choose_finalists(values.pop("candidates"), values.pop("count"), **values)
     assert len(caught.value.problems) == len(problems)
@@ -198,4 +213,4 @@ def test_what_cannot_be_chosen_from_is_told_at_once(arguments, problems):
 
 def test_an_unscored_candidate_is_a_mistake():
     with pytest.raises(ValueError, match="was not scored"):
-        choose_finalists([Candidate(BASE)], 1, dense=0, min_distance=0)
+        choose_finalists([Candidate(BASE)], 1, dense=0, min_distance=0, per_shape=1)
