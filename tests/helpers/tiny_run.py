@@ -18,7 +18,7 @@ from automoe.run.recipe import LoadedRecipe, load_recipe
 from helpers.paths import REPOSITORY
 
 TRAINING = (
-    "{{steps: {steps}, peak_rate: 3.0e-3, warmup_steps: 5, batch_tokens: 200, checkpoint_every: 10, "
+    "{{steps: {steps}, peak_rate: 3.0e-3, warmup_steps: 2, batch_tokens: 200, checkpoint_every: 10, "
     "validate_every: 20, average_checkpoints: 2, device: cpu}}"
 )
 

@@ -76,7 +76,7 @@ def systems(**changes: str) -> str:
         ("search.own_steps={steps: 3}", SEARCHES),
         ("finals={candidates: 3}", SEARCHES),
         ("training.steps=39", set()),  # without own steps
-        ("finals={price: 0.9}", SEARCHES),  # finals at all
+        ("finals={candidates: 3, price: 0.9}", SEARCHES),  # finals at all
         ("seeds=[2]", SEARCHES),
         ("search.constraints={flops: 80%}", SEARCHES | {"budget"}),
         ("baseline=thin", SEARCHES | {"budget"}),  # its share is another number
@@ -203,7 +203,7 @@ def test_finalists_are_the_best_and_dense_ones_among_them(tmp_path, by_width, ca
         tmp_path, finals=f"{{candidates: {candidates}, dense: 1, min_distance: 0, per_shape: 5}}"
     )
     mine = "systems=[{name: mine, search: evolution}]"
-    found, _ = searched(recipe, mine, "baseline=null", "training.warmup_steps=2")
+    found, _ = searched(recipe, mine, "baseline=null")
     mine = found["mine"]
     scores = {e["description"]: e["score"] for e in entries(mine) if e["score"] is not None}
 
