@@ -6,7 +6,7 @@ import dataclasses
 import random
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from automoe.run.scoring import inherited_score, own_score, scored_again
 from automoe.run.systems import STRATEGIES, Effort, System
 from automoe.search.candidate import Candidate, score_of
 from automoe.search.driver import SearchResult, run_search
+from automoe.search.evaluator import Score
 from automoe.search.finalists import choose_finalists
 from automoe.search.log import CandidateLog, SearchName
 from automoe.search.winner import Finalists, MeasureCandidate, Measured, Trial, measured_finalists
@@ -110,59 +111,32 @@ def _search(
         start = time.monotonic()
         log_file = folder / "candidates.jsonl"
         continued = log_file.exists()
-        if not log_file.exists():
+        if not continued:
             # What the budget was found feasible by: measured again, it might come out as infeasible.
             with whole_file(log_file) as temporary:
                 shutil.copyfile(budget.stage.folder / "candidates.jsonl", temporary)
-        log = CandidateLog(log_file)
-        prices, score = candidate_prices(run, budget.latency_file), inherited_score(run, supernet, prepared)
-        candidates: list[Candidate] = []
-        results: list[SearchResult] = []
-        for part, space in _parts(run, system).items():
-            planned = recipe.search.algorithm.budget if evaluated is None else evaluated[part]
-            strategy, most = STRATEGIES[str(system.search)](Effort(recipe.search.algorithm, planned))
-            search = SearchName(system.name, str(system.search), part)
-            constraints, rng = budget.constraints[system.name], random.Random(run.seed)
-            results.append(
-                run_search(
-                    search,
-                    space,
-                    strategy,
-                    constraints,
-                    prices,
-                    score,
-                    rng,
-                    log,
-                    _progress(reporter, search, most),
-                )
-            )
-            candidates += [c for c in results[-1].candidates if c not in candidates]
+        score = inherited_score(run, supernet, prepared)
+        results = _search_parts(run, budget, system, evaluated, score, CandidateLog(log_file))
+        # The parts overlap, and an architecture has one score.
+        candidates = list({c.architecture: c for r in results.values() for c in r.candidates}.values())
         ranked = candidates
         if recipe.search.own_steps:
             own = recipe.search.own_steps
-            best = _choose(recipe, candidates, own.candidates)
             again = own_score(run, supernet, prepared, own, folder / "own_steps.jsonl")
+            best = _choose(recipe, candidates, own.candidates)
             ranked = scored_again(run, best, again, f"search {system.name}: own steps")
         measure = None
         if any(name in bounded_measured_costs(recipe) for name in bounds):
             measure = remembered(_measurer(run, bounds, budget.latency_file), folder / "measured.json")
         count = recipe.finals.candidates if recipe.finals else 1
         finalists = measured_finalists(ranked, lambda pool: _choose(recipe, pool, count), measure)
-        _say_found(reporter, system, results, finalists)
-        if len(finalists.kept) < count:
-            reporter.say(
-                f"search {system.name}: {len(finalists.kept)} of the {count} finalists asked for: no more "
-                "candidates are feasible; search longer, or relax the budget"
-            )
+        _say_found(reporter, system, results.values(), finalists, count)
         write_json(
             folder / "chosen.json",
             {
                 "strategy": system.search,
-                "evaluated": {
-                    part: len(result.candidates)
-                    for part, result in zip(_parts(run, system), results, strict=True)
-                },
-                "not_priced": sum(len(result.refusals) for result in results),
+                "evaluated": {part: len(result.candidates) for part, result in results.items()},
+                "not_priced": sum(len(result.refusals) for result in results.values()),
                 "seconds": time.monotonic() - start,
                 "continued": continued,
                 "finalists": [_record(trial, candidates) for trial in finalists.kept],
@@ -174,6 +148,36 @@ def _search(
     chosen = read_stage_json(stage.folder / "chosen.json")
     finalists = tuple(Architecture.from_dict(found["architecture"]) for found in chosen["finalists"])
     return Found(stage, finalists, chosen["evaluated"])
+
+
+def _search_parts(
+    run: Run,
+    budget: Budget,
+    system: System,
+    evaluated: Mapping[str, int] | None,
+    score: Score,
+    log: CandidateLog,
+) -> dict[str, SearchResult]:
+    """What is found in each part of the space; `evaluated`: how many candidates to score there, if fixed."""
+    algorithm, strategy_name = run.recipe.search.algorithm, str(system.search)
+    prices = candidate_prices(run, budget.latency_file)
+    results = {}
+    for part, space in _parts(run, system).items():
+        effort = Effort(algorithm, algorithm.budget if evaluated is None else evaluated[part])
+        strategy, most = STRATEGIES[strategy_name](effort)
+        search = SearchName(system.name, strategy_name, part)
+        results[part] = run_search(
+            search,
+            space,
+            strategy,
+            budget.constraints[system.name],
+            prices,
+            score,
+            random.Random(run.seed),
+            log,
+            _progress(run.reporter, search, most),
+        )
+    return results
 
 
 def _parts(run: Run, system: System) -> dict[str, SearchSpace]:
@@ -250,10 +254,7 @@ def _progress(reporter: Reporter, search: SearchName, planned: int) -> Callable[
 
 
 def _say_found(
-    reporter: Reporter,
-    system: System,
-    results: Sequence[SearchResult],
-    finalists: Finalists,
+    reporter: Reporter, system: System, results: Iterable[SearchResult], finalists: Finalists, count: int
 ) -> None:
     refusals = [refusal for result in results for refusal in result.refusals]
     if refusals:
@@ -265,6 +266,11 @@ def _say_found(
         reporter.say(
             f"search {system.name}: {len(finalists.rejected)} with a good score broke the budget when "
             "measured"
+        )
+    if len(finalists.kept) < count:
+        reporter.say(
+            f"search {system.name}: {len(finalists.kept)} of the {count} finalists asked for: no more "
+            "candidates are feasible; search longer, or relax the budget"
         )
     for place, trial in enumerate(finalists.kept, start=1):
         reporter.say(f"search {system.name}: {place}. {trial}")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from automoe.data.batching import BatchStream, fixed_batches
+from automoe.data.batching import Batch, BatchStream, fixed_batches
 from automoe.design.architecture import Architecture
 from automoe.inference.model_folder import save_model
 from automoe.model.sharing import Supernet
@@ -94,20 +94,33 @@ class Training:
         Raises:
             TrainingDiverged: the loss or the gradient is not a number any more.
         """
-        stream, settings, folder = self._what()
+        folder = self.folder
         if self._has_passed(folder, step):
             folder = self._again
             passed = self._has_passed(folder, step)
             wait_for_all()  # nobody deletes before all have looked
             if passed:
                 _delete_checkpoints(folder)
-        what = (self._single(), only(self._architecture), stream, settings, folder)
-        return train_until(*what, until=step, **self._watched(title))
+        settings = self._settings
+        return train_until(
+            self._single(),
+            only(self._architecture),
+            BatchStream(self._prepared.train, settings.batch_tokens, settings.seed),
+            settings,
+            folder,
+            until=step,
+            validation_batches=_validation_batches(self._prepared, settings),
+            validation_networks={"valid": self._architecture},
+            report=_report(self._run, title),
+        )
 
     def finish(self, title: str) -> tuple[Supernet, TrainResult]:
         """Train to the end; the trained network, and what is known of its training."""
-        single = self._single()
-        return single, train(single, only(self._architecture), *self._what(), **self._watched(title))
+        single, architecture = self._single(), self._architecture
+        watched = {"valid": architecture}
+        return single, fit(
+            self._run, self._prepared, title, single, only(architecture), self._settings, self.folder, watched
+        )
 
     def forget_checkpoints(self) -> None:
         """Delete what an unfinished training would continue from; its history and judgements stay."""
@@ -131,17 +144,6 @@ class Training:
 
     def _single(self) -> Supernet:
         return new_supernet(self._run, self._prepared, self._architecture, self._settings.seed)
-
-    def _what(self) -> tuple[BatchStream, TrainingSettings, Path]:
-        stream = BatchStream(self._prepared.train, self._settings.batch_tokens, self._settings.seed)
-        return stream, self._settings, self.folder
-
-    def _watched(self, title: str) -> dict[str, Any]:
-        return {
-            "validation_batches": fixed_batches(self._prepared.valid, 4 * self._settings.batch_tokens),
-            "validation_networks": {"valid": self._architecture},
-            "report": _report(self._run, title),
-        }
 
 
 def inherit(
@@ -211,7 +213,7 @@ def fit(
         BatchStream(prepared.train, settings.batch_tokens, settings.seed),
         settings,
         folder,
-        validation_batches=fixed_batches(prepared.valid, 4 * settings.batch_tokens),
+        validation_batches=_validation_batches(prepared, settings),
         validation_networks=watched,
         report=_report(run, title),
     )
@@ -248,7 +250,11 @@ def _delete_checkpoints(folder: Path) -> None:
     wait_for_all()
 
 
-def _report(run: Run, title: str) -> Any:
+def _validation_batches(prepared: Prepared, settings: TrainingSettings) -> list[Batch]:
+    return fixed_batches(prepared.valid, 4 * settings.batch_tokens)
+
+
+def _report(run: Run, title: str) -> Callable[[TrainingProgress], None]:
     bar = run.reporter.bar(title)
 
     def report(progress: TrainingProgress) -> None:
