@@ -17,7 +17,7 @@ INSTALLED_BENCH := $(VENV)/.installed-bench
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-demo: $(INSTALLED) ## corpus to searched, trained and measured model: recipes/demo.yaml, about 13 minutes
+demo: $(INSTALLED) ## corpus to searched, trained and measured model: recipes/demo.yaml, 11 to 14 minutes
 	$(BIN)/automoe run recipes/demo.yaml
 
 test: $(INSTALLED_DEV) ## run every test
