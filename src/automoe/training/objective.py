@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -108,8 +108,7 @@ def linear_cross_entropy(
     Returns:
         (loss, nll): the summed loss, and the summed negative log-likelihood, which has no gradient.
     """
-    loss, nll_sum = _LinearCrossEntropy.apply(hidden_ND, weight_VC, target_N, label_smoothing, teacher)  # type: ignore[no-untyped-call]
-    return loss, nll_sum
+    return _APPLY(hidden_ND, weight_VC, target_N, label_smoothing, teacher)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -183,6 +182,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_ND, grad_VC = ctx.gradients
         del ctx.gradients
         return grad_ND.mul_(grad_loss), grad_VC.mul_(grad_loss), None, None, None
+
+
+_APPLY = cast(Callable[..., tuple[Tensor, Tensor]], _LinearCrossEntropy.apply)
 
 
 def validation_nll(model: Transformer, batches: Iterable[Batch]) -> tuple[float, int]:
