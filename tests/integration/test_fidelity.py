@@ -19,6 +19,7 @@ from automoe.training.objective import validation_loss
 from automoe.training.settings import SupernetSettings
 from helpers.tiny_run import write_tiny_recipe
 
+EARLY = 20  # the tiny recipe validates there; its trainings have 40 steps
 STUDY = Study(members=5, rules=("random", "sandwich"), own_steps=(0, 3))
 
 
@@ -47,12 +48,23 @@ def test_the_result_has_table_picture_and_every_member(studied):
     assert {path.name for path in result.iterdir()} >= {"fidelity.md", "fidelity.png", "members.jsonl"}
     assert len(found["members"]) == 5
     assert [(r["rule"], r["own_steps"]) for r in found["results"]] == [
-        ("random", 0), ("random", 3), ("sandwich", 0), ("sandwich", 3),
+        ("random", 0), ("random", 3), ("sandwich", 0), ("sandwich", 3), ("from scratch", EARLY),
     ]  # fmt: skip
     for row in found["results"]:
         own = [member["loss"] for member in found["members"]]
         there = [member["losses"][f"{row['rule']}-{row['own_steps']}"] for member in found["members"]]
         assert row["all"]["kendall_tau"] == pytest.approx(kendalltau(own, there).statistic)
+
+
+def test_own_trainings_are_judged_in_their_middle_too(studied):
+    _, result = studied
+    early = set()
+    for history in (result.parent / "trainings").glob("*/history.jsonl"):
+        records = [json.loads(line) for line in history.read_text().splitlines()]
+        early.add(next(r["validation/valid"] for r in records if r["step"] == EARLY))
+    members = figures(result)["members"]
+    assert {member["losses"][f"from scratch-{EARLY}"] for member in members} == early
+    assert all(member["losses"][f"from scratch-{EARLY}"] != member["loss"] for member in members)
 
 
 def test_inherited_losses_are_those_of_the_supernets_blocks(studied):

@@ -92,6 +92,7 @@ def write_report(
         f"BLEU: {scores['bleu_signature']}",
         f"chrF: {scores['chrf_signature']}",
     ]
+    notes += [f"p: {tested.signature}" for tested in list(first.compared.values())[:1]]
     for seed, report in seeds.items():
         told = [*_notes(report), *_comparisons(report, reference), *_capacity(report)]
         notes += [f"seed {seed}: {note}" if len(seeds) > 1 else note for note in told]

@@ -36,11 +36,14 @@ from automoe.run.supernet import train_supernet
 from automoe.run.train import Training, training_inputs
 from automoe.search.ranking import Fidelity, Member, fidelity, spread_members
 from automoe.storage import append_to_journal, digest, read_journal, write_json, write_text
+from automoe.training.history import read_history
 from automoe.training.loop import TrainingDiverged
 from automoe.training.rules import RULES
 from automoe.training.settings import SupernetSettings
 
 BLEU_SENTENCES = 500
+SCRATCH = "from scratch"
+"""Stands for a rule where members are judged in the middle of their own training."""
 _MEND = "delete these lines; what they held is computed again"
 
 
@@ -153,7 +156,7 @@ def study_fidelity(
                 bar(done, len(owns), f"{loss:.3f}")
             measured[rule, steps] = members
     if is_first_process():
-        _write(result, measured, budget)
+        _write(result, measured | _from_scratch(run, prepared, owns, flops), budget)
     return result
 
 
@@ -208,6 +211,24 @@ def _train_members(
             run.reporter.say(f"{title}: {own.loss:.3f} nats, {own.bleu:.1f} BLEU  {architecture}")
         owns.append(own)
     return owns
+
+
+def _from_scratch(
+    run: Run, prepared: Prepared, owns: Sequence[_Own], flops: Mapping[Architecture, float]
+) -> dict[tuple[str, int], list[Member]]:
+    """Members judged by their own training when it was not at its end, as the rungs of a race judge them.
+
+    By (`SCRATCH`, step) of each validation before the last; of members that were trained in this folder.
+    """
+    found: dict[tuple[str, int], list[Member]] = {}
+    for own in owns:
+        for record in read_history(Training(run, prepared, own.architecture).folder):
+            step, loss = int(record["step"]), record.get("validation/valid")
+            if own.loss is not None and loss is not None and step < run.recipe.training.steps:
+                costs = {"flops": flops[own.architecture]}
+                member = Member(own.architecture, own.loss, loss, own.bleu, costs)
+                found.setdefault((SCRATCH, step), []).append(member)
+    return {key: members for key, members in sorted(found.items()) if len(members) > 1}
 
 
 def _parse(plain: Mapping[str, Any]) -> tuple[str, _Own]:
@@ -270,7 +291,8 @@ def _write(folder: Path, measured: Mapping[tuple[str, int], list[Member]], budge
     lines = [f"| {rule} | {n} | {_cells(f)} | {_within_cells(w)} |\n" for rule, n, f, w in rows]
     note = (
         f"\n{len(judged)} members, each trained from scratch too. Budget: {budget / 1e9:.3g} GFLOPs. Regret: "
-        "what the member with the best inherited loss is worse, trained by itself, than the best.\n"
+        "what the member with the best inherited loss is worse, trained by itself, than the best. "
+        f"`{SCRATCH}`: no supernet, the loss of the member's own training after so many steps.\n"
     )
     write_text(folder / "fidelity.md", heading + "| --- |" + " ---: |" * 9 + "\n" + "".join(lines) + note)
     draw_fidelity(
@@ -285,6 +307,7 @@ def _write(folder: Path, measured: Mapping[tuple[str, int], list[Member]], budge
                 for member in members
             ]
             for (rule, steps), members in measured.items()
+            if rule != SCRATCH
         },
         folder / "fidelity.png",
     )
