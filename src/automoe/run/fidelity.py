@@ -37,7 +37,7 @@ from automoe.run.train import Training, training_inputs
 from automoe.search.ranking import Fidelity, Member, fidelity, spread_members
 from automoe.storage import append_to_journal, digest, read_journal, write_json, write_text
 from automoe.training.history import read_history
-from automoe.training.loop import TrainingDiverged
+from automoe.training.progress import TrainingDiverged
 from automoe.training.rules import RULES
 from automoe.training.settings import SupernetSettings
 

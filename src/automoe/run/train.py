@@ -22,7 +22,8 @@ from automoe.run.context import Run
 from automoe.run.folder import Stage, read_stage_json
 from automoe.run.prepare import Prepared
 from automoe.storage import digest, write_json
-from automoe.training.loop import Judgement, TrainingProgress, TrainResult, train, train_until
+from automoe.training.loop import train, train_until
+from automoe.training.progress import Judgement, TrainingProgress, TrainResult
 from automoe.training.rules import SupernetRule, only
 from automoe.training.schedule import snapshot_steps
 from automoe.training.settings import TrainingSettings

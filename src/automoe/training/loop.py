@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
 import torch
 from torch import nn
@@ -39,6 +39,7 @@ from automoe.training.checkpoint import (
 from automoe.training.history import History
 from automoe.training.objective import validation_nll
 from automoe.training.optimizer import BlockAdam
+from automoe.training.progress import BatchSource, Judgement, TrainingDiverged, TrainingProgress, TrainResult
 from automoe.training.rules import SupernetRule
 from automoe.training.schedule import learning_rate, snapshot_steps
 from automoe.training.settings import TrainingSettings
@@ -46,66 +47,6 @@ from automoe.training.step import step_gradients, sum_over_ranks
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
-
-
-class BatchSource(Protocol):
-    """An endless stream of batches whose position is plain JSON (`automoe.data.batching.BatchStream`)."""
-
-    def __next__(self) -> Batch:
-        """The next batch; there always is one."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Its position, as JSON values."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to the position of a `state_dict`: the batches after it come again."""
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingProgress:
-    """What the callback hears after each step; `validation` holds the newest losses, by network."""
-
-    step: int
-    steps: int
-    loss: float
-    tokens_per_second: float
-    validation: Mapping[str, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """A finished training.
-
-    Attributes:
-        weights: the file of the (averaged) weights; the supernet given to `train` holds them too.
-        target_tokens: trained on. `seconds`: of wall time, interruptions left out.
-        validation: mean negative log-likelihood a token of the final weights, by network.
-    """
-
-    weights: Path
-    target_tokens: int
-    seconds: float
-    validation: Mapping[str, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class Judgement:
-    """What an unfinished training is worth.
-
-    Attributes:
-        step: after which it was judged.
-        validation: mean negative log-likelihood a token, by network, of the (averaged) weights.
-        target_tokens: trained on until then. `seconds`: of wall time, interruptions left out.
-    """
-
-    step: int
-    validation: Mapping[str, float]
-    target_tokens: int
-    seconds: float
-
-
-class TrainingDiverged(InputError):  # noqa: N818  # as the field says it
-    """The loss or the gradient is not a number any more; names the step and the last good checkpoint."""
 
 
 def train(
