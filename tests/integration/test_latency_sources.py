@@ -80,7 +80,7 @@ def test_a_profile_of_another_machine_is_used_with_a_warning_and_of_another_prot
 
 def run_of(folder: Path, *overrides: str) -> Run:
     changed = load_recipe(folder / "tiny.yaml", overrides)
-    return Run(changed, RunFolder(folder / "run", "tiny", print), Reporter())
+    return Run(changed, RunFolder(folder / "run", "tiny", print, lambda refusal: True), Reporter())
 
 
 def test_a_profile_of_other_conditions_is_refused_by_the_budget(loaded, profile, tmp_path):

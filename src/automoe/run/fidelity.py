@@ -30,6 +30,7 @@ from automoe.report.fidelity_picture import Point, draw_fidelity
 from automoe.run.context import Run
 from automoe.run.corpora import corpus_values
 from automoe.run.folder import MayOverwrite, RunFolder, Stage, never
+from automoe.run.inputs import GREEDY
 from automoe.run.prepare import Prepared, prepare
 from automoe.run.recipe import LoadedRecipe, OwnSteps
 from automoe.run.scoring import inherited_score, own_score
@@ -202,7 +203,7 @@ def _train_members(
     owns = []
     for place, architecture in enumerate(drawn, start=1):
         title = f"fidelity: member {place} of {len(drawn)}"
-        translated_as = run.chosen("translation", "data.target_language")
+        translated_as = run.chosen(*GREEDY)
         key = digest([training_key(run, prepared, architecture), translated_as])
         if key not in known:
             try:

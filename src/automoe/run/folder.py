@@ -43,6 +43,8 @@ version of the program is no input: a new one may change nothing of what was mad
 MayOverwrite: TypeAlias = Callable[[InputError], bool]
 """Told what would be lost and why: whether it may be."""
 
+_NAMELESS = "an earlier version of this program, which did not note what from, made these stages"
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -214,7 +216,7 @@ class RunFolder:
         if not state:
             return []
         if "inputs" not in state:
-            return [_nameless(name)]
+            return [_NAMELESS]
         known = {key: value for key, value in state["inputs"].items() if key in values}
         found = _formats(name, state["format"], FORMATS[_kind(name)])
         found += differences(known, {key: values[key] for key in known})
@@ -246,9 +248,8 @@ class RunFolder:
         start = f"so this would start again: {', '.join(lost)}"
         mend = "to keep it, name this run otherwise (name=OTHER) or give another --runs-folder; "
         mend += "to delete it and go on, --overwrite"
-        refusal = InputError(
-            f"{self.root}: what finished work was made from has changed", [*why, start, mend]
-        )
+        summary = f"{self.root}: finished work is there that was made from something else"
+        refusal = InputError(summary, [*why, start, mend])
         if not self._may_overwrite(refusal):
             raise refusal
         self._say("\n".join([f"start again: {', '.join(lost)}", *(f"  {reason}" for reason in why)]))
@@ -289,7 +290,7 @@ def _is_contained(state: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
 def _told_apart(name: str, state: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     """What differs between what a stage was made from and what it is to be made from."""
     if "inputs" not in state:
-        return [_nameless(name)]
+        return [_NAMELESS]
     found = _formats(name, state["format"], record["format"])
     found += differences(state["inputs"], record["inputs"])
     for other in dict.fromkeys([*state["after"], *record["after"]]):
@@ -304,10 +305,6 @@ def _told_apart(name: str, state: Mapping[str, Any], record: Mapping[str, Any]) 
 
 def _formats(name: str, before: int, now: int) -> list[str]:
     return [] if before == now else [f"{name}: is of format {before}, this program makes format {now}"]
-
-
-def _nameless(name: str) -> str:
-    return f"{name}: does not say what it was made from, as stages of earlier versions of this program"
 
 
 def _remove(folder: Path) -> None:

@@ -28,6 +28,15 @@ COUNTED = (
 MEASURED = (*COUNTED, "latency.backend", "latency.precision", "latency.threads", "latency.batch")
 """All of the measuring protocol."""
 
+GREEDY = (
+    "data.target_language",
+    "translation.length_penalty",
+    "translation.max_length_ratio",
+    "translation.max_length_extra",
+    "translation.min_length",
+)
+"""What decides the BLEU of greedy translations: neither the beam nor how many translations are wanted."""
+
 # The seed is the name of a folder of stages; how often a training is saved decides nothing of it.
 _NO_INPUTS = ("seed", "checkpoint_every")
 

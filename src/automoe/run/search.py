@@ -21,6 +21,7 @@ from automoe.run.budget import Budget, candidate_prices, part_name
 from automoe.run.context import Run
 from automoe.run.device_profile import bounded_measured_costs, price_inputs
 from automoe.run.folder import Stage, read_stage_json
+from automoe.run.inputs import GREEDY
 from automoe.run.prepare import Prepared
 from automoe.run.recipe import Recipe
 from automoe.run.scoring import inherited_score, own_score, scored_again
@@ -116,7 +117,7 @@ def _search(
     if recipe.search.own_steps:
         inputs |= run.chosen("training")
     if recipe.search.rank_by == "bleu":
-        inputs |= run.chosen("translation", "data.target_language")
+        inputs |= run.chosen(*GREEDY)
 
     def work(folder: Path) -> None:
         start = time.monotonic()
