@@ -28,13 +28,13 @@ def corpus_values(run: Run, *splits: Split) -> dict[str, Any]:
     file = run.folder.root / "corpora.json"
     known = _read(file)
     wait_for_all()  # nobody writes before all have looked
-    for split in splits:
-        key = _read_from(run, split)
-        if known.get(split, {}).get("read_from") == key:
-            continue
+    keys = {split: _read_from(run, split) for split in splits}
+    stale = [split for split, key in keys.items() if known.get(split, {}).get("read_from") != key]
+    if stale:
         if is_first_process():
-            known[split] = {"read_from": key, **_content(run, split)}
-            write_json(file, known)
+            for split in stale:
+                known[split] = {"read_from": keys[split], **_content(run, split)}
+                write_json(file, known)
         wait_for_all()
         known = _read(file)
     return {f"data.{split}": {name: known[split][name] for name in ("pairs", "content")} for split in splits}

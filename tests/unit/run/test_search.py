@@ -41,6 +41,7 @@ class Recorder:
         self.inputs[name] = json.loads(json.dumps(inputs))
         write_json(self.path / name / "chosen.json", {"finalists": [], "evaluated": {"whole": 3}})
         if name == "budget":
+            (self.path / name / "baseline.json").unlink(missing_ok=True)
             work(self.path / name)
         write_json(self.path / name / "device.json", "made")
         return Stage(self.path / name, f"of {name}", name)
