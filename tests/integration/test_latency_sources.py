@@ -124,6 +124,7 @@ def test_another_profile_is_another_budget(loaded, profile, tmp_path):
     for entry in plain["entries"]:
         entry["ms"] *= 2
     profile.write_text(json.dumps(plain))
+    run = run_of(tmp_path, f"latency.profile={profile}")
     (after,) = find_budget(run, profile).constraints["automoe"]
     assert after.bound == pytest.approx(2 * before.bound)
 
