@@ -194,9 +194,9 @@ def test_what_is_added_takes_nothing_away(recipe):
     assert weights(recipe).items() >= before.items()
     latencies = json.loads((recipe.parent / "runs/tiny/seed-1/latency/latency.json").read_text())
     assert set(latencies) == {"mine", "dense", "hat"}
-    why, start = refused(refusal(recipe))  # and without it again
-    assert "seed-1/train-hat: is no part of this run any more" in why
-    assert start == {"seed-1/latency"}
+    assert started(run(recipe)) == {"report"}  # and without it again
+    table = (recipe.parent / "runs/tiny/report/results.md").read_text()
+    assert "| hat |" not in table
 
 
 def test_stages_of_an_earlier_version_are_kept_and_the_mend_is_named(recipe):

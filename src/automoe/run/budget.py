@@ -63,9 +63,9 @@ def find_budget(run: Run, latency_file: Path | None) -> Budget:
             found[system.name] = bounds
         write_json(folder / "constraints.json", found)
 
-    stage = run.folder.stage("budget", inputs, work, grows=True)
+    stage = run.folder.stage("budget", inputs, work)
     found = read_stage_json(stage.folder / "constraints.json")
-    constraints = {name: constraints_of(bounds) for name, bounds in found.items()}
+    constraints = {name: constraints_of(found[name]) for name in wanted}
     for name, several in constraints.items():
         run.reporter.say(f"  {name}: {', '.join(map(str, several)) or 'no constraint'}")
     return Budget(stage, constraints, latency_file)

@@ -72,4 +72,4 @@ def measure_systems(run: Run, trained: Mapping[str, Stage]) -> Stage:
             },
         )
 
-    return run.folder.stage("latency", inputs, work, after=trained.values(), grows=True)
+    return run.folder.stage("latency", inputs, work, after=trained.values())

@@ -40,6 +40,9 @@ It is raised when the same inputs would now give something else, or what later s
 version of the program is no input: a new one may change nothing of what was made.
 """
 
+GROWING = ("budget", "latency")
+"""Kinds of stages that look at each of several systems: completed for more of them, kept for fewer."""
+
 MayOverwrite: TypeAlias = Callable[[InputError], bool]
 """Told what would be lost and why: whether it may be."""
 
@@ -150,16 +153,15 @@ class RunFolder:
         *,
         after: Iterable[Stage] = (),
         led_by: Iterable[Stage] = (),
-        grows: bool = False,
         all_processes: bool = False,
     ) -> Stage:
         """Run `work(folder)` unless it is done already for these inputs.
 
         Args:
-            inputs: by name, JSON values that decide the result.
+            inputs: by name, JSON values that decide the result. Where a growing kind of stage gets more of
+                them, or of `after`, `work` finds what is there.
             after: stages whose results decide it, too: where these start again, so does this one.
             led_by: stages that decide some of the inputs.
-            grows: given the same inputs and stages, and more of them, `work` adds to what is there.
             all_processes: under torchrun, every process works; otherwise the first works, the others wait.
 
         Raises:
@@ -180,10 +182,13 @@ class RunFolder:
         state = self._state(stage.name)
         wait_for_all()  # nobody writes before all have read
         mark = stage.folder / "stage.json"
+        grows = _kind(name) in GROWING
         known = state.get("fingerprint") == fingerprint
-        if known and state.get("finished"):
+        if state.get("finished") and (known or (grows and _is_contained(record, state))):
             self._say(f"{stage.name}: done before")
-            if is_first_process() and state != {**record, "finished": True}:  # others led to the same
+            if (
+                known and is_first_process() and state != {**record, "finished": True}
+            ):  # others led to the same
                 write_json(mark, {**record, "finished": True})
             return stage
         known = known or (grows and _is_contained(state, record))
@@ -220,9 +225,11 @@ class RunFolder:
         known = {key: value for key, value in state["inputs"].items() if key in values}
         found = _formats(name, state["format"], FORMATS[_kind(name)])
         found += differences(known, {key: values[key] for key in known})
-        for other in [*state["after"], *state["led_by"]]:
-            if other not in self._expected:
-                found.append(f"{other}: is no part of this run any more")
+        if _kind(name) not in GROWING:
+            others = [*state["after"], *state["led_by"]]
+            found += [
+                f"{other}: is no part of this run any more" for other in others if other not in self._expected
+            ]
         for other, fingerprint in state["after"].items():
             if self._state(other).get("fingerprint", fingerprint) != fingerprint:
                 found.append(f"{other}: was made again since")
@@ -278,12 +285,12 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _is_contained(state: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
-    """Whether a stage was made from a part of what it is to be made from now."""
-    return state.get("format") == record["format"] and all(
-        name in record[group] and record[group][name] == value
+def _is_contained(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
+    """Whether of two records of a stage one has all that the other was made from."""
+    return part.get("format") == whole.get("format") and all(
+        name in whole[group] and whole[group][name] == value
         for group in ("inputs", "after")
-        for name, value in state[group].items()
+        for name, value in part.get(group, {}).items()
     )
 
 

@@ -47,7 +47,8 @@ def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Sta
             results = {
                 name: read_stage_json(s.folder / "result.json") for name, s in stages.evaluated.items()
             }
-            latencies = read_stage_json(stages.latency.folder / "latency.json")
+            measured = read_stage_json(stages.latency.folder / "latency.json")
+            latencies = {name: measured[name] for name in stages.trained}
             for name, stage in stages.trained.items():
                 add_to_card(stage.folder / "model", measured_facts(run, results[name], latencies[name]))
             translations = {

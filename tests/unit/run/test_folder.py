@@ -281,18 +281,23 @@ def test_another_format_of_a_stage_concerns_it_and_what_builds_on_it(tmp_path, m
     )
 
 
-def test_a_stage_that_grows_adds_to_what_is_there_but_loses_nothing_unasked(tmp_path):
+def test_latencies_of_more_systems_are_completed_and_of_fewer_kept_but_nothing_is_lost_unasked(tmp_path):
     said: list[str] = []
     run = RunFolder(tmp_path, "mine", said.append)
-    one, two = (run.stage(f"train-{name}", {}, nothing) for name in ("x", "y"))
-    run.stage("latency", {"runs": 9}, lambda folder: (folder / "x").touch(), after=[one], grows=True)
-    run.stage("latency", {"runs": 9}, lambda folder: (folder / "y").touch(), after=[one, two], grows=True)
+    one, two, three = (run.stage(f"train-{name}", {}, nothing) for name in ("x", "y", "z"))
+    run.stage("latency", {"runs": 9}, lambda folder: (folder / "x").touch(), after=[one])
+    run.stage("latency", {"runs": 9}, lambda folder: (folder / "y").touch(), after=[one, two])
     assert said[-1] == "latency: continues"
-    assert {path.name for path in (tmp_path / "latency").iterdir()} == {"stage.json", "x", "y"}
+    there = files(tmp_path)
+    run.expect({"runs": 9}, ["train-x", "latency"])
+    run.stage("latency", {"runs": 9}, nothing, after=[one])
+    assert said[-1] == "latency: done before"
     with pytest.raises(InputError, match="train-y: is no part of this run any more"):
-        run.stage("latency", {"runs": 9}, nothing, after=[one], grows=True)
+        run.stage("latency", {"runs": 9}, nothing, after=[one, three])
     with pytest.raises(InputError, match="runs: 9 -> 10"):
-        run.stage("latency", {"runs": 10}, nothing, after=[one, two], grows=True)
+        run.stage("latency", {"runs": 10}, nothing, after=[one, two])
+    assert files(tmp_path) == there
+    assert {path.name for path in (tmp_path / "latency").iterdir()} == {"stage.json", "x", "y"}
 
 
 def test_the_report_is_made_again_unasked(tmp_path):
