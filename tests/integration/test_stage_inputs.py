@@ -124,7 +124,6 @@ def test_the_same_pairs_in_other_files_and_words_change_nothing(recipe, monkeypa
     recipe.write_text(text.replace("data:", "data:\n  train: {path: elsewhere/text.tsv.gz}"))
     monkeypatch.setattr("automoe.run.corpora.__version__", "99.0")
     monkeypatch.setattr("automoe.__version__", "99.0")
-    monkeypatch.setenv("AUTOMOE_UNRELATED", "1")
     became = run(
         recipe,
         "data.valid={path: elsewhere/valid.jsonl}",
