@@ -98,10 +98,13 @@ class Listener(Reporter):
         self.said.append(message)
 
 
-def run_here(recipe: Path, *overrides: str, until: StageName = "report") -> list[str]:
+def run_here(
+    recipe: Path, *overrides: str, until: StageName = "report", overwrite: bool = False
+) -> list[str]:
     """Run a recipe in this process, in `runs/` beside it; what the run said."""
     listener = Listener()
-    run_recipe(load_recipe(recipe, overrides), recipe.parent / "runs", listener, until)
+    loaded = load_recipe(recipe, overrides)
+    run_recipe(loaded, recipe.parent / "runs", listener, until, lambda refusal: overwrite)
     return listener.said
 
 

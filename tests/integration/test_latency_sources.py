@@ -80,7 +80,7 @@ def test_a_profile_of_another_machine_is_used_with_a_warning_and_of_another_prot
 
 def run_of(folder: Path, *overrides: str) -> Run:
     changed = load_recipe(folder / "tiny.yaml", overrides)
-    return Run(changed, RunFolder(folder / "run", "tiny", print), Reporter())
+    return Run(changed, RunFolder(folder / "run", "tiny", print, lambda refusal: True), Reporter())
 
 
 def test_a_profile_of_other_conditions_is_refused_by_the_budget(loaded, profile, tmp_path):
@@ -124,6 +124,7 @@ def test_another_profile_is_another_budget(loaded, profile, tmp_path):
     for entry in plain["entries"]:
         entry["ms"] *= 2
     profile.write_text(json.dumps(plain))
+    run = run_of(tmp_path, f"latency.profile={profile}")
     (after,) = find_budget(run, profile).constraints["automoe"]
     assert after.bound == pytest.approx(2 * before.bound)
 

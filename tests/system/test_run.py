@@ -166,11 +166,11 @@ def test_a_finished_run_is_skipped_and_a_changed_one_redone(finished):
     again = automoe("run", folder / "tiny.yaml", cwd=folder)
     assert again.returncode == 0, again.stderr
     assert "starts" not in again.stderr
-    changed = automoe("evaluate", folder / "tiny.yaml", "translation.beam_size=1", cwd=folder)
+    changed = automoe("evaluate", folder / "tiny.yaml", "translation.beam_size=1", "--overwrite", cwd=folder)
     assert changed.returncode == 0, changed.stderr
     assert "evaluate-dense: starts" in changed.stderr
     assert "train-dense: done before" in changed.stderr
-    restored = automoe("run", folder / "tiny.yaml", cwd=folder)
+    restored = automoe("run", folder / "tiny.yaml", "--overwrite", cwd=folder)
     assert restored.returncode == 0, restored.stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,9 +47,29 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Replace values, e.g. training.steps=100."),
 ]
 RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is made.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Delete finished work whose inputs changed, and make it again.")
+]
 
 
-def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until: StageName) -> None:
+def _may_overwrite(overwrite: bool) -> Callable[[InputError], bool]:
+    """How it is decided whether finished work may be deleted: by the option, or by asking on a terminal."""
+
+    def decide(refusal: InputError) -> bool:
+        if overwrite or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return overwrite
+        print(f"automoe: {refusal}", file=sys.stderr)
+        if not typer.confirm("Delete it and go on?", err=True):
+            print("Nothing was deleted.", file=sys.stderr)
+            raise typer.Exit(2)
+        return True
+
+    return decide
+
+
+def _execute(
+    recipe: Path, overrides: list[str] | None, runs_folder: Path, until: StageName, overwrite: bool
+) -> None:
     from automoe.processes import is_first_process, joined_processes
     from automoe.progress import Reporter
     from automoe.run.pipeline import run_recipe
@@ -56,7 +77,7 @@ def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until
 
     loaded = load_recipe(recipe, overrides or [])
     with joined_processes():
-        outcome = run_recipe(loaded, runs_folder, Reporter(), until)
+        outcome = run_recipe(loaded, runs_folder, Reporter(), until, _may_overwrite(overwrite))
     if outcome and is_first_process():
         print((outcome.report / "results.md").read_text(encoding="utf-8"))
         print(f"Pictures and table: {outcome.report}")
@@ -66,9 +87,12 @@ def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until
 
 def _stage_command(name: str, until: StageName, text: str) -> None:
     def command(
-        recipe: RecipePath, overrides: Overrides = None, runs_folder: RunsFolder = Path("runs")
+        recipe: RecipePath,
+        overrides: Overrides = None,
+        runs_folder: RunsFolder = Path("runs"),
+        overwrite: Overwrite = False,
     ) -> None:
-        _execute(recipe, overrides, runs_folder, until)
+        _execute(recipe, overrides, runs_folder, until, overwrite)
 
     app.command(name, help=text)(command)
 
@@ -101,6 +125,7 @@ def fidelity(
         typer.Option(metavar="I/N", help="Train only the I-th of N parts, for N processes at once."),
     ] = None,
     runs_folder: RunsFolder = Path("runs"),
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure whether losses with a supernet's weights rank members as their own training does."""
     from automoe.processes import is_first_process, joined_processes
@@ -118,7 +143,7 @@ def fidelity(
     loaded = load_recipe(recipe, overrides or [])
     with joined_processes():
         parts = (int(part[1]), int(part[2])) if share else None
-        folder = study_fidelity(loaded, runs_folder, Reporter(), study, parts)
+        folder = study_fidelity(loaded, runs_folder, Reporter(), study, parts, _may_overwrite(overwrite))
     if folder and is_first_process():
         print((folder / "fidelity.md").read_text(encoding="utf-8"))
         print(f"Picture and figures: {folder}")

@@ -13,7 +13,7 @@ from automoe.cost.measure import measure_together
 from automoe.cost.sources import is_of_another_machine, latency_source
 from automoe.errors import InputError
 from automoe.run.context import Run
-from automoe.run.device_profile import bounded_measured_costs, latency_inputs
+from automoe.run.device_profile import bounded_measured_costs, price_inputs
 from automoe.run.folder import Stage, read_stage_json
 from automoe.run.systems import RecipeBound, System
 from automoe.search.constraint import Constraint
@@ -45,18 +45,16 @@ def find_budget(run: Run, latency_file: Path | None) -> Budget:
     """
     recipe = run.recipe
     wanted = {system.name: recipe.constraints_of(system) for system in recipe.searched}
-    inputs = [
-        {name: repr(space) for name, space in run.loaded.spaces.items()},
-        wanted,
-        run.baseline.to_dict(),
-        recipe.plain("model"),
-        latency_inputs(run, latency_file),
-    ]
+    inputs = run.chosen("baseline.architecture") | price_inputs(run, latency_file)
+    if bounded_measured_costs(recipe):
+        inputs |= run.chosen("latency.runs", "space")
+    for name in wanted:
+        inputs |= run.chosen(f"systems.{name}.space", f"systems.{name}.constraints")
 
     def work(folder: Path) -> None:
         priced = candidate_prices(run, latency_file)
         log = CandidateLog(folder / "candidates.jsonl")
-        baseline = _baseline_cost(run, latency_file, priced)
+        baseline = _remembered(_baseline_cost(run, latency_file, priced), folder / "baseline.json")
         found: dict[str, dict[str, float]] = {}
         for system in recipe.searched:
             bounds = {name: _bound(name, bound, baseline) for name, bound in wanted[system.name].items()}
@@ -67,7 +65,7 @@ def find_budget(run: Run, latency_file: Path | None) -> Budget:
 
     stage = run.folder.stage("budget", inputs, work)
     found = read_stage_json(stage.folder / "constraints.json")
-    constraints = {name: constraints_of(bounds) for name, bounds in found.items()}
+    constraints = {name: constraints_of(found[name]) for name in wanted}
     for name, several in constraints.items():
         run.reporter.say(f"  {name}: {', '.join(map(str, several)) or 'no constraint'}")
     return Budget(stage, constraints, latency_file)
@@ -101,6 +99,19 @@ def _bound(name: str, bound: RecipeBound, baseline: Callable[[str], float]) -> f
             f"constraints.{name}: {bound} is a share of what the baseline costs, which has no price",
             [str(error), "give the bound as a number, or use another latency.source"],
         ) from error
+
+
+def _remembered(cost: Callable[[str], float], path: Path) -> Callable[[str], float]:
+    """`cost`, each asked once: a further system gets its share of the same figures, measured or not."""
+    known: dict[str, float] = read_stage_json(path) if path.exists() else {}
+
+    def asked_once(name: str) -> float:
+        if name not in known:
+            known[name] = cost(name)
+            write_json(path, known)
+        return known[name]
+
+    return asked_once
 
 
 def _baseline_cost(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.design.space import SearchSpace
 from automoe.progress import Reporter
 from automoe.run.folder import RunFolder
+from automoe.run.inputs import chosen, recipe_values
 from automoe.run.recipe import LoadedRecipe, Recipe
 
 
@@ -44,6 +47,15 @@ class Run:
     def protocol(self) -> MeasuringProtocol:
         """How every latency of this run is measured."""
         return self.recipe.protocol()
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """What the recipe says, by name (`recipe_values`): of these, stages choose their inputs."""
+        return recipe_values(self.loaded)
+
+    def chosen(self, *names: str) -> dict[str, Any]:
+        """The values of these names, and of these sections."""
+        return chosen(self.values, *names)
 
     def with_seed(self, seed: int) -> Run:
         """The part of the run that is repeated with this seed, in a folder of its own."""

@@ -8,8 +8,8 @@ from typing import Any
 from automoe.cost.costs import measured_names
 from automoe.cost.device.probing import make_profile
 from automoe.run.context import Run
+from automoe.run.inputs import COUNTED, MEASURED, content_digest
 from automoe.run.recipe import Recipe
-from automoe.storage import file_digest
 
 
 def bounded_measured_costs(recipe: Recipe) -> tuple[str, ...]:
@@ -34,19 +34,21 @@ def find_latency_file(run: Run) -> Path | None:
     def work(folder: Path) -> None:
         make_profile(run.space, run.protocol, folder / "device.json", say, progress=bar)
 
-    return run.folder.stage("profile", [repr(run.space), run.protocol.plain()], work).folder / "device.json"
+    return run.folder.stage("profile", run.chosen("space", *MEASURED), work).folder / "device.json"
 
 
-def latency_inputs(run: Run, file: Path | None) -> list[Any]:
-    """What decides the latencies that candidates are priced by, as inputs of a stage.
+def price_inputs(run: Run, file: Path | None) -> dict[str, Any]:
+    """What decides the prices of candidates, as inputs of a stage.
 
     Args:
         file: as `find_latency_file` gives it.
     """
     latency = run.recipe.latency
-    return [
-        run.protocol.plain(),
-        latency.source if bounded_measured_costs(run.recipe) else None,
-        latency.search_runs if latency.source == "measurement" else None,
-        None if file is None else file_digest(file),
-    ]
+    if not bounded_measured_costs(run.recipe):
+        return run.chosen(*COUNTED)
+    inputs = run.chosen(*MEASURED, "latency.source")
+    if file is None:
+        return inputs | run.chosen("latency.search_runs")
+    if given := next((kind for kind in ("profile", "predictor") if getattr(latency, kind)), None):
+        return inputs | run.chosen(f"latency.{given}")
+    return inputs | {"the profile of this device": content_digest(file)}

@@ -14,20 +14,16 @@ from automoe.data.corpus import load_pairs
 from automoe.evaluation.scores import evaluate_model
 from automoe.inference.model_folder import load_model
 from automoe.run.context import Run
+from automoe.run.corpora import corpus_values
 from automoe.run.folder import Stage, read_stage_json
-from automoe.run.prepare import corpus_digest
+from automoe.run.inputs import COUNTED, MEASURED
 from automoe.storage import write_json, write_text
 
 
 def evaluate(run: Run, system: str, trained: Stage) -> Stage:
     """Translate the test set, score it, count costs; `result.json` and `translations.txt`."""
     recipe = run.recipe
-    inputs = [
-        trained.fingerprint,
-        recipe.plain("translation"),
-        run.protocol.plain(),
-        corpus_digest(recipe.data.test),
-    ]
+    inputs = corpus_values(run, "test") | run.chosen("data.target_language", "translation", *COUNTED)
 
     def work(folder: Path) -> None:
         model, tokenizer = load_model(trained.folder / "model")
@@ -56,13 +52,13 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
         )
         run.reporter.say(f"evaluate {system}: BLEU {evaluation.scores.bleu:.2f}")
 
-    return run.folder.stage(f"evaluate-{system}", inputs, work)
+    return run.folder.stage(f"evaluate-{system}", inputs, work, after=[trained])
 
 
 def measure_systems(run: Run, trained: Mapping[str, Stage]) -> Stage:
     """Measure every trained system side by side, so that the ratios can be believed; `latency.json`."""
     runs = run.recipe.latency.runs
-    inputs = [{name: stage.fingerprint for name, stage in trained.items()}, run.protocol.plain(), runs]
+    inputs = run.chosen("latency.runs", *MEASURED)
 
     def work(folder: Path) -> None:
         models = {name: load_model(stage.folder / "model")[0] for name, stage in trained.items()}
@@ -76,4 +72,4 @@ def measure_systems(run: Run, trained: Mapping[str, Stage]) -> Stage:
             },
         )
 
-    return run.folder.stage("latency", inputs, work)
+    return run.folder.stage("latency", inputs, work, after=trained.values())

@@ -28,12 +28,14 @@ from automoe.processes import is_first_process, wait_for_all
 from automoe.progress import Reporter
 from automoe.report.fidelity_picture import Point, draw_fidelity
 from automoe.run.context import Run
-from automoe.run.folder import RunFolder, Stage
+from automoe.run.corpora import corpus_values
+from automoe.run.folder import MayOverwrite, RunFolder, Stage, never
+from automoe.run.inputs import GREEDY
 from automoe.run.prepare import Prepared, prepare
 from automoe.run.recipe import LoadedRecipe, OwnSteps
 from automoe.run.scoring import inherited_score, own_score
 from automoe.run.supernet import train_supernet
-from automoe.run.train import Training, training_inputs
+from automoe.run.train import Training, training_key
 from automoe.search.ranking import Fidelity, Member, fidelity, spread_members
 from automoe.storage import append_to_journal, digest, read_journal, write_json, write_text
 from automoe.training.history import read_history
@@ -95,6 +97,7 @@ def study_fidelity(
     reporter: Reporter,
     study: Study,
     share: tuple[int, int] | None = None,
+    may_overwrite: MayOverwrite = never,
 ) -> Path | None:
     """Train members and supernets, compare their losses; the folder of the result.
 
@@ -106,13 +109,21 @@ def study_fidelity(
             once, and stop; None does what is left, and the rest.
 
     Raises:
-        InputError: as `run_recipe`.
+        InputError: as `run_recipe`; several shares may be at work at once.
     """
-    recipe = loaded.recipe
-    folder = RunFolder(runs_folder / recipe.name, recipe.name, reporter.say)
-    run = Run(loaded, folder, reporter)
+    name = loaded.recipe.name
+    folder = RunFolder(runs_folder / name, name, reporter.say, may_overwrite)
+    with folder.locked(shared=share is not None):
+        return _study(Run(loaded, folder, reporter), study, share)
+
+
+def _study(run: Run, study: Study, share: tuple[int, int] | None) -> Path | None:
+    recipe, reporter = run.recipe, run.reporter
+    seed = recipe.seeds[0]
+    supernets = [f"seed-{seed}/{_supernet_settings(run, rule)[1]}" for rule in study.rules]
+    run.folder.expect(run.values | corpus_values(run, "train", "valid"), ["prepare", *supernets])
     prepared = prepare(run)
-    run = run.with_seed(recipe.seeds[0])
+    run = run.with_seed(seed)
     result = run.folder.path / "fidelity"
     if is_first_process():
         result.mkdir(parents=True, exist_ok=True)
@@ -142,7 +153,7 @@ def study_fidelity(
         for steps in study.own_steps:
             score = inherited_score(run, supernet, prepared)
             if steps:
-                key = digest([stage.fingerprint, recipe.plain("training"), run.seed, study.own_rate])
+                key = digest([stage.fingerprint, run.chosen("training"), run.seed, study.own_rate])
                 own = OwnSteps(steps=steps, candidates=len(owns), peak_rate=study.own_rate)
                 journal = result / f"losses-{rule}-{steps}-{key[:8]}.jsonl"
                 score = own_score(run, supernet, prepared, own, journal)
@@ -170,9 +181,13 @@ def at_equal_compute(settings: SupernetSettings, rule: str) -> SupernetSettings:
 
 
 def _train_supernet(run: Run, prepared: Prepared, rule: str) -> tuple[Stage, Supernet]:
+    return train_supernet(run, prepared, *_supernet_settings(run, rule))
+
+
+def _supernet_settings(run: Run, rule: str) -> tuple[SupernetSettings, str]:
+    """Of a rule's supernet, and what its stage is called; the recipe's own is used where it is the same."""
     settings = at_equal_compute(run.recipe.supernet, rule)
-    name = "supernet" if settings == run.recipe.supernet else f"supernet-{rule}"
-    return train_supernet(run, prepared, settings, name)
+    return settings, "supernet" if settings == run.recipe.supernet else f"supernet-{rule}"
 
 
 def _train_members(
@@ -188,7 +203,8 @@ def _train_members(
     owns = []
     for place, architecture in enumerate(drawn, start=1):
         title = f"fidelity: member {place} of {len(drawn)}"
-        key = digest(training_inputs(run, prepared, architecture))
+        translated_as = run.chosen(*GREEDY)
+        key = digest([training_key(run, prepared, architecture), translated_as])
         if key not in known:
             try:
                 single, result = Training(run, prepared, architecture).finish(title)

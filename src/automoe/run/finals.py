@@ -32,10 +32,11 @@ def run_finals(run: Run, prepared: Prepared, system: str, found: Found) -> tuple
         run.reporter.say(f"finals {system}: one finalist only, which wins without a race")
         return None
     rungs = plan_rungs(len(finalists), run.recipe.training.steps, finals.price)
-    inputs = [
-        [training_inputs(run, prepared, finalist) for finalist in finalists],
-        [dataclasses.asdict(rung) for rung in rungs],
-    ]
+    inputs = {
+        **training_inputs(run),
+        "finalists": [finalist.to_dict() for finalist in finalists],
+        "rungs": [dataclasses.asdict(rung) for rung in rungs],
+    }
 
     def work(folder: Path) -> None:
         seconds: dict[int, float] = {}
@@ -78,7 +79,14 @@ def run_finals(run: Run, prepared: Prepared, system: str, found: Found) -> tuple
                 },
             )
 
-    stage = run.folder.stage(f"finals-{system}", inputs, work, all_processes=True)
+    stage = run.folder.stage(
+        f"finals-{system}",
+        inputs,
+        work,
+        after=[prepared.stage],
+        led_by=[found.stage],
+        all_processes=True,
+    )
     return stage, Architecture.from_dict(read_stage_json(stage.folder / "race.json")["winner"])
 
 

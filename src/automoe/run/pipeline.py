@@ -20,22 +20,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from automoe.model.sharing import Supernet
 from automoe.progress import Reporter
 from automoe.run.budget import Budget, find_budget
 from automoe.run.context import Run
+from automoe.run.corpora import corpus_values
 from automoe.run.device_profile import find_latency_file
 from automoe.run.evaluate import evaluate, measure_systems
 from automoe.run.finals import forget_losers, run_finals
-from automoe.run.folder import RunFolder, Stage
+from automoe.run.folder import MayOverwrite, RunFolder, Stage, never
 from automoe.run.prepare import Prepared, prepare
-from automoe.run.recipe import LoadedRecipe
+from automoe.run.recipe import LoadedRecipe, Recipe
 from automoe.run.report import SeedStages, report_run
 from automoe.run.search import search_architectures
 from automoe.run.supernet import train_supernet
-from automoe.run.train import inherit, train_system
+from automoe.run.train import fine_tuned_names, inherit, train_system
 
 StageName = Literal["prepare", "budget", "supernet", "search", "finals", "train", "evaluate", "report"]
 
@@ -52,16 +53,52 @@ class Outcome:
 
 
 def run_recipe(
-    loaded: LoadedRecipe, runs_folder: Path, reporter: Reporter, until: StageName = "report"
+    loaded: LoadedRecipe,
+    runs_folder: Path,
+    reporter: Reporter,
+    until: StageName = "report",
+    may_overwrite: MayOverwrite = never,
 ) -> Outcome | None:
     """Run all stages of a recipe up to `until`, in `runs_folder/NAME`; the outcome once there is a report.
 
+    Args:
+        may_overwrite: asked before finished work, made from something else, is deleted.
+
     Raises:
-        InputError: the run folder belongs to another recipe; bad data, an impossible budget, a full disk, a
-            training that diverged.
+        InputError: the run folder belongs to another recipe, or another process is at work in it; finished
+            work may not be overwritten; bad data, an impossible budget, a full disk; a training diverged.
     """
-    recipe = loaded.recipe
-    run = Run(loaded, RunFolder(runs_folder / recipe.name, recipe.name, reporter.say), reporter)
+    name = loaded.recipe.name
+    folder = RunFolder(runs_folder / name, name, reporter.say, may_overwrite)
+    with folder.locked():
+        return _run(Run(loaded, folder, reporter), until)
+
+
+def stage_names(recipe: Recipe, until: StageName) -> list[str]:
+    """Every stage that a run up to `until` may come to, in order."""
+    searched = [system.name for system in recipe.searched]
+    trained = [system.name for system in recipe.systems]
+    if recipe.fine_tuning and searched:
+        trained += fine_tuned_names(searched[0])
+    of_seed = {
+        "supernet": ["supernet"] if searched else [],
+        "search": [f"search-{name}" for name in searched],
+        "finals": [f"finals-{name}" for name in searched if recipe.finals],
+        "train": [f"train-{name}" for name in trained],
+        "evaluate": [*(f"evaluate-{name}" for name in trained), "latency"],
+    }
+    wanted = get_args(StageName)[: get_args(StageName).index(until) + 1]
+    names = ["prepare"] if until == "prepare" else ["prepare", "profile", "budget"]
+    names += [
+        f"seed-{seed}/{name}" for seed in recipe.seeds for stage in wanted for name in of_seed.get(stage, ())
+    ]
+    return [*names, "report"] if until == "report" else names
+
+
+def _run(run: Run, until: StageName) -> Outcome | None:
+    recipe = run.recipe
+    corpora = corpus_values(run, "train", "valid", "test")  # what is wrong with the test set is known now
+    run.folder.expect(run.values | corpora, stage_names(recipe, until))
     prepared = prepare(run)
     if until == "prepare":
         return None
@@ -73,7 +110,7 @@ def run_recipe(
     if until != "report" or not finished:
         return None
     report = report_run(run, finished, budget)
-    main = (recipe.searched or recipe.systems)[0].name
+    main = run.values["main system"]
     return Outcome(finished[recipe.seeds[0]].trained[main].folder / "model", report.folder)
 
 
@@ -93,17 +130,22 @@ def _run_seed(run: Run, prepared: Prepared, budget: Budget, until: StageName) ->
     designs = run.loaded.fixed()
     designs |= {name: search.finalists[0] for name, search in found.items()}
     designs |= {name: winner for name, (_, winner) in finals.items()}
+    deciders = {name: search.stage for name, search in found.items()}
+    deciders |= {name: stage for name, (stage, _) in finals.items()}
     forget_losers(run, prepared, found.values(), designs.values())
     if until == "finals":
         return None
     trained: dict[str, Stage] = {}
     for system in sorted(recipe.systems, key=lambda system: system.minutes_of is not None):
         minutes_of = trained[system.minutes_of] if system.minutes_of else None
-        trained[system.name] = train_system(run, prepared, system.name, designs[system.name], minutes_of)
+        trained[system.name] = train_system(
+            run, prepared, system.name, designs[system.name], minutes_of, deciders.get(system.name)
+        )
     trained = {system.name: trained[system.name] for system in recipe.systems}
     if recipe.fine_tuning and supernet:
         winner = recipe.searched[0].name
-        trained |= inherit(run, prepared, *supernet, winner, designs[winner], recipe.fine_tuning)
+        settings = recipe.fine_tuning
+        trained |= inherit(run, prepared, *supernet, winner, designs[winner], settings, deciders[winner])
     if until == "train":
         return None
     evaluated = {system: evaluate(run, system, stage) for system, stage in trained.items()}

@@ -219,10 +219,6 @@ class Recipe(_Section):
         }
         return self.model_copy(update={**seeded, "seeds": (seed,)})
 
-    def plain(self, *sections: str) -> dict[str, Any]:
-        """Some of the recipe's sections as JSON values, for fingerprints."""
-        return self.model_dump(mode="json", include=set(sections))
-
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRecipe:

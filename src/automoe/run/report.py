@@ -29,19 +29,16 @@ class SeedStages:
     evaluated: Mapping[str, Stage]
     latency: Stage
 
-    def fingerprints(self) -> list[str]:
+    def reported(self) -> list[Stage]:
         """What the report is made from."""
         several = (self.searches, self.finals, self.evaluated)
-        return [stage.fingerprint for stages in several for stage in stages.values()] + [
-            self.latency.fingerprint
-        ]
+        return [*(stage for stages in several for stage in stages.values()), self.latency]
 
 
 def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Stage:
     """The table and the pictures, of every system and seed."""
     recipe = run.recipe
-    baseline = recipe.baseline_system or recipe.systems[0]
-    reference = baseline.name
+    reference = run.values["baseline.name"]
 
     def work(folder: Path) -> None:
         references = [pair.target for pair in load_pairs(recipe.data.test, recipe.data.limits)[0]]
@@ -50,7 +47,8 @@ def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Sta
             results = {
                 name: read_stage_json(s.folder / "result.json") for name, s in stages.evaluated.items()
             }
-            latencies = read_stage_json(stages.latency.folder / "latency.json")
+            measured = read_stage_json(stages.latency.folder / "latency.json")
+            latencies = {name: measured[name] for name in stages.trained}
             for name, stage in stages.trained.items():
                 add_to_card(stage.folder / "model", measured_facts(run, results[name], latencies[name]))
             translations = {
@@ -83,15 +81,16 @@ def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Sta
             folder,
             reports,
             reference=reference,
-            main=(recipe.searched or recipe.systems)[0].name,
+            main=run.values["main system"],
             score_label="validation loss" if recipe.search.rank_by == "loss" else "minus BLEU",
             protocol=run.protocol,
             bounded=tuple({name for system in recipe.searched for name in recipe.constraints_of(system)}),
             profile=budget.latency_file if recipe.latency.source == "profile" else None,
         )
 
-    inputs = [{str(seed): stages.fingerprints() for seed, stages in seeds.items()}, reference]
-    return run.folder.stage("report", inputs, work)
+    inputs = run.chosen("baseline.name", "main system", "data.source_language", "data.target_language")
+    reported = [stage for stages in seeds.values() for stage in stages.reported()]
+    return run.folder.stage("report", inputs, work, after=reported)
 
 
 def _pairs(recipe: Recipe, reference: str, translations: Mapping[str, Any]) -> list[tuple[str, str]]:

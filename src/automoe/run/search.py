@@ -19,8 +19,9 @@ from automoe.model.sharing import Supernet
 from automoe.progress import Reporter
 from automoe.run.budget import Budget, candidate_prices, part_name
 from automoe.run.context import Run
-from automoe.run.device_profile import bounded_measured_costs, latency_inputs
+from automoe.run.device_profile import bounded_measured_costs, price_inputs
 from automoe.run.folder import Stage, read_stage_json
+from automoe.run.inputs import GREEDY
 from automoe.run.prepare import Prepared
 from automoe.run.recipe import Recipe
 from automoe.run.scoring import inherited_score, own_score, scored_again
@@ -32,6 +33,9 @@ from automoe.search.finalists import choose_finalists
 from automoe.search.log import CandidateLog, SearchName
 from automoe.search.winner import Finalists, MeasureCandidate, Measured, Trial, measured_finalists
 from automoe.storage import whole_file, write_json
+
+# Of a recipe's `finals`, what decides who is a finalist.
+_FINALISTS = ("candidates", "dense", "min_distance", "per_shape")
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,15 @@ def search_architectures(
     """
     found: dict[str, Found] = {}
     for system in run.recipe.searched:
-        beside = [
-            other.name for other in run.recipe.searched if other.name in found and _alike(run, system, other)
-        ]
-        evaluated = found[beside[0]].evaluated if beside else None
-        found[system.name] = _search(run, prepared, supernet_stage, supernet, budget, system, evaluated)
+        beside = next(
+            (
+                found[other.name]
+                for other in run.recipe.searched
+                if other.name in found and _alike(run, system, other)
+            ),
+            None,
+        )
+        found[system.name] = _search(run, prepared, supernet_stage, supernet, budget, system, beside)
     return found
 
 
@@ -83,29 +91,33 @@ def _search(
     supernet: Supernet,
     budget: Budget,
     system: System,
-    evaluated: Mapping[str, int] | None,
+    beside: Found | None,
 ) -> Found:
     """One search; every candidate goes to `candidates.jsonl`.
 
+    One that is alike, by another strategy, says how many candidates are scored.
     With a bound on a measured cost, the best candidates are measured until enough keep it (`measured.json`).
     """
     recipe, reporter = run.recipe, run.reporter
     bounds = recipe.constraints_of(system)
-    inputs = [
-        supernet_stage.fingerprint,
-        run.seed,
-        repr(run.loaded.spaces[system.name]),
-        [dataclasses.asdict(constraint) for constraint in budget.constraints[system.name]],
-        latency_inputs(run, budget.latency_file),
-        recipe.latency.runs,
-        system.model_dump(mode="json", include={"search", "space", "experts"}),
-        bounds,
-        recipe.search.model_dump(mode="json", exclude={"constraints"}),
-        recipe.finals and recipe.finals.model_dump(mode="json", exclude={"price"}),
-        recipe.plain("training") if recipe.search.own_steps else None,
-        recipe.plain("translation") if recipe.search.rank_by == "bleu" else None,
-        evaluated,
-    ]
+    bounds_measured = any(name in bounded_measured_costs(recipe) for name in bounds)
+    evaluated = None if beside is None else beside.evaluated
+    inputs = {
+        "seed": run.seed,
+        "the budget": [dataclasses.asdict(constraint) for constraint in budget.constraints[system.name]],
+        "candidates": evaluated,
+        **run.chosen("search", *(f"finals.{key}" for key in _FINALISTS)),
+        **run.chosen(
+            *(f"systems.{system.name}.{key}" for key in ("search", "experts", "space", "constraints"))
+        ),
+        **price_inputs(run, budget.latency_file),
+    }
+    if bounds_measured:
+        inputs |= run.chosen("latency.runs", "baseline.architecture")
+    if recipe.search.own_steps:
+        inputs |= run.chosen("training")
+    if recipe.search.rank_by == "bleu":
+        inputs |= run.chosen(*GREEDY)
 
     def work(folder: Path) -> None:
         start = time.monotonic()
@@ -126,7 +138,7 @@ def _search(
             best = _choose(recipe, candidates, own.candidates)
             ranked = scored_again(run, best, again, f"search {system.name}: own steps")
         measure = None
-        if any(name in bounded_measured_costs(recipe) for name in bounds):
+        if bounds_measured:
             measure = remembered(_measurer(run, bounds, budget.latency_file), folder / "measured.json")
         count = recipe.finals.candidates if recipe.finals else 1
         finalists = measured_finalists(ranked, lambda pool: _choose(recipe, pool, count), measure)
@@ -144,7 +156,8 @@ def _search(
             },
         )
 
-    stage = run.folder.stage(f"search-{system.name}", inputs, work)
+    leaders = [budget.stage, *([] if beside is None else [beside.stage])]
+    stage = run.folder.stage(f"search-{system.name}", inputs, work, after=[supernet_stage], led_by=leaders)
     chosen = read_stage_json(stage.folder / "chosen.json")
     finalists = tuple(Architecture.from_dict(found["architecture"]) for found in chosen["finalists"])
     return Found(stage, finalists, chosen["evaluated"])

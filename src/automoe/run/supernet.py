@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from pathlib import Path
-from typing import Any
 
 from automoe.model.sharing import Supernet
 from automoe.processes import is_first_process
 from automoe.run.context import Run
 from automoe.run.folder import Stage
+from automoe.run.inputs import settings_values
 from automoe.run.prepare import Prepared
 from automoe.run.train import fit, new_supernet, training_facts
 from automoe.storage import write_json
@@ -34,12 +33,7 @@ def train_supernet(
         "largest dense": run.space.largest_dense(),
         "sample": run.space.sample(random.Random(settings.seed)),
     }
-    inputs: list[Any] = [
-        prepared.stage.fingerprint,
-        repr(run.space),
-        run.recipe.plain("model"),
-        dataclasses.asdict(settings),
-    ]
+    inputs = run.chosen("space", "model") | settings_values(settings, name) | {"seed": settings.seed}
     supernet = new_supernet(run, prepared, largest, settings.seed)
     rule = RULES[settings.rule].make(run.space)
 
@@ -48,6 +42,6 @@ def train_supernet(
         if is_first_process():
             write_json(folder / "training.json", training_facts(result))
 
-    stage = run.folder.stage(name, inputs, work, all_processes=True)
+    stage = run.folder.stage(name, inputs, work, after=[prepared.stage], all_processes=True)
     fit(run, prepared, name, supernet, rule, settings, stage.folder, watched)
     return stage, supernet

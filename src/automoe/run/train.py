@@ -19,7 +19,8 @@ from automoe.inference.model_folder import save_model
 from automoe.model.sharing import Supernet
 from automoe.processes import is_first_process, wait_for_all
 from automoe.run.context import Run
-from automoe.run.folder import Stage, read_stage_json
+from automoe.run.folder import FORMATS, Stage, read_stage_json
+from automoe.run.inputs import settings_values
 from automoe.run.prepare import Prepared
 from automoe.storage import digest, write_json
 from automoe.training.loop import train, train_until
@@ -33,18 +34,21 @@ TIMED_STEPS, UNTIMED_STEPS = 40, 10
 
 
 def train_system(
-    run: Run, prepared: Prepared, system: str, architecture: Architecture, minutes_of: Stage | None = None
+    run: Run,
+    prepared: Prepared,
+    system: str,
+    architecture: Architecture,
+    minutes_of: Stage | None = None,
+    found_by: Stage | None = None,
 ) -> Stage:
     """Train one system from scratch; its `model/` folder is complete.
 
     Args:
         minutes_of: another system's training, whose minutes this one gets instead of the recipe's steps. How
             many steps these are is measured once, and kept in `steps.json`.
+        found_by: the stage that decided the architecture, if one did.
     """
-    inputs = [
-        *training_inputs(run, prepared, architecture),
-        None if minutes_of is None else minutes_of.fingerprint,
-    ]
+    inputs = training_inputs(run) | {f"systems.{system}.architecture": architecture.to_dict()}
 
     def work(folder: Path) -> None:
         settings = run.recipe.training
@@ -53,17 +57,30 @@ def train_system(
         training = Training(run, prepared, architecture, settings)
         save_trained(*training.finish(f"train {system}"), prepared, folder, training.folder)
 
-    return run.folder.stage(f"train-{system}", inputs, work, all_processes=True)
+    return run.folder.stage(
+        f"train-{system}",
+        inputs,
+        work,
+        after=[prepared.stage, *([] if minutes_of is None else [minutes_of])],
+        led_by=[] if found_by is None else [found_by],
+        all_processes=True,
+    )
 
 
-def training_inputs(run: Run, prepared: Prepared, architecture: Architecture) -> list[Any]:
-    """What decides the weights of a system trained from scratch."""
-    return [
-        prepared.stage.fingerprint,
-        architecture.to_dict(),
-        run.recipe.plain("model", "training"),
-        [run.space.largest().encoder_width, run.space.largest().decoder_width],  # dropout's reference
-    ]
+def training_inputs(run: Run) -> dict[str, Any]:
+    """What decides the weights of an architecture trained from scratch on prepared corpora."""
+    largest = run.space.largest()
+    return {
+        **run.chosen("model", "training"),
+        "seed": run.seed,
+        "widths that dropout refers to": [largest.encoder_width, largest.decoder_width],
+    }
+
+
+def training_key(run: Run, prepared: Prepared, architecture: Architecture) -> str:
+    """A digest of all that decides the weights of an architecture trained from scratch."""
+    decides = [prepared.stage.fingerprint, training_inputs(run), architecture.to_dict(), FORMATS["train"]]
+    return digest(decides)
 
 
 class Training:
@@ -83,7 +100,8 @@ class Training:
         self._run, self._prepared = run, prepared
         self._architecture = architecture
         self._settings = settings or run.recipe.training
-        key = digest([*training_inputs(run, prepared, architecture), repr(self._settings)])
+        own = settings_values(self._settings, "training")
+        key = digest([training_key(run, prepared, architecture), own])
         self.folder = run.folder.path / "trainings" / key[:16]
 
     def until(self, title: str, step: int) -> Judgement:
@@ -155,9 +173,15 @@ def inherit(
     system: str,
     winner: Architecture,
     settings: TrainingSettings,
+    found_by: Stage,
 ) -> dict[str, Stage]:
-    """The winner of a search with the supernet's weights, as they are and trained on."""
-    inputs = [supernet_stage.fingerprint, winner.to_dict()]
+    """The winner of a search with the supernet's weights, as they are and trained on.
+
+    Args:
+        found_by: the stage that decided who won.
+    """
+    inputs = {f"systems.{system}.architecture": winner.to_dict()}
+    built_on: dict[str, Any] = {"after": [supernet_stage], "led_by": [found_by]}
 
     def save_inherited(folder: Path) -> None:
         save_model(folder / "model", supernet.extract(winner), prepared.tokenizer, {})
@@ -169,15 +193,21 @@ def inherit(
         result = fit(run, prepared, "fine-tune", single, only(winner), settings, folder, {"valid": winner})
         save_trained(single, result, prepared, folder, folder)
 
-    names = f"{system}-inherited", f"{system}-fine-tuned"
-    inherited = run.folder.stage(f"train-{names[0]}", inputs, save_inherited)
+    names = fine_tuned_names(system)
+    inherited = run.folder.stage(f"train-{names[0]}", inputs, save_inherited, **built_on)
     tuned = run.folder.stage(
         f"train-{names[1]}",
-        [*inputs, run.recipe.plain("fine_tuning")],
+        inputs | run.chosen("fine_tuning") | {"seed": run.seed},
         fine_tune,
         all_processes=True,
+        **built_on,
     )
     return {names[0]: inherited, names[1]: tuned}
+
+
+def fine_tuned_names(system: str) -> list[str]:
+    """What the systems are called that `inherit` makes of a searched one."""
+    return [f"{system}-inherited", f"{system}-fine-tuned"]
 
 
 def new_supernet(run: Run, prepared: Prepared, largest: Architecture, seed: int) -> Supernet:

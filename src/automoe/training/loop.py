@@ -353,8 +353,10 @@ def _passed(folder: Path, until: int, mend: str) -> InputError:
 
 
 def _fingerprint(settings: TrainingSettings, network: Transformer) -> str:
+    decisive = dataclasses.asdict(settings)
+    del decisive["checkpoint_every"]  # how often it is saved decides nothing
     parts = {
-        "settings": dataclasses.asdict(settings),
+        "settings": decisive,
         "architecture": network.architecture.to_dict(),
         "vocabulary_size": network.vocabulary_size,
         "options": dataclasses.asdict(network.options),

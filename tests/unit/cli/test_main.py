@@ -21,7 +21,7 @@ def test_version_is_printed_and_nothing_else_done():
 def test_every_stage_has_a_command_that_runs_up_to_it(tmp_path, monkeypatch, stage):
     asked = []
 
-    def run_recipe(loaded, runs_folder, reporter, until) -> None:
+    def run_recipe(loaded, runs_folder, reporter, until, may_overwrite) -> None:
         asked.append((loaded.recipe.seeds, until))
 
     monkeypatch.setattr("automoe.run.pipeline.run_recipe", run_recipe)

@@ -17,7 +17,7 @@ from automoe.run.search import Found
 from automoe.training.progress import Judgement, TrainingDiverged
 from helpers.tiny_run import Listener, write_tiny_recipe
 
-PREPARED = SimpleNamespace(stage=Stage(Path("prepare"), "of prepare"))
+PREPARED = SimpleNamespace(stage=Stage(Path("prepare"), "of prepare", "prepare"))
 STEPS = 40
 
 
@@ -57,7 +57,7 @@ def held(run: Run, losses, monkeypatch, rng):
             members.append(member)
     MadeUp.losses, MadeUp.asked, MadeUp.forgotten = dict(zip(members, losses, strict=True)), [], []
     monkeypatch.setattr(finals, "Training", MadeUp)
-    found = Found(Stage(Path("search"), "of search"), tuple(members), {"whole": 9})
+    found = Found(Stage(Path("search"), "of search", "seed-1/search-mine"), tuple(members), {"whole": 9})
     return members, run_finals(run, PREPARED, "mine", found)
 
 
@@ -89,7 +89,7 @@ def test_who_is_best_at_the_last_rung_wins_and_keeps_its_checkpoints(run, monkey
     assert winner == members[2]
     asked = [(members.index(architecture), step) for architecture, step in MadeUp.asked]
     assert asked == [(0, 6), (1, 6), (2, 6), (3, 6), (0, 12), (2, 12)]
-    found = Found(Stage(Path("search"), "of search"), tuple(members), {"whole": 9})
+    found = Found(Stage(Path("search"), "of search", "seed-1/search-mine"), tuple(members), {"whole": 9})
     finals.forget_losers(run, PREPARED, [found], [winner])
     assert set(MadeUp.forgotten) == {members[0], members[1], members[3]}
     race = json.loads((stage.folder / "race.json").read_text())

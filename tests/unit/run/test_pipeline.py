@@ -29,9 +29,10 @@ SYSTEMS = (
 )
 
 
-def run_tiny(recipe: Path, *overrides: str) -> list[str]:
+def run_tiny(recipe: Path, *overrides: str, overwrite: bool = False) -> list[str]:
     """Up to the trainings, without fine-tuning; what the run said."""
-    return run_here(recipe, "fine_tuning=null", f"systems=[{SYSTEMS}]", *overrides, until="train")
+    systems = f"systems=[{SYSTEMS}]"
+    return run_here(recipe, "fine_tuning=null", systems, *overrides, until="train", overwrite=overwrite)
 
 
 def copied(folder: Path, tmp_path: Path) -> Path:
@@ -160,7 +161,7 @@ def test_finals_in_a_run_whose_best_candidate_is_trained_already_end_as_in_a_new
     seed = tmp_path / "runs" / "tiny" / "seed-1"
     trained = {path.parent.name for path in seed.glob("trainings/*/weights.safetensors")}
     assert not (seed / "finals-mine").exists()
-    became = stages(run_tiny(recipe, FINALS), "seed-1/")
+    became = stages(run_tiny(recipe, FINALS, overwrite=True), "seed-1/")
     assert (became["supernet"], became["train-dense"]) == ("done before", "done before")
     assert {path.parent.name for path in seed.glob("trainings/*/weights.safetensors")} >= trained
     never_off = finished / "runs" / "tiny" / "seed-1"

@@ -115,7 +115,7 @@ def test_a_number_may_be_written_in_every_way_of_yaml(tmp_path, text):
 
 def test_a_whole_number_is_a_number_and_dumped_as_one(tmp_path):
     recipe = load_recipe(write_tiny_recipe(tmp_path), ["training.peak_rate=1"]).recipe
-    assert repr(recipe.plain("training")["training"]["peak_rate"]) == "1.0"
+    assert repr(recipe.model_dump(mode="json")["training"]["peak_rate"]) == "1.0"
 
 
 @pytest.mark.parametrize(
