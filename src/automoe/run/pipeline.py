@@ -72,7 +72,7 @@ def run_recipe(
     finished = {seed: stages for seed, stages in seeds.items() if stages is not None}
     if until != "report" or not finished:
         return None
-    report = report_run(run, finished, budget)
+    report = report_run(run, prepared.stage, finished, budget)
     main = (recipe.searched or recipe.systems)[0].name
     return Outcome(finished[recipe.seeds[0]].trained[main].folder / "model", report.folder)
 

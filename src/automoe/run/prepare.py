@@ -12,6 +12,7 @@ from automoe.data.corpus import CorpusSource, load_pairs
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.run.context import Run
 from automoe.run.folder import Stage
+from automoe.run.recipe import SPLITS
 from automoe.storage import file_digest, write_json
 
 
@@ -28,26 +29,29 @@ class Prepared:
 def prepare(run: Run) -> Prepared:
     """Train the joint vocabulary on the training text and store the corpora as token ids."""
     data = run.recipe.data
-    splits = ("train", "valid", "test")
-    rest = {name: value for name, value in run.recipe.plain("data")["data"].items() if name not in splits}
-    inputs = [rest, {split: corpus_digest(getattr(data, split)) for split in splits}]
+    rest = {name: value for name, value in run.recipe.plain("data")["data"].items() if name not in SPLITS}
+    inputs = [rest, {split: corpus_digest(getattr(data, split)) for split in SPLITS}]
 
     def work(folder: Path) -> None:
-        report: dict[str, Any] = {}
-        train_pairs, loaded = load_pairs(data.train, data.limits)
-        report["train"] = dataclasses.asdict(loaded)
+        train_pairs, read = load_pairs(data.train, data.limits)
+        reports = {"train": read}
         texts = (text for pair in train_pairs for text in (pair.source, pair.target))
         tokenizer = train_tokenizer(texts, data.vocabulary.size, data.vocabulary.kind)
         tokenizer.save(folder / "tokenizer.json")
-        valid_pairs, loaded = load_pairs(data.valid, data.limits)
-        report["valid"] = dataclasses.asdict(loaded)
+        valid_pairs, reports["valid"] = load_pairs(data.valid, data.limits)
         # The test set is read again much later; what is wrong with it should be known now.
-        report["test"] = dataclasses.asdict(load_pairs(data.test, data.limits)[1])
+        reports["test"] = load_pairs(data.test, data.limits)[1]
         for split, pairs in (("train", train_pairs), ("valid", valid_pairs)):
             corpus = TokenisedCorpus.build(pairs, tokenizer, data.max_tokens)
             corpus.save(folder / split)
-            report[split]["pairs_with_tokens_in_range"] = len(corpus)
-        write_json(folder / "report.json", report)
+            reports[split] = dataclasses.replace(
+                reports[split], kept=len(corpus), too_many_tokens=len(pairs) - len(corpus)
+            )
+        for split, report in reports.items():
+            run.reporter.say(f"prepare: {split}: {report}")
+        write_json(
+            folder / "report.json", {split: dataclasses.asdict(report) for split, report in reports.items()}
+        )
 
     stage = run.folder.stage("prepare", inputs, work)
     return Prepared(

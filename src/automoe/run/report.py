@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automoe.data.corpus import load_pairs
+from automoe.data.corpus import LoadReport, load_whole
 from automoe.evaluation.significance import paired_bootstrap
 from automoe.inference.model_folder import add_to_card
 from automoe.report.run_report import SeedReport, write_report
@@ -37,14 +37,15 @@ class SeedStages:
         ]
 
 
-def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Stage:
+def report_run(run: Run, prepared: Stage, seeds: Mapping[int, SeedStages], budget: Budget) -> Stage:
     """The table and the pictures, of every system and seed."""
     recipe = run.recipe
     baseline = recipe.baseline_system or recipe.systems[0]
     reference = baseline.name
 
     def work(folder: Path) -> None:
-        references = [pair.target for pair in load_pairs(recipe.data.test, recipe.data.limits)[0]]
+        test = load_whole(recipe.data.test, recipe.data.limits)
+        references = [test.references[k] for k in test.kept]
         reports = {}
         for seed, stages in seeds.items():
             results = {
@@ -53,12 +54,15 @@ def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Sta
             latencies = read_stage_json(stages.latency.folder / "latency.json")
             for name, stage in stages.trained.items():
                 add_to_card(stage.folder / "model", measured_facts(run, results[name], latencies[name]))
-            translations = {
-                name: _lines(s.folder / "translations.txt") for name, s in stages.evaluated.items()
-            }
+            translations = {}
+            for name, stage in stages.evaluated.items():
+                lines = _lines(stage.folder / "translations.txt")
+                translations[name] = [lines[k] for k in test.kept]
             run.reporter.say(f"report: significance of {len(translations)} systems, seed {seed}")
             compared = {
-                (other, name): paired_bootstrap(translations[other], translations[name], references)
+                (other, name): paired_bootstrap(
+                    translations[other], translations[name], references, recipe.data.target_language
+                )
                 for other, name in _pairs(recipe, reference, translations)
             }
             histories: dict[str, Path] = {}
@@ -87,11 +91,19 @@ def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Sta
             score_label="validation loss" if recipe.search.rank_by == "loss" else "minus BLEU",
             protocol=run.protocol,
             bounded=tuple({name for system in recipe.searched for name in recipe.constraints_of(system)}),
+            corpora={name: str(report) for name, report in _of_corpora(prepared, test.report).items()},
             profile=budget.latency_file if recipe.latency.source == "profile" else None,
         )
 
     inputs = [{str(seed): stages.fingerprints() for seed, stages in seeds.items()}, reference]
     return run.folder.stage("report", inputs, work)
+
+
+def _of_corpora(prepared: Stage, test: LoadReport) -> dict[str, LoadReport]:
+    """What became of the pairs of each corpus."""
+    plain = read_stage_json(prepared.folder / "report.json")
+    trained_on = {split: LoadReport(**plain[split]) for split in ("train", "valid")}
+    return trained_on | {"test": test}
 
 
 def _pairs(recipe: Recipe, reference: str, translations: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -120,7 +132,8 @@ def _lines(path: Path) -> list[str]:
 
 def measured_facts(run: Run, result: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any]:
     """What a model's card says of it."""
-    train = run.recipe.data.train
+    train, test = run.recipe.data.train, LoadReport(**result["test_pairs"])
+    subset = {} if test.kept == test.read else {"test pairs scored": f"{test.kept:,} of {test.read:,}"}
     return {
         "source_language": run.recipe.data.source_language,
         "target_language": run.recipe.data.target_language,
@@ -128,6 +141,7 @@ def measured_facts(run: Run, result: Mapping[str, Any], latency: Mapping[str, An
         "BLEU": result["scores"]["bleu"],
         "BLEU signature": result["scores"]["bleu_signature"],
         "chrF": result["scores"]["chrf"],
+        **subset,
         "sparsity": result["counts"]["sparsity"],
         "FLOPs as routed on the test set": result["counts_as_routed"]["flops"],
         f"latency, ms a {'sentence' if run.protocol.batch == 1 else 'batch'}": latency["latency_ms"],
