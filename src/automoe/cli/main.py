@@ -45,7 +45,14 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Replace values, e.g. training.steps=100."),
 ]
-RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is made.")]
+
+
+def _from_home(path: Path) -> Path:
+    """Shells leave the `~` of `--runs-folder=~/runs` as it is."""
+    return path.expanduser()
+
+
+RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is made.", callback=_from_home)]
 
 
 def _execute(recipe: Path, overrides: list[str] | None, runs_folder: Path, until: StageName) -> None:
