@@ -1,6 +1,5 @@
 """Rebuild the corpora in `data/` from Debian's packages of the LibreOffice help.
 
-    pip install 'automoe[corpora]'
     python scripts/build_corpora.py                       # downloads with apt-get, writes data/
     python scripts/build_corpora.py --unpacked FOLDER     # packages already unpacked with `dpkg -x`
 

@@ -23,9 +23,19 @@ _MOST_PROBLEMS = 20
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, but for numbers such as `2e9` and `1e-3`, which are numbers as in YAML 1.2."""
+    """YAML 1.1, but as in YAML 1.2 `2e9` and `1e-3` are numbers and `no`, the code of Norwegian, is text.
+
+    So are `yes`, `on` and `off`; only `true` and `false` are not.
+    """
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
@@ -43,6 +53,11 @@ def parse_yaml(text: str) -> Any:
         raise yaml.YAMLError(f"a value is not what it seems: {error}") from error
     except RecursionError as error:
         raise yaml.YAMLError("nested too deeply") from error
+
+
+def user_path(path: str | Path) -> Path:
+    """A path as users write it, with `~` for their home where the shell has not put it already."""
+    return Path(os.path.expanduser(path))
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:

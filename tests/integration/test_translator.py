@@ -17,7 +17,7 @@ from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
-from automoe.inference.beam import beam_search
+from automoe.inference.beam import Hypothesis, beam_search
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import load_model, save_model
 from automoe.inference.torch_engine import TorchEngine
@@ -79,6 +79,20 @@ def test_as_many_lines_out_as_in_whatever_they_hold(model: Transformer, tokenize
     assert [not text for text in found[1:4]] == [True] * 3
     assert not any("\n" in text or "\r" in text for text in found)
     assert found[5] == next(translator.translate(["three"]))
+
+
+class OddSpelling:
+    """A tokenizer whose text has every character that some program takes for a line break."""
+
+    def decode(self, tokens: list[list[int]]) -> list[str]:
+        return ["a\r\nb\nc\rd\x0be\x0cf\x1cg\x1dh\x1ei\x85j\u2028k\u2029l" for _ in tokens]
+
+
+def test_a_translation_is_one_line_for_every_program(model: Transformer) -> None:
+    translator = Translator(TorchEngine(model), OddSpelling(), SETTINGS)
+    ((text, _),) = translator.spell([Hypothesis((4, 5), -1.0, -2.0)])
+    assert text.split(" ") == list("abcdefghijkl")
+    assert len(text.splitlines()) == 1
 
 
 def test_a_stream_is_read_a_window_at_a_time(model: Transformer, tokenizer: Tokenizer) -> None:

@@ -311,6 +311,13 @@ def test_a_digest_knows_no_order_of_keys():
     assert digest({"a": 1}) != digest({"a": 1.0})
 
 
+@pytest.mark.parametrize("text", ["no", "No", "NO", "yes", "on", "off", "Off", "y", "n", "nope"])
+def test_only_true_and_false_of_yaml_are_no_text(text):
+    assert parse_yaml(f"a: {text}\n{text}: [{text}]") == {"a": text, text: [text]}
+    assert parse_yaml("[true, True, TRUE, false, False, FALSE]") == [True] * 3 + [False] * 3
+    assert parse_yaml("[null, ~, 12, 1.5, 'true']") == [None, None, 12, 1.5, "true"]
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
     [

@@ -46,7 +46,14 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Replace values, e.g. training.steps=100."),
 ]
-RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is made.")]
+
+
+def _from_home(path: Path) -> Path:
+    """Shells leave the `~` of `--runs-folder=~/runs` as it is."""
+    return path.expanduser()
+
+
+RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is made.", callback=_from_home)]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Delete finished work whose inputs changed, and make it again.")
 ]

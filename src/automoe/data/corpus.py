@@ -1,24 +1,24 @@
-"""Reading sentence pairs: TSV, JSONL and Parquet files, two parallel text files, corpora by name."""
+"""Reading sentence pairs: TSV, JSONL, Parquet and TMX files, two parallel text files, corpora by name."""
 
 from __future__ import annotations
 
 import dataclasses
-import gzip
-import io
 import itertools
 import json
-import lzma
 import re
-import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from automoe.data.text_file import LineProblems, kind_of, numbered_lines
+from automoe.data.tmx import tmx_texts
 from automoe.errors import AtLeastOne, InputError, checked
+from automoe.storage import user_path
 
-MOST_PROBLEMS = 10  # listed for one file; the rest are counted
+_TMX = ".tmx"
 # Control characters, the separators a terminal or an editor takes for a new line, and halves of surrogate
 # pairs, which JSON can spell and UTF-8 cannot.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -39,14 +39,16 @@ class CorpusSource:
     """Where pairs come from; exactly one of `path`, `source_path` + `target_path`, `dataset`.
 
     Args:
-        path: a `.tsv`, `.jsonl` or `.parquet` file; TSV and JSONL may be compressed (`.xz`, `.gz`).
+        path: a `.tsv`, `.jsonl`, `.parquet` or `.tmx` file. All but Parquet may be compressed (`.gz`, `.xz`,
+            `.bz2`, `.zst`); text is UTF-8, UTF-16 or UTF-32. `~` is the user's home, as in `source_path`.
         source_column, target_column: names or positions, from 0, of the columns. A TSV file has a first
             line of names when these are names. By default 0 and 1 in a TSV file, whose third column, if
             any, is the document; `source` and `target` elsewhere.
         source_path, target_path: two text files, one sentence a line.
         dataset, config, split: a corpus that the `datasets` library knows by name, downloaded on
             first use.
-        source_language, target_language: of a row that has a `translation`, as WMT's, the keys in it.
+        source_language, target_language: of a row that has a `translation`, as WMT's, the keys in it; of a
+            TMX file, the languages to take from it.
 
     Raises:
         InputError: none, or several, of the three ways are given; half of a pair of fields is missing.
@@ -80,6 +82,11 @@ class CorpusSource:
         if problems:
             raise InputError("this corpus cannot be found", problems)
 
+    @property
+    def is_tmx(self) -> bool:
+        """Whether it is a file of texts in several languages, two of which are to be named."""
+        return self.path is not None and kind_of(Path(self.path)) == _TMX
+
 
 @checked("these limits leave nothing")
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,13 +99,54 @@ class CorpusLimits:
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What became of a corpus: pairs kept, dropped by reason, and cleaned of control characters."""
+    """What became of a corpus: pairs kept, dropped by reason, and cleaned of control characters.
+
+    Attributes:
+        kept: pairs that are used. `cleaned`: of these, those that had control characters.
+        empty: with an empty side. `too_long`, `unequal`: beyond `CorpusLimits`.
+        too_many_tokens: with a side of more tokens than may be trained on.
+    """
 
     kept: int
     empty: int
     too_long: int
     unequal: int
     cleaned: int
+    too_many_tokens: int = 0
+
+    @property
+    def read(self) -> int:
+        """All pairs of the corpus."""
+        return self.kept + self.empty + self.too_long + self.unequal + self.too_many_tokens
+
+    def __str__(self) -> str:
+        reasons = {
+            "with an empty side": self.empty,
+            "over limits.max_characters": self.too_long,
+            "over limits.max_length_ratio": self.unequal,
+            "over max_tokens": self.too_many_tokens,
+        }
+        dropped = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+        return f"{self.kept:,} of {self.read:,} pairs" + (f" (dropped: {dropped})" if dropped else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class WholeCorpus:
+    """Every pair of a corpus, those included that are of no use; line k of each list is its line k.
+
+    A line is a row of a table, or a translation unit; the first line of a TSV file that names its columns
+    is none.
+
+    Attributes:
+        pairs: cleaned. `references`: their targets as the corpus spells them, but for control characters and
+            line breaks: a score is against these.
+        kept: the indices of the pairs that are of use. `report`: why the others are not.
+    """
+
+    pairs: list[Pair]
+    references: list[str]
+    kept: list[int]
+    report: LoadReport
 
 
 def load_pairs(source: CorpusSource, limits: CorpusLimits | None = None) -> tuple[list[Pair], LoadReport]:
@@ -111,25 +159,54 @@ def load_pairs(source: CorpusSource, limits: CorpusLimits | None = None) -> tupl
         InputError: the corpus is missing or damaged, has invalid UTF-8 or a wrong number of columns (by
             line number), its two files differ in length, or nothing usable is left.
     """
+    counts: Counter[str] = Counter()
+    pairs = [pair for _, pair, fate in _judged(source, limits, counts) if fate == "kept"]
+    return pairs, _report(source, counts)
+
+
+def load_whole(source: CorpusSource, limits: CorpusLimits | None = None) -> WholeCorpus:
+    """All pairs of a corpus, in order, and which of them `load_pairs` returns.
+
+    Raises:
+        InputError: as `load_pairs`.
+    """
+    counts: Counter[str] = Counter()
+    pairs, references, kept = [], [], []
+    for index, (raw, pair, fate) in enumerate(_judged(source, limits, counts)):
+        pairs.append(pair)
+        references.append(" ".join(CONTROL.sub(" ", raw.target).splitlines()))
+        if fate == "kept":
+            kept.append(index)
+    return WholeCorpus(pairs, references, kept, _report(source, counts))
+
+
+def _judged(
+    source: CorpusSource, limits: CorpusLimits | None, counts: Counter[str]
+) -> Iterator[tuple[Pair, Pair, str]]:
+    """Each pair as it is and cleaned, and the field of `LoadReport` that it is counted in."""
     limits = limits or CorpusLimits()
-    counts = dict.fromkeys(("empty", "too_long", "unequal", "cleaned"), 0)
-    pairs = []
     for raw in _raw_pairs(source):
         pair = Pair(_clean(raw.source), _clean(raw.target), raw.document)
         lengths = len(pair.source), len(pair.target)
         if min(lengths) == 0:
-            counts["empty"] += 1
+            fate = "empty"
         elif max(lengths) > limits.max_characters:
-            counts["too_long"] += 1
+            fate = "too_long"
         # Short sides differ much by nature ("OK" against a phrase): ten characters are free.
         elif max(lengths) + 10 > limits.max_length_ratio * (min(lengths) + 10):
-            counts["unequal"] += 1
+            fate = "unequal"
         else:
+            fate = "kept"
             counts["cleaned"] += bool(CONTROL.search(raw.source) or CONTROL.search(raw.target))
-            pairs.append(pair)
-    if not pairs:
-        raise InputError(f"{_name(source)}: no usable sentence pair", [f"dropped: {counts}"])
-    return pairs, LoadReport(len(pairs), **counts)
+        counts[fate] += 1
+        yield raw, pair, fate
+
+
+def _report(source: CorpusSource, counts: Counter[str]) -> LoadReport:
+    report = LoadReport(*(counts[name] for name in ("kept", "empty", "too_long", "unequal", "cleaned")))
+    if not report.kept:
+        raise InputError(f"{_name(source)}: no usable sentence pair", [str(report)])
+    return report
 
 
 def _clean(text: str) -> str:
@@ -144,62 +221,25 @@ def _raw_pairs(source: CorpusSource) -> Iterator[Pair]:
     if source.dataset is not None:
         return _named(source)
     if source.source_path is not None and source.target_path is not None:
-        return _parallel(Path(source.source_path), Path(source.target_path))
+        return _parallel(user_path(source.source_path), user_path(source.target_path))
     assert source.path is not None
-    path = Path(source.path)
-    suffixes = [suffix for suffix in path.suffixes if suffix not in (".xz", ".gz")]
-    kind = suffixes[-1] if suffixes else ""
+    path = user_path(source.path)
+    kind = kind_of(path)
     if kind == ".tsv":
         return _tsv(path, source)
     if kind == ".jsonl":
         return _jsonl(path, source)
     if kind == ".parquet":
         return _parquet(path, source)
-    raise InputError(f"{path}: unknown kind of file", ["expected .tsv, .jsonl or .parquet (.xz, .gz)"])
-
-
-def _open(path: Path) -> io.BufferedIOBase:
-    if path.suffix == ".xz":
-        return lzma.open(path)
-    return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-
-
-class _Problems:
-    """Collects line problems of one file; raises them together."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.listed: list[str] = []
-        self.count = 0
-
-    def add(self, problem: str) -> None:
-        self.count += 1
-        if len(self.listed) < MOST_PROBLEMS:
-            self.listed.append(problem)
-
-    def raise_any(self) -> None:
-        if self.count:
-            more = [f"and {self.count - len(self.listed)} more"] if self.count > len(self.listed) else []
-            raise InputError(f"{self.path}: mend or remove these lines", [*self.listed, *more])
-
-
-def _lines(path: Path, problems: _Problems) -> Iterator[tuple[int, str]]:
-    """Numbered lines; only a line feed ends a line, so that odd separators cannot shift two files."""
-    try:
-        with _open(path) as file:
-            for number, raw in enumerate(file, start=1):
-                try:
-                    yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    problems.add(f"line {number}: invalid UTF-8 at byte {error.start + 1}")
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InputError(f"{path}: cannot be read", [reason]) from error
+    if kind == _TMX:
+        return _tmx(path, source)
+    expected = "expected .tsv, .jsonl, .parquet or .tmx (compressed: .gz, .xz, .bz2, .zst behind it)"
+    raise InputError(f"{path}: unknown kind of file", [expected])
 
 
 def _tsv(path: Path, source: CorpusSource) -> Iterator[Pair]:
-    problems = _Problems(path)
-    lines = _lines(path, problems)
+    problems = LineProblems(path)
+    lines = numbered_lines(path, problems)
     positions: list[int] = [0, 1]
     if isinstance(source.source_column, str):
         _, header = next(lines, (1, ""))
@@ -251,8 +291,8 @@ def _row_pair(row: Any, source: CorpusSource) -> Pair | str:
 
 
 def _jsonl(path: Path, source: CorpusSource) -> Iterator[Pair]:
-    problems = _Problems(path)
-    for number, line in _lines(path, problems):
+    problems = LineProblems(path)
+    for number, line in numbered_lines(path, problems):
         if not line.strip():
             yield Pair("", "")
             continue
@@ -270,7 +310,7 @@ def _jsonl(path: Path, source: CorpusSource) -> Iterator[Pair]:
 def _parquet(path: Path, source: CorpusSource) -> Iterator[Pair]:
     from pyarrow import ArrowException, parquet
 
-    problems = _Problems(path)
+    problems = LineProblems(path)
     try:
         rows: Iterable[dict[str, Any]] = itertools.chain.from_iterable(
             batch.to_pylist() for batch in parquet.ParquetFile(path).iter_batches()
@@ -286,11 +326,19 @@ def _parquet(path: Path, source: CorpusSource) -> Iterator[Pair]:
     problems.raise_any()
 
 
+def _tmx(path: Path, source: CorpusSource) -> Iterator[Pair]:
+    if source.source_language is None or source.target_language is None:
+        missing = "source_language, target_language: missing, a TMX file needs them"
+        raise InputError(f"{path}: holds several languages", [missing])
+    for texts in tmx_texts(path, source.source_language, source.target_language):
+        yield Pair(*texts)
+
+
 def _parallel(source_path: Path, target_path: Path) -> Iterator[Pair]:
     sides = []
     for path in (source_path, target_path):
-        problems = _Problems(path)
-        sides.append([line for _, line in _lines(path, problems)])
+        problems = LineProblems(path)
+        sides.append([line for _, line in numbered_lines(path, problems)])
         problems.raise_any()
     if len(sides[0]) != len(sides[1]):
         lengths = [f"{source_path}: {len(sides[0])} lines", f"{target_path}: {len(sides[1])} lines"]
@@ -302,8 +350,9 @@ def _named(source: CorpusSource) -> Iterator[Pair]:
     import datasets  # takes seconds, so only where it is needed
 
     name = f"{source.dataset}/{source.config}"
+    assert source.dataset is not None
     try:
-        rows = datasets.load_dataset(source.dataset, source.config, split=source.split)
+        rows = datasets.load_dataset(str(user_path(source.dataset)), source.config, split=source.split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"{name}: the corpus cannot be loaded by name", [str(error)]) from error
     for number, row in enumerate(rows, start=1):

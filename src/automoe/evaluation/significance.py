@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.significance import PairedTest
+
+from automoe.evaluation.bleu import bleu_metric
 
 _SEED_VARIABLE = "SACREBLEU_SEED"
 
@@ -33,6 +34,7 @@ def paired_bootstrap(
     baseline: Sequence[str],
     system: Sequence[str],
     references: Sequence[str],
+    target_language: str,
     *,
     samples: int = 1000,
     seed: int = 12345,
@@ -47,11 +49,13 @@ def paired_bootstrap(
     Args:
         baseline, system: detokenised translations of the same sentences, in the same order.
         references: one a sentence.
+        target_language: a code such as `de`; BLEU is that of `automoe.evaluation.bleu`.
         samples: resamples; the least p is 1 / (samples + 1).
         seed: of the resampling, at least 1. sacreBLEU reads it from the environment, which is changed
             for a moment: not for several threads at a time.
 
     Raises:
+        InputError: the language has no such code, or sacreBLEU's tokenizer for it is not installed.
         ValueError: there are not as many translations of each system as references, or none; or samples
             or seed is below 1.
     """
@@ -64,10 +68,9 @@ def paired_bootstrap(
     if samples < 1 or seed < 1:
         raise ValueError(f"expected samples and seed of at least 1, got {samples} and {seed}")
     systems = [("baseline", baseline), ("system", system)]
+    metrics = {"BLEU": bleu_metric(target_language)}
     with _sacrebleu_seed(seed):
-        test = PairedTest(
-            systems, {"BLEU": BLEU()}, [references], test_type="bs", n_samples=samples, n_jobs=1
-        )
+        test = PairedTest(systems, metrics, [references], test_type="bs", n_samples=samples, n_jobs=1)
     signatures, scores = test()
     # Its type allows for the column of names, which this one is not.
     compared: Any = scores["BLEU"]

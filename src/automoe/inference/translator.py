@@ -100,10 +100,10 @@ class Translator:
         return found
 
     def spell(self, hypotheses: Sequence[Hypothesis]) -> tuple[Translation, ...]:
-        """The text of each hypothesis; a line break the tokenizer may spell becomes a space."""
+        """The text of each hypothesis; what some program takes for a line break becomes a space."""
         texts = self.tokenizer.decode([hypothesis.tokens for hypothesis in hypotheses])
         return tuple(
-            Translation(text.replace("\r", " ").replace("\n", " "), hypothesis.score)
+            Translation(" ".join(text.splitlines()), hypothesis.score)
             for text, hypothesis in zip(texts, hypotheses, strict=True)
         )
 

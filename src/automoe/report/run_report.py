@@ -11,6 +11,7 @@ from typing import Any
 from automoe.cost.costs import COSTS, Conditions
 from automoe.cost.device.profile import load_profile
 from automoe.cost.protocol import MeasuringProtocol
+from automoe.data.corpus import LoadReport
 from automoe.design.architecture import Architecture, Expert
 from automoe.errors import validate_plain
 from automoe.evaluation.significance import Significance
@@ -67,6 +68,7 @@ def write_report(
     score_label: str,
     protocol: MeasuringProtocol,
     bounded: Collection[str] = (),
+    corpora: Mapping[str, str] | None = None,
     profile: Path | None = None,
 ) -> None:
     """Write `results.md` and `results.csv` into `folder`, and the pictures of each seed into `seed-N` there.
@@ -76,6 +78,7 @@ def write_report(
         reference: the system that ratios are against. `main`: the system whose architecture is drawn.
         score_label: what the search ranked by.
         protocol: under which costs are counted. `bounded`: the costs that a search had a bound on.
+        corpora: by split, how many pairs were used, and how many were dropped and why.
         profile: the device profile that priced the candidates, if one did: it also tells where time goes.
     """
     rows = [
@@ -92,6 +95,7 @@ def write_report(
         f"BLEU: {scores['bleu_signature']}",
         f"chrF: {scores['chrf_signature']}",
     ]
+    notes += [f"{split}: {told}." for split, told in (corpora or {}).items()]
     notes += [f"p: {tested.signature}" for tested in list(first.compared.values())[:1]]
     for seed, report in seeds.items():
         told = [*_notes(report), *_comparisons(report, reference), *_capacity(report)]
@@ -119,6 +123,8 @@ def _row(
     return Result(
         system=system,
         seed=seed,
+        scored_pairs=result["test_pairs"]["kept"],
+        test_pairs=LoadReport(**result["test_pairs"]).read,
         bleu=scores["bleu"],
         chrf=scores["chrf"],
         tokenised_bleu=scores["tokenised_bleu"],

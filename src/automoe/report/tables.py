@@ -33,6 +33,7 @@ class Result:
         p: of the paired bootstrap against the reference's translations of the same seed
             (`automoe.evaluation.significance`); the reference itself has none.
         target_tokens: that it was trained on, each as often as it was seen.
+        scored_pairs: that the scores are of. `test_pairs`: of the whole test set.
     """
 
     system: str
@@ -47,6 +48,8 @@ class Result:
     seed: int = field(default=1, kw_only=True)
     p: float | None = field(default=None, kw_only=True)
     target_tokens: int | None = field(default=None, kw_only=True)
+    scored_pairs: int | None = field(default=None, kw_only=True)
+    test_pairs: int | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,8 @@ def to_markdown(results: Sequence[Result], reference: str) -> str:
     FLOPs over this one's, both with the same seed: above 1 is better than the reference, as in the
     papers' tables. Of several seeds a value is the mean of those that have it; where these differ, scores,
     what is measured in time and the speed-up have their sample standard deviation behind a ±. There is a
-    column of the p of every seed, in the order of the seeds, where any is given.
+    column of the p of every seed, in the order of the seeds, where any is given, and one of the pairs that
+    scores are of, where that is not the whole test set.
 
     Raises:
         InputError: listing every system that has several rows with one seed, and every seed without a row
@@ -180,13 +184,18 @@ def _problems(rows: Sequence[tuple[str, int]], reference: str) -> list[str]:
 
 
 def _columns(rows: _Rows, reference: str) -> dict[str, _Column]:
-    """Every column by key: p and the costs only where any row has them, costs in the order of their table."""
+    """Every column by key: p and the costs only where any row has them, costs in the order of their table.
+
+    The number of scored pairs only where a score is of a part of the test set.
+    """
 
     def known(key: str) -> bool:
         return any(row[key] is not None for row in rows.values())
 
     p = {"p": _Column(f"p against {reference}", ".2g", each=True)} if known("p") else {}
-    columns = _BLEU | p | _OTHER_SCORES
+    parts = [row["test_pairs"] for row in rows.values() if row["scored_pairs"] != row["test_pairs"]]
+    subset = {"scored_pairs": _Column(f"test pairs scored, of {parts[0]:,}", ",.0f")} if parts else {}
+    columns = subset | _BLEU | p | _OTHER_SCORES
     for cost in COSTS.values():
         if known(cost.name):
             columns[cost.name] = _Column(cost.heading, cost.digits, cost.scale, spread=cost.measured)

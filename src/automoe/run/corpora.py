@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from automoe import __version__
-from automoe.data.corpus import load_pairs
+from automoe.data.corpus import LoadReport, load_pairs, load_whole
 from automoe.processes import is_first_process, wait_for_all
 from automoe.run.context import Run
+from automoe.run.folder import read_stage_json
 from automoe.storage import digest, file_digest, read_json, write_json
 
 Split = Literal["train", "valid", "test"]
@@ -40,6 +42,21 @@ def corpus_values(run: Run, *splits: Split) -> dict[str, Any]:
     return {f"data.{split}": {name: known[split][name] for name in ("pairs", "content")} for split in splits}
 
 
+def load_reports(run: Run, prepared: Path) -> dict[str, LoadReport]:
+    """What became of the pairs of each corpus that was read.
+
+    Args:
+        prepared: the folder of the stage `prepare`, which knows how many pairs have too many tokens.
+    """
+    known = _read(run.folder.root / "corpora.json")
+    reports = {split: LoadReport(**known[split]["report"]) for split in get_args(Split) if split in known}
+    for split, counted in read_stage_json(prepared / "report.json").items():
+        count = counted["too_many_tokens"]
+        kept = reports[split].kept - count
+        reports[split] = dataclasses.replace(reports[split], kept=kept, too_many_tokens=count)
+    return reports
+
+
 def _read(file: Path) -> dict[str, Any]:
     known: dict[str, Any] = read_json(file, "delete it; it is made again") if file.exists() else {}
     return known
@@ -47,11 +64,16 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _content(run: Run, split: Split) -> dict[str, Any]:
     data = run.recipe.data
-    pairs, report = load_pairs(getattr(data, split), data.limits)
     hashed = hashlib.sha256()
-    for pair in pairs:  # no side has a tab or a line end
-        hashed.update(f"{pair.source}\t{pair.target}\n".encode())
-    return {"pairs": len(pairs), "content": hashed.hexdigest(), "report": dataclasses.asdict(report)}
+    if split == "test":  # every line is translated, and scored against references as they are spelled
+        test = load_whole(data.test, data.limits)
+        report, texts = test.report, [test.kept, [pair.source for pair in test.pairs], test.references]
+        hashed.update(json.dumps(texts).encode())
+    else:
+        pairs, report = load_pairs(getattr(data, split), data.limits)
+        for pair in pairs:  # no side has a tab or a line end
+            hashed.update(f"{pair.source}\t{pair.target}\n".encode())
+    return {"pairs": report.kept, "content": hashed.hexdigest(), "report": dataclasses.asdict(report)}
 
 
 def _read_from(run: Run, split: Split) -> str:

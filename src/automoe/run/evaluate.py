@@ -10,7 +10,7 @@ import torch
 
 from automoe.cost.counting import count
 from automoe.cost.measure import measure_together, why_noisy
-from automoe.data.corpus import load_pairs
+from automoe.data.corpus import load_whole
 from automoe.evaluation.scores import evaluate_model
 from automoe.inference.model_folder import load_model
 from automoe.run.context import Run
@@ -21,7 +21,11 @@ from automoe.storage import write_json, write_text
 
 
 def evaluate(run: Run, system: str, trained: Stage) -> Stage:
-    """Translate the test set, score it, count costs; `result.json` and `translations.txt`."""
+    """Translate the test set, score it, count costs; `result.json` and `translations.txt`.
+
+    Line k of `translations.txt` is the translation of the test set's line k, even where the pair is dropped
+    and not scored; that of an empty source is empty.
+    """
     recipe = run.recipe
     inputs = corpus_values(run, "test") | run.chosen("data.target_language", "translation", *COUNTED)
 
@@ -29,10 +33,17 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
         model, tokenizer = load_model(trained.folder / "model")
         if recipe.training.device != "cpu" and torch.cuda.is_available():
             model = model.to("cuda")
-        pairs = load_pairs(recipe.data.test, recipe.data.limits)[0]
-        run.reporter.say(f"evaluate {system}: translating {len(pairs)} sentences")
-        language = recipe.data.target_language
-        evaluation = evaluate_model(model, tokenizer, pairs, language, recipe.translation)
+        test = load_whole(recipe.data.test, recipe.data.limits)
+        run.reporter.say(f"evaluate {system}: translating {len(test.pairs):,} lines, scoring {test.report}")
+        evaluation = evaluate_model(
+            model,
+            tokenizer,
+            test.pairs,
+            recipe.data.target_language,
+            recipe.translation,
+            references=test.references,
+            scored=test.kept,
+        )
         shares = {use.layer: use.shares for use in evaluation.expert_use}
         counts = count(model.architecture, run.protocol)  # every expert equally likely
         counts_as_routed = count(model.architecture, run.protocol, shares)
@@ -43,6 +54,7 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
                 "system": system,
                 "architecture": model.architecture.to_dict(),
                 "scores": dataclasses.asdict(evaluation.scores),
+                "test_pairs": dataclasses.asdict(test.report),
                 "counts": dataclasses.asdict(counts),
                 "counts_as_routed": dataclasses.asdict(counts_as_routed),
                 "translation_seconds": evaluation.translation_seconds,

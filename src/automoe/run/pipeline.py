@@ -109,7 +109,7 @@ def _run(run: Run, until: StageName) -> Outcome | None:
     finished = {seed: stages for seed, stages in seeds.items() if stages is not None}
     if until != "report" or not finished:
         return None
-    report = report_run(run, finished, budget)
+    report = report_run(run, prepared.stage, finished, budget)
     main = run.values["main system"]
     return Outcome(finished[recipe.seeds[0]].trained[main].folder / "model", report.folder)
 

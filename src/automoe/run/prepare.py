@@ -9,7 +9,7 @@ from automoe.data.batching import TokenisedCorpus
 from automoe.data.corpus import load_pairs
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.run.context import Run
-from automoe.run.corpora import corpus_values
+from automoe.run.corpora import corpus_values, load_reports
 from automoe.run.folder import Stage
 from automoe.storage import write_json
 
@@ -39,12 +39,14 @@ def prepare(run: Run) -> Prepared:
         tokenizer = train_tokenizer(texts, data.vocabulary.size, data.vocabulary.kind)
         tokenizer.save(folder / "tokenizer.json")
         valid_pairs, _ = load_pairs(data.valid, data.limits)
-        report = {}
+        too_many = {}
         for split, pairs in (("train", train_pairs), ("valid", valid_pairs)):
             corpus = TokenisedCorpus.build(pairs, tokenizer, data.max_tokens)
             corpus.save(folder / split)
-            report[split] = {"pairs": len(pairs), "pairs_with_tokens_in_range": len(corpus)}
-        write_json(folder / "report.json", report)
+            too_many[split] = {"too_many_tokens": len(pairs) - len(corpus)}
+        write_json(folder / "report.json", too_many)
+        for split, report in load_reports(run, folder).items():
+            run.reporter.say(f"prepare: {split}: {report}")
 
     stage = run.folder.stage("prepare", inputs, work)
     return Prepared(

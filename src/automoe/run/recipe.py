@@ -1,6 +1,6 @@
 """What a run's YAML may say; `recipes/demo.yaml` explains every line.
 
-Paths in a recipe are relative to the recipe's own folder.
+Paths in a recipe are relative to the recipe's own folder; `~` is the user's home.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from automoe.design.architecture import Architecture, Norm
 from automoe.design.architecture_file import load_architecture
 from automoe.design.space import SearchSpace, load_space, misfits
 from automoe.errors import AtLeastOne, AtLeastZero, InputError, Positive, validate_plain
+from automoe.evaluation.bleu import bleu_metric
 from automoe.inference.beam_settings import BeamSettings
 from automoe.run.systems import (
     UNIFORM,
@@ -31,19 +32,27 @@ from automoe.run.systems import (
 )
 from automoe.search.evolution import EvolutionSettings
 from automoe.search.race import plan_rungs
-from automoe.storage import parse_yaml, read_mapping
+from automoe.storage import parse_yaml, read_mapping, user_path
 from automoe.training.settings import SupernetSettings, TrainingSettings
 
 
 def _off(finals: Any) -> Any:
-    """YAML reads `off` as false."""
-    return None if finals is False else finals
+    return None if finals in ("off", False) else finals
 
 
 def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
     if len(set(seeds)) < len(seeds):
         raise ValueError("expected each seed once")
     return seeds
+
+
+SPLITS = ("train", "valid", "test")
+
+
+def _scored(target_language: str) -> str:
+    """Raises an InputError now, not when everything is trained, where there is no metric for the language."""
+    bleu_metric(target_language)
+    return target_language
 
 
 class _Section(BaseModel):
@@ -58,7 +67,8 @@ class Vocabulary(_Section):
 
 
 class Data(_Section):
-    """The corpora. `target_language` is a code such as `de`; `limits` drop what cannot be trained on.
+    """The corpora. `target_language` is a code such as `de` or `zh-CN`, which BLEU follows; `limits` drop
+    what cannot be trained on.
 
     `max_tokens`: a pair with a longer side leaves the training and validation data.
     """
@@ -67,7 +77,7 @@ class Data(_Section):
     valid: CorpusSource
     test: CorpusSource
     source_language: str
-    target_language: str
+    target_language: Annotated[str, AfterValidator(_scored)]
     vocabulary: Vocabulary
     limits: CorpusLimits = CorpusLimits()
     max_tokens: AtLeastOne = 128
@@ -258,7 +268,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
     Raises:
         InputError: listing every unknown key, wrong type and missing value, in recipe or space.
     """
-    path = Path(path)
+    path = user_path(path)
     plain = read_mapping(path)
     for override in overrides:
         _apply(plain, override)
@@ -323,31 +333,37 @@ def _apply(plain: dict[str, Any], override: str) -> None:
 
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
-    def absolute(source: CorpusSource) -> CorpusSource:
-        paths = {
-            name: str((folder / value).resolve())
-            for name in ("path", "source_path", "target_path")
-            if (value := getattr(source, name))
-        }
-        return dataclasses.replace(source, **paths)
+    def absolute(path: str) -> str:
+        return str((folder / user_path(path)).resolve())
 
-    splits = {split: absolute(getattr(recipe.data, split)) for split in ("train", "valid", "test")}
-    data = recipe.data.model_copy(update=splits)
-    files: dict[str, Any] = {
-        kind: str((folder / value).resolve())
-        for kind in ("profile", "predictor")
-        if (value := getattr(recipe.latency, kind))
+    def made_absolute(settings: Any, *fields: str) -> Any:
+        given = {field: value for field in fields if (value := getattr(settings, field))}
+        return dataclasses.replace(settings, **{field: absolute(value) for field, value in given.items()})
+
+    sources = {split: _with_languages(getattr(recipe.data, split), recipe.data) for split in SPLITS}
+    splits = {
+        split: made_absolute(source, "path", "source_path", "target_path")
+        for split, source in sources.items()
     }
-    latency = dataclasses.replace(recipe.latency, **files)
+    data = recipe.data.model_copy(update=splits)
+    latency = made_absolute(recipe.latency, "profile", "predictor")
     systems = tuple(
         system.model_copy(
             update={
-                field: str((folder / value).resolve())
+                field: absolute(value)
                 for field in ("architecture", "space")
                 if (value := getattr(system, field)) and (field == "space" or system.is_file)
             }
         )
         for system in recipe.systems
     )
-    space = str((folder / recipe.space).resolve())
+    space = absolute(recipe.space)
     return recipe.model_copy(update={"data": data, "latency": latency, "space": space, "systems": systems})
+
+
+def _with_languages(source: CorpusSource, data: Data) -> CorpusSource:
+    """A TMX file holds several languages: unless it says otherwise, those of the recipe are meant."""
+    if source.source_language is not None or not source.is_tmx:
+        return source
+    languages = {"source_language": data.source_language, "target_language": data.target_language}
+    return dataclasses.replace(source, **languages)

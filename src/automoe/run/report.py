@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automoe.data.corpus import load_pairs
+from automoe.data.corpus import LoadReport, load_whole
 from automoe.evaluation.significance import paired_bootstrap
 from automoe.inference.model_folder import add_to_card
 from automoe.report.run_report import SeedReport, write_report
 from automoe.run.budget import Budget
 from automoe.run.context import Run
+from automoe.run.corpora import load_reports
 from automoe.run.folder import Stage, read_stage_json
 from automoe.run.recipe import Recipe
 
@@ -35,13 +37,15 @@ class SeedStages:
         return [*(stage for stages in several for stage in stages.values()), self.latency]
 
 
-def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Stage:
+def report_run(run: Run, prepared: Stage, seeds: Mapping[int, SeedStages], budget: Budget) -> Stage:
     """The table and the pictures, of every system and seed."""
     recipe = run.recipe
     reference = run.values["baseline.name"]
+    corpora = load_reports(run, prepared.folder)
 
     def work(folder: Path) -> None:
-        references = [pair.target for pair in load_pairs(recipe.data.test, recipe.data.limits)[0]]
+        test = load_whole(recipe.data.test, recipe.data.limits)
+        references = [test.references[k] for k in test.kept]
         reports = {}
         for seed, stages in seeds.items():
             results = {
@@ -51,12 +55,15 @@ def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Sta
             latencies = {name: measured[name] for name in stages.trained}
             for name, stage in stages.trained.items():
                 add_to_card(stage.folder / "model", measured_facts(run, results[name], latencies[name]))
-            translations = {
-                name: _lines(s.folder / "translations.txt") for name, s in stages.evaluated.items()
-            }
+            translations = {}
+            for name, stage in stages.evaluated.items():
+                lines = _lines(stage.folder / "translations.txt")
+                translations[name] = [lines[k] for k in test.kept]
             run.reporter.say(f"report: significance of {len(translations)} systems, seed {seed}")
             compared = {
-                (other, name): paired_bootstrap(translations[other], translations[name], references)
+                (other, name): paired_bootstrap(
+                    translations[other], translations[name], references, recipe.data.target_language
+                )
                 for other, name in _pairs(recipe, reference, translations)
             }
             histories: dict[str, Path] = {}
@@ -85,10 +92,12 @@ def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Sta
             score_label="validation loss" if recipe.search.rank_by == "loss" else "minus BLEU",
             protocol=run.protocol,
             bounded=tuple({name for system in recipe.searched for name in recipe.constraints_of(system)}),
+            corpora={split: str(report) for split, report in corpora.items()},
             profile=budget.latency_file if recipe.latency.source == "profile" else None,
         )
 
     inputs = run.chosen("baseline.name", "main system", "data.source_language", "data.target_language")
+    inputs |= {f"data.{split}.report": dataclasses.asdict(report) for split, report in corpora.items()}
     reported = [stage for stages in seeds.values() for stage in stages.reported()]
     return run.folder.stage("report", inputs, work, after=reported)
 
@@ -119,7 +128,8 @@ def _lines(path: Path) -> list[str]:
 
 def measured_facts(run: Run, result: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any]:
     """What a model's card says of it."""
-    train = run.recipe.data.train
+    train, test = run.recipe.data.train, LoadReport(**result["test_pairs"])
+    subset = {} if test.kept == test.read else {"test pairs scored": f"{test.kept:,} of {test.read:,}"}
     return {
         "source_language": run.recipe.data.source_language,
         "target_language": run.recipe.data.target_language,
@@ -127,6 +137,7 @@ def measured_facts(run: Run, result: Mapping[str, Any], latency: Mapping[str, An
         "BLEU": result["scores"]["bleu"],
         "BLEU signature": result["scores"]["bleu_signature"],
         "chrF": result["scores"]["chrf"],
+        **subset,
         "sparsity": result["counts"]["sparsity"],
         "FLOPs as routed on the test set": result["counts_as_routed"]["flops"],
         f"latency, ms a {'sentence' if run.protocol.batch == 1 else 'batch'}": latency["latency_ms"],

@@ -13,12 +13,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from automoe.data.corpus import CorpusLimits, CorpusSource, Pair, load_pairs
+from automoe.data.corpus import CorpusLimits, CorpusSource, Pair, load_pairs, load_whole
 from automoe.errors import InputError
 from helpers.paths import CORPORA
 
 DATA = CORPORA
 PAIRS = [Pair("A cat.", "Eine Katze."), Pair("Über 100 “dogs”", "Mehr als 100 „Hunde“"), Pair("Yes", "Ja")]
+TEXTS = [(pair.source, pair.target) for pair in PAIRS]
 ROWS = [{"source": pair.source, "target": pair.target} for pair in PAIRS]
 TRANSLATIONS = [{"translation": {"en": pair.source, "de": pair.target}} for pair in PAIRS]
 EN_DE = {"source_language": "en", "target_language": "de"}
@@ -45,6 +46,113 @@ def tsv(pairs: list[Pair]) -> bytes:
 
 def jsonl(rows: list[dict]) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def zstandard(content: bytes) -> bytes:
+    return pyarrow.Codec("zstd").compress(content, asbytes=True)
+
+
+COMPRESSED = {
+    ".gz": gzip.compress(tsv(PAIRS)),
+    ".xz": lzma.compress(tsv(PAIRS)),
+    ".bz2": bz2.compress(tsv(PAIRS)),
+    ".zst": zstandard(tsv(PAIRS)),
+    # Several members behind each other, as tools that work in parallel write them.
+    ".tsv.gz": gzip.compress(tsv(PAIRS[:1])) + gzip.compress(tsv(PAIRS[1:])),
+    ".tsv.bz2": bz2.compress(tsv(PAIRS[:1])) + bz2.compress(tsv(PAIRS[1:])),
+    ".tsv.xz": lzma.compress(tsv(PAIRS[:1])) + lzma.compress(tsv(PAIRS[1:])),
+    ".tsv.zst": b"\x50\x2a\x4d\x18\x02\x00\x00\x00ab" + zstandard(tsv(PAIRS[:1])) + zstandard(tsv(PAIRS[1:])),
+}
+
+
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_compressed_files_are_read_whatever_the_case_of_their_names(tmp_path, suffix, upper):
+    name = f"a.en-de.tsv{suffix}" if suffix.count(".") == 1 else f"b{suffix}"
+    path = write(tmp_path / (name.upper() if upper else name), COMPRESSED[suffix])
+    assert load(path=path) == PAIRS
+
+
+def test_compressed_text_files_are_read(tmp_path):
+    sources, targets = ("".join(f"{text}\n" for text in side).encode() for side in zip(*TEXTS, strict=True))
+    source = write(tmp_path / "train.en.BZ2", bz2.compress(sources))
+    target = write(tmp_path / "train.de.zst", zstandard(targets))
+    assert load(source_path=source, target_path=target) == PAIRS
+
+
+@pytest.mark.parametrize("content", COMPRESSED.values())
+def test_a_compressed_file_without_its_suffix_is_read_too(tmp_path, content):
+    assert load(path=write(tmp_path / "a.tsv", content)) == PAIRS
+
+
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+SCRIPTS = {
+    "de": "Über 100 „Hunde“",
+    "ru": "Нажмите кнопку ОК, чтобы сохранить",
+    "el": "Κάντε κλικ στο ΟΚ",
+    "zh": "点击“确定”按钮以保存文件。",
+    "ja": "「OK」をクリックしてファイルを保存します。",
+    "ko": "확인을 클릭하여 파일을 저장하십시오.",
+    "th": "คลิกตกลงเพื่อบันทึกไฟล์",
+    "hi": "फ़ाइल सहेजने के लिए ठीक पर क्लिक करें।",
+    "pa": "ਫਾਈਲ ਸੁਰੱਖਿਅਤ ਕਰਨ ਲਈ",
+    "ar": "انقر فوق موافق لحفظ الملف",
+    "my": "ဖိုင်ကိုသိမ်းရန်နှိပ်ပါ",
+    "emoji": "👍🏽 fine 𝒳",
+}
+
+
+@pytest.mark.parametrize("mark", [False, True])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("language", SCRIPTS)
+def test_the_encodings_of_unicode_are_told_apart(tmp_path, language, encoding, mark):
+    text = SCRIPTS[language]
+    pairs = [Pair("Click OK to save the file.", text), Pair(text, "Save"), Pair(f"a {text}", text)]
+    start = "\ufeff" if mark and not encoding.endswith(("sig", "16", "32")) else ""
+    rows = start + "".join(f"{pair.source}\t{pair.target}\r\n" for pair in pairs)
+    path = write(tmp_path / "a.tsv.gz", gzip.compress(rows.encode(encoding)))
+    assert load(path=path) == pairs
+    sides = [[pair.source for pair in pairs], [pair.target for pair in pairs]]
+    sides[0][1] += " \u2028\x0b\x0c\x85\u2029 "  # no ends of lines
+    source, target = (
+        write(tmp_path / str(number), "\n".join([*side, ""]).encode(encoding))
+        for number, side in enumerate(sides)
+    )
+    assert load(source_path=source, target_path=target) == pairs
+    objects = [{"source": pair.source, "target": pair.target} for pair in pairs]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in objects)
+    assert load(path=write(tmp_path / "a.jsonl", lines.encode(encoding))) == pairs
+
+
+def test_a_long_file_in_utf_16_is_read_to_its_end(tmp_path):
+    pairs = [Pair(f"Zeile {number} 𝒳", f"行{number}") for number in range(30_000)]
+    path = write(tmp_path / "a.tsv", tsv(pairs).decode().encode("utf-16-le"))
+    assert load(path=path) == pairs
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("damage", [b"\n", b"\x00\xdc\xdc\x00"])
+def test_damaged_utf_16_is_refused_by_its_name(tmp_path, encoding, damage):
+    content = tsv(PAIRS * 5000).decode().encode(encoding)
+    for place in (len(content), 100_000):
+        path = write(tmp_path / "a.tsv", content[:place] + damage + content[place:])
+        message = refusal(path=path)
+        assert "invalid UTF-16" in message
+        (line,) = re.findall(r"line (\d+) or after", message)
+        assert int(line) <= 15_001
+
+
+def test_stray_control_characters_do_not_make_it_utf_16(tmp_path):
+    assert load(path=write(tmp_path / "a.tsv", "a\x00b\x07\x08c\td e\n")) == [Pair("a b c", "d e")]
+
+
+def test_a_tilde_is_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "a.tsv", tsv(PAIRS))
+    for number, side in enumerate(zip(*TEXTS, strict=True)):
+        write(tmp_path / str(number), "\n".join(side))
+    assert load(path="~/a.tsv") == PAIRS
+    assert load(source_path="~/0", target_path="~/1") == PAIRS
 
 
 def test_every_kind_of_file_gives_the_same_pairs(tmp_path):
@@ -120,6 +228,32 @@ def test_unusable_pairs_are_dropped_and_counted(tmp_path):
     assert load_pairs(CorpusSource(path=str(tmp_path / "a.tsv")), CorpusLimits(max_characters=4))[1].kept == 1
 
 
+def test_a_whole_corpus_keeps_the_places_of_dropped_pairs(tmp_path):
+    rows = [
+        ("kept", "behalten"),
+        ("", "only a target"),
+        ("only a source", None),
+        ("x" * 30, "too long"),
+        ("one\ntwo\r\nthree\u2028four\x85five\x0bsix", "eins\nzwei\u3000drei\x0c vier"),
+        ("a" * 19, "!"),
+        ("last", " zu\u00a0letzt "),
+    ]
+    objects = [{"source": source, "target": target} for source, target in rows]
+    path = write(tmp_path / "a.jsonl", jsonl(objects))
+    limits = CorpusLimits(max_characters=28, max_length_ratio=2)
+    whole = load_whole(CorpusSource(path=path), limits)
+    assert [pair.source for pair in whole.pairs] == [" ".join(source.split()) for source, _ in rows]
+    assert whole.references == [
+        "behalten", "only a target", "", "too long", "eins zwei\u3000drei  vier", "!", " zu\u00a0letzt "
+    ]  # fmt: skip
+    assert whole.kept == [0, 4, 6]
+    assert ([whole.pairs[k] for k in whole.kept], whole.report) == load_pairs(CorpusSource(path=path), limits)
+    assert str(whole.report) == (
+        "3 of 7 pairs (dropped: 2 with an empty side, 1 over limits.max_characters, "
+        "1 over limits.max_length_ratio)"
+    )
+
+
 def test_half_a_surrogate_pair_is_cleaned(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"source": "a\\ud800b", "target": "ab"}\n')
     assert load(path=path) == [Pair("a b", "ab")]
@@ -184,7 +318,12 @@ def test_sides_of_different_length_are_refused_with_both_lengths(tmp_path):
         ("foreign.tsv.xz", b"not xz"),
         ("foreign.tsv.gz", b"not gzip"),
         ("foreign.parquet", b"not parquet"),
-        ("unknown.tsv.bz2", bz2.compress(tsv(PAIRS))),
+        ("truncated.tsv.bz2", bz2.compress(tsv(PAIRS))[:-9]),
+        ("truncated.tsv.zst", zstandard(tsv(PAIRS))[:-9]),
+        ("foreign.tsv.bz2", b"not bzip2"),
+        ("foreign.TSV.ZST", tsv(PAIRS)),
+        ("empty.tsv.gz", b""),
+        ("unknown.csv.gz", gzip.compress(tsv(PAIRS))),
         ("empty.tsv", b""),
         ("blank.jsonl", b"\n\n"),
     ],

@@ -53,7 +53,7 @@ BASELINE = translations(REFERENCES, 0.3, seed=1)
 @pytest.mark.parametrize(("wrong", "roughly"), [(0.29, 0.28), (0.24, 0.17), (0.2, 0.03), (0.05, 0.001)])
 def test_p_is_that_of_a_slow_resampling(wrong: float, roughly: float) -> None:
     system = translations(REFERENCES, wrong, seed=2)
-    found = paired_bootstrap(BASELINE, system, REFERENCES)
+    found = paired_bootstrap(BASELINE, system, REFERENCES, "en")
     slow = resampled_p(BASELINE, system, REFERENCES, 400)
     assert slow == pytest.approx(roughly, abs=0.03)
     assert found.p == pytest.approx(slow, abs=0.04)
@@ -61,12 +61,12 @@ def test_p_is_that_of_a_slow_resampling(wrong: float, roughly: float) -> None:
 
 
 def test_the_least_p_is_one_resample_of_one_more_than_there_are() -> None:
-    assert paired_bootstrap(BASELINE, REFERENCES, REFERENCES, samples=99).p == pytest.approx(1 / 100)
+    assert paired_bootstrap(BASELINE, REFERENCES, REFERENCES, "en", samples=99).p == pytest.approx(1 / 100)
 
 
 def test_the_difference_has_a_sign_and_p_has_none() -> None:
     worse = translations(REFERENCES, 0.4, seed=3)
-    down, up = (paired_bootstrap(*pair, REFERENCES) for pair in ((BASELINE, worse), (worse, BASELINE)))
+    down, up = (paired_bootstrap(*pair, REFERENCES, "en") for pair in ((BASELINE, worse), (worse, BASELINE)))
     assert down.bleu_difference == -up.bleu_difference < 0
     assert down.p == up.p
 
@@ -74,19 +74,21 @@ def test_the_difference_has_a_sign_and_p_has_none() -> None:
 def test_identical_systems_are_not_significant_nor_those_that_differ_in_blanks() -> None:
     spaced = [line.replace(" ", "  ") for line in BASELINE]
     for same in (BASELINE, spaced):
-        found = paired_bootstrap(BASELINE, same, REFERENCES)
+        found = paired_bootstrap(BASELINE, same, REFERENCES, "en")
         assert (found.p, found.bleu_difference) == (1.0, 0.0)
 
 
 def test_a_seed_gives_the_same_p_again_whatever_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     system = translations(REFERENCES, 0.29, seed=2)
     monkeypatch.delenv(VARIABLE, raising=False)
-    first = paired_bootstrap(BASELINE, system, REFERENCES, samples=200, seed=7)
+    first = paired_bootstrap(BASELINE, system, REFERENCES, "en", samples=200, seed=7)
     assert VARIABLE not in os.environ
     monkeypatch.setenv(VARIABLE, "none")
-    assert paired_bootstrap(BASELINE, system, REFERENCES, samples=200, seed=7) == first
+    assert paired_bootstrap(BASELINE, system, REFERENCES, "en", samples=200, seed=7) == first
     assert os.environ[VARIABLE] == "none"
-    others = {paired_bootstrap(BASELINE, system, REFERENCES, samples=200, seed=seed).p for seed in (8, 9, 10)}
+    others = {
+        paired_bootstrap(BASELINE, system, REFERENCES, "en", samples=200, seed=seed).p for seed in (8, 9, 10)
+    }
     assert others != {first.p}
     assert {"bs:200", "seed:7", "tok:13a"} <= set(first.signature.split("|"))
 
@@ -94,7 +96,7 @@ def test_a_seed_gives_the_same_p_again_whatever_the_environment(monkeypatch: pyt
 def test_a_failure_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "3")
     with pytest.raises(AttributeError):
-        paired_bootstrap([None], ["a"], ["a"])
+        paired_bootstrap([None], ["a"], ["a"], "en")
     assert os.environ[VARIABLE] == "3"
 
 
@@ -103,7 +105,7 @@ def test_no_process_is_forked(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("forked")
 
     monkeypatch.setattr(os, "fork", refuse)
-    assert 0 < paired_bootstrap(BASELINE, BASELINE[::-1], REFERENCES, samples=10).p <= 1
+    assert 0 < paired_bootstrap(BASELINE, BASELINE[::-1], REFERENCES, "en", samples=10).p <= 1
 
 
 @pytest.mark.parametrize(
@@ -114,10 +116,10 @@ def test_unequal_or_empty_sets_are_an_error(
     baseline: list[str], system: list[str], references: list[str]
 ) -> None:
     with pytest.raises(ValueError, match="references"):
-        paired_bootstrap(baseline, system, references)
+        paired_bootstrap(baseline, system, references, "en")
 
 
 @pytest.mark.parametrize("settings", [{"samples": 0}, {"seed": 0}, {"seed": -1}])
 def test_settings_that_sacrebleu_would_replace_are_an_error(settings: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        paired_bootstrap(["a"], ["b"], ["a"], **settings)
+        paired_bootstrap(["a"], ["b"], ["a"], "en", **settings)

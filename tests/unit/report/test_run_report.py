@@ -104,6 +104,7 @@ def report_of(folder, losses: dict[str, float], seeds=(1,), **architectures) -> 
                 "bleu_signature": "b",
                 "chrf_signature": "c",
             },
+            "test_pairs": {"kept": 3, "empty": 0, "too_long": 0, "unequal": 0, "cleaned": 0},
             "counts": {"sparsity": 0.0},
             "counts_as_routed": {"flops": 1.0},
             "routing_shares": {},

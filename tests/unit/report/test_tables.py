@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pandas
 import pytest
@@ -116,6 +117,19 @@ def test_a_line_a_system_has_means_and_spreads_over_seeds() -> None:
     )
     assert tables.to_markdown(SEVERAL, "dense") == expected
     assert tables.to_markdown(SHUFFLED, "dense") == expected
+
+
+def test_scores_of_a_part_of_the_test_set_say_so() -> None:
+    results = [
+        Result("a", 20.0, scored_pairs=1990, test_pairs=2000),
+        Result("b", 21.0, scored_pairs=1990, test_pairs=2000),
+    ]
+    heading, _, *rows = tables.to_markdown(results, "a").splitlines()
+    assert heading.startswith("| system | test pairs scored, of 2,000 | BLEU |")
+    assert [row.split(" | ")[1] for row in rows] == ["1,990", "1,990"]
+    assert "\na,1,1990,20.0," in tables.to_csv(results, "a")
+    whole = [replace(result, scored_pairs=2000) for result in results]
+    assert "scored" not in tables.to_markdown(whole, "a")
 
 
 def test_csv_has_a_row_a_system_and_seed_that_make_the_means() -> None:

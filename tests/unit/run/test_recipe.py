@@ -73,6 +73,54 @@ def test_a_source_without_its_file_or_an_unknown_name_is_refused(tmp_path, overr
         assert part in str(caught.value)
 
 
+def test_a_tilde_is_the_home_in_every_path(tmp_path: Path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    (home / "space.yaml").write_text((REPOSITORY / "recipes/spaces/copy-toy.yaml").read_text())
+    save_architecture(dense(16, 32, 2, 2, 1), home / "mine.yaml")
+    write_tiny_recipe(home)
+    overrides = ["data.train.path=~/a.tsv", "data.valid={source_path: ~/a.en, target_path: ~/a.de}"]
+    overrides += ["space=~/space.yaml", "systems=[{name: a, architecture: ~/mine.yaml}]", "baseline=a"]
+    loaded = load_recipe("~/tiny.yaml", [*overrides, "fine_tuning=null", "latency.profile=~/p.json"])
+    data = loaded.recipe.data
+    found = [data.train.path, data.valid.source_path, data.valid.target_path, loaded.recipe.latency.profile]
+    assert found == [str(home / name) for name in ("a.tsv", "a.en", "a.de", "p.json")]
+    assert loaded.architectures == {"a": dense(16, 32, 2, 2, 1)}
+
+
+@pytest.mark.parametrize("code", ["no", "NO", "on", "zh-CN", "pt_BR", "th"])
+def test_a_language_code_is_text_without_quotes(tmp_path: Path, code):
+    recipe = write_tiny_recipe(tmp_path)
+    recipe.write_text(recipe.read_text().replace("target_language: de", f"target_language: {code}"))
+    assert load_recipe(recipe).recipe.data.target_language == code
+    loaded = load_recipe(recipe, [f"data.source_language={code}", "data.target_language=de"])
+    assert (loaded.recipe.data.source_language, loaded.recipe.data.target_language) == (code, "de")
+
+
+@pytest.mark.parametrize("off", ["off", "false", "null"])
+def test_finals_are_off_in_any_of_its_spellings(tmp_path: Path, off):
+    assert load_recipe(write_tiny_recipe(tmp_path, finals=off)).recipe.finals is None
+
+
+def test_a_metric_that_cannot_be_made_is_a_problem_of_the_recipe(tmp_path: Path, monkeypatch):
+    assert problems(tmp_path, "data.target_language=german")[0].startswith("data.target_language: expected")
+    monkeypatch.setattr("sacrebleu.tokenizers.tokenizer_ja_mecab.MeCab", None)
+    (problem,) = problems(tmp_path, "data.target_language=ja-JP")
+    assert problem.startswith("data.target_language: ")
+    assert "pip install 'automoe[ja]'" in problem
+    assert len(problems(tmp_path, "data.target_language=ja", "training.steps=0")) == 2
+
+
+def test_a_tmx_file_has_the_languages_of_the_recipe_unless_it_names_its_own(tmp_path: Path):
+    own = "{path: b.tmx.gz, source_language: en-GB, target_language: de-AT}"
+    overrides = ["data.train={path: a.TMX}", f"data.valid={own}", "data.target_language=de-DE"]
+    data = load_recipe(write_tiny_recipe(tmp_path), overrides).recipe.data
+    languages = [(source.source_language, source.target_language) for source in (data.train, data.valid)]
+    assert languages == [("en", "de-DE"), ("en-GB", "de-AT")]
+    assert data.test.source_language is None
+
+
 def problems(tmp_path: Path, *overrides: str) -> tuple[str, ...]:
     with pytest.raises(InputError) as caught:
         load_recipe(write_tiny_recipe(tmp_path), overrides)

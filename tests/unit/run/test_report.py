@@ -15,6 +15,7 @@ def test_a_card_says_what_the_latency_is_of(tmp_path: Path, batch, subject):
     recipe = load_recipe(write_tiny_recipe(tmp_path), [f"latency.batch={batch}"]).recipe
     result = {
         "scores": {"bleu": 1.0, "bleu_signature": "", "chrf": 1.0},
+        "test_pairs": {"kept": 3, "empty": 0, "too_long": 0, "unequal": 0, "cleaned": 0},
         "counts": {"sparsity": 0.0},
         "counts_as_routed": {"flops": 1},
     }
