@@ -16,12 +16,17 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from automoe.data.normaliser import INVISIBLE, normalised
 from automoe.errors import AtLeastOne, InputError, checked
 
 MOST_PROBLEMS = 10  # listed for one file; the rest are counted
-# Control characters, the separators a terminal or an editor takes for a new line, and halves of surrogate
-# pairs, which JSON can spell and UTF-8 cannot.
-CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What the count of cleaned pairs is of: characters that show nothing, control characters, the separators a
+# terminal or an editor takes for a new line, and halves of surrogate pairs.
+CLEANED = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff"
+    + "".join(f"{chr(first)}-{chr(last)}" for first, last in INVISIBLE)
+    + "]"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,7 +97,7 @@ class CorpusLimits:
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What became of a corpus: pairs kept, dropped by reason, and cleaned of control characters."""
+    """What became of a corpus: pairs kept, dropped by reason, and cleaned of what shows nothing."""
 
     kept: int
     empty: int
@@ -104,8 +109,8 @@ class LoadReport:
 def load_pairs(source: CorpusSource, limits: CorpusLimits | None = None) -> tuple[list[Pair], LoadReport]:
     """All usable pairs of a corpus, in order, and what was dropped.
 
-    White space and control characters become single spaces; a pair with an empty side, with a side over
-    `limits.max_characters`, or with sides of too different lengths is dropped and counted.
+    Texts are normalised (`data/normaliser.py`): what shows nothing is no text. A pair with an empty side,
+    with a side over `limits.max_characters`, or with sides of too different lengths is dropped and counted.
 
     Raises:
         InputError: the corpus is missing or damaged, has invalid UTF-8 or a wrong number of columns (by
@@ -115,7 +120,7 @@ def load_pairs(source: CorpusSource, limits: CorpusLimits | None = None) -> tupl
     counts = dict.fromkeys(("empty", "too_long", "unequal", "cleaned"), 0)
     pairs = []
     for raw in _raw_pairs(source):
-        pair = Pair(_clean(raw.source), _clean(raw.target), raw.document)
+        pair = Pair(normalised(raw.source), normalised(raw.target), raw.document)
         lengths = len(pair.source), len(pair.target)
         if min(lengths) == 0:
             counts["empty"] += 1
@@ -125,15 +130,11 @@ def load_pairs(source: CorpusSource, limits: CorpusLimits | None = None) -> tupl
         elif max(lengths) + 10 > limits.max_length_ratio * (min(lengths) + 10):
             counts["unequal"] += 1
         else:
-            counts["cleaned"] += bool(CONTROL.search(raw.source) or CONTROL.search(raw.target))
+            counts["cleaned"] += bool(CLEANED.search(raw.source) or CLEANED.search(raw.target))
             pairs.append(pair)
     if not pairs:
         raise InputError(f"{_name(source)}: no usable sentence pair", [f"dropped: {counts}"])
     return pairs, LoadReport(len(pairs), **counts)
-
-
-def _clean(text: str) -> str:
-    return " ".join(CONTROL.sub(" ", text).split())
 
 
 def _name(source: CorpusSource) -> str:
