@@ -34,6 +34,8 @@ from automoe.serving.service import Service
 from automoe.serving.translation import Translated
 from helpers.paths import REPOSITORY
 
+pytestmark = pytest.mark.slow  # whole processes, seconds each
+
 ARCHITECTURE = Architecture(
     16, 16, 16, (EncoderLayer(2, (24, 0)),), (DecoderLayer(2, 2, (24, 16), encoder_layers_attended=1),)
 )
