@@ -284,6 +284,7 @@ def test_the_command_exports_and_replaces_its_own_export(
         "model.safetensors",
         "modeling_automoe.py",
         "pipeline_automoe.py",
+        "text_parts.py",
         "tokenizer.json",
         "tokenizer_config.json",
     ]

@@ -21,7 +21,7 @@ from automoe.inference.beam import Hypothesis, beam_search
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import load_model, save_model
 from automoe.inference.torch_engine import TorchEngine
-from automoe.inference.translator import WINDOW_LINES, Translator, batches_by_length
+from automoe.inference.translator import WINDOW_LINES, Translation, Translator, batches_by_length
 from automoe.model.sharing import Supernet
 from automoe.model.transformer import ModelOptions, Transformer
 
@@ -110,16 +110,33 @@ def test_a_stream_is_read_a_window_at_a_time(model: Transformer, tokenizer: Toke
     assert read == 2 * WINDOW_LINES
 
 
-def test_lines_too_long_are_refused_by_number(model: Transformer, tokenizer: Tokenizer) -> None:
-    lines = [""] * WINDOW_LINES + ["one", "one " * 10, "two", "one " * 100_000]
-    found = Translator(TorchEngine(model.eval()), tokenizer, SETTINGS, max_source_tokens=10).translate(lines)
-    assert list(itertools.islice(found, WINDOW_LINES)) == [""] * WINDOW_LINES
-    with pytest.raises(InputError) as refused:
-        next(found)
-    assert [problem.split(":")[0] for problem in refused.value.problems] == [
-        f"line {WINDOW_LINES + 2}",
-        f"line {WINDOW_LINES + 4}",
-    ]
+def test_a_long_line_gets_the_translations_of_its_sentences(model: Transformer, tokenizer: Tokenizer) -> None:
+    settings = dataclasses.replace(SETTINGS, n_best=2)
+    translator = Translator(TorchEngine(model.eval()), tokenizer, settings, max_source_tokens=10)
+    long = [f"{' '.join(WORDS[i % 5 : i % 5 + 1 + i % 3])} ." for i in range(300)]
+    unknown = "漢字 字 漢"
+    lines = ["one", " ".join(long), "two", " ".join([*long[:7], unknown]), "one " * 1000]
+    found = list(translator.translate_n_best(lines))
+    alone = {line: next(translator.translate_n_best([line])) for line in {*long, "one", "two"}}
+    for line, translations in (("one", found[0]), ("two", found[2])):
+        assert [t.text for t in translations] == [t.text for t in alone[line]]
+    for rank in range(2):
+        best = [alone[sentence][rank] for sentence in long]
+        assert found[1][rank].text == " ".join(translation.text for translation in best)
+        assert found[1][rank].score == pytest.approx(sum(translation.score for translation in best) / 300)
+        assert found[3][rank].text == " ".join([*(translation.text for translation in best[:7]), unknown])
+    parts = tokenizer.parts([lines[4]], 10)[0]
+    assert [word for part in parts for word in part.text.split()] == ["one"] * 1000
+    texts = [next(translator.translate([part.text])) for part in parts]
+    assert found[4][0].text == " ".join(texts)
+
+
+def test_text_that_the_vocabulary_does_not_know_is_copied(model: Transformer, tokenizer: Tokenizer) -> None:
+    settings = dataclasses.replace(SETTINGS, n_best=2)
+    translator = Translator(TorchEngine(model.eval()), tokenizer, settings)
+    found = list(translator.translate_n_best(["漢字  und .", "one 漢字", "."]))
+    assert found[0] == (Translation("漢字 und .", 0.0),)
+    assert [len(translations) for translations in found[1:]] == [2, 2]
 
 
 def test_batches_hold_every_index_once_within_the_budget() -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from automoe.data.normaliser import INVISIBLE, normalised
 from automoe.data.text_file import LineProblems, kind_of, numbered_lines
 from automoe.data.tmx import tmx_texts
 from automoe.errors import AtLeastOne, InputError, checked
@@ -22,6 +23,10 @@ _TMX = ".tmx"
 # Control characters, the separators a terminal or an editor takes for a new line, and halves of surrogate
 # pairs, which JSON can spell and UTF-8 cannot.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# What the count of cleaned pairs is of: these, and characters that show nothing.
+CLEANED = re.compile(
+    f"{CONTROL.pattern}|[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in INVISIBLE) + "]"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -99,10 +104,10 @@ class CorpusLimits:
 
 @dataclasses.dataclass(frozen=True)
 class LoadReport:
-    """What became of a corpus: pairs kept, dropped by reason, and cleaned of control characters.
+    """What became of a corpus: pairs kept, dropped by reason, and cleaned of what shows nothing.
 
     Attributes:
-        kept: pairs that are used. `cleaned`: of these, those that had control characters.
+        kept: pairs that are used. `cleaned`: of these, those that had characters which show nothing.
         empty: with an empty side. `too_long`, `unequal`: beyond `CorpusLimits`.
         too_many_tokens: with a side of more tokens than may be trained on.
     """
@@ -152,8 +157,8 @@ class WholeCorpus:
 def load_pairs(source: CorpusSource, limits: CorpusLimits | None = None) -> tuple[list[Pair], LoadReport]:
     """All usable pairs of a corpus, in order, and what was dropped.
 
-    White space and control characters become single spaces; a pair with an empty side, with a side over
-    `limits.max_characters`, or with sides of too different lengths is dropped and counted.
+    Texts are normalised (`data/normaliser.py`): what shows nothing is no text. A pair with an empty side,
+    with a side over `limits.max_characters`, or with sides of too different lengths is dropped and counted.
 
     Raises:
         InputError: the corpus is missing or damaged, has invalid UTF-8 or a wrong number of columns (by
@@ -186,7 +191,7 @@ def _judged(
     """Each pair as it is and cleaned, and the field of `LoadReport` that it is counted in."""
     limits = limits or CorpusLimits()
     for raw in _raw_pairs(source):
-        pair = Pair(_clean(raw.source), _clean(raw.target), raw.document)
+        pair = Pair(normalised(raw.source), normalised(raw.target), raw.document)
         lengths = len(pair.source), len(pair.target)
         if min(lengths) == 0:
             fate = "empty"
@@ -197,7 +202,7 @@ def _judged(
             fate = "unequal"
         else:
             fate = "kept"
-            counts["cleaned"] += bool(CONTROL.search(raw.source) or CONTROL.search(raw.target))
+            counts["cleaned"] += bool(CLEANED.search(raw.source) or CLEANED.search(raw.target))
         counts[fate] += 1
         yield raw, pair, fate
 
@@ -207,10 +212,6 @@ def _report(source: CorpusSource, counts: Counter[str]) -> LoadReport:
     if not report.kept:
         raise InputError(f"{_name(source)}: no usable sentence pair", [str(report)])
     return report
-
-
-def _clean(text: str) -> str:
-    return " ".join(CONTROL.sub(" ", text).split())
 
 
 def _name(source: CorpusSource) -> str:

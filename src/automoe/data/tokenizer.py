@@ -12,11 +12,12 @@ from typing import Literal
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from automoe.data.normaliser import WORD_START, normalised, normaliser
+from automoe.data.text_parts import MAX_SOURCE_TOKENS, STAND_INS, LineSplitter, Part, wordless_tokens
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
 from automoe.errors import InputError
 from automoe.storage import unreadable, write_text
 
-WORD_START = "▁"
 # The share of all characters a vocabulary must spell; the rarest beyond it become <unk>. Web corpora hold
 # thousands of stray characters, which would otherwise crowd out subwords.
 CHARACTER_COVERAGE = 0.99999
@@ -25,7 +26,7 @@ SPECIAL_TOKEN_SCORE = -1000.0
 
 
 class Tokenizer:
-    """Text to token ids and back, the same up to Unicode NFC and the width of white space.
+    """Text to token ids and back, the same up to its normaliser (`data/normaliser.py`, stored with it).
 
     A character the vocabulary lacks becomes `<unk>`. Text never becomes padding, BOS or EOS, not even
     when it spells one of them.
@@ -37,6 +38,7 @@ class Tokenizer:
     def __init__(self, inner: tokenizers.Tokenizer) -> None:
         self._inner = inner
         self._inner.encode_special_tokens = True
+        self._wordless = wordless_tokens(inner.get_vocab())
 
     @property
     def vocabulary_size(self) -> int:
@@ -48,6 +50,13 @@ class Tokenizer:
         """The token ids of each text, without BOS and EOS."""
         encoded = self._inner.encode_batch(list(texts), add_special_tokens=False)
         return [[max(token, UNK_ID) for token in text.ids] for text in encoded]
+
+    def parts(self, lines: Sequence[str], max_source_tokens: int = MAX_SOURCE_TOKENS) -> list[list[Part]]:
+        """What of each line is translated by itself, as `LineSplitter.parts`."""
+        splitter = LineSplitter(
+            lambda text: self.encode([text])[0], self._normalise, UNK_ID, self._wordless, max_source_tokens
+        )
+        return [splitter.parts(*line) for line in zip(lines, self.encode(lines), strict=True)]
 
     def decode(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """The text of each list of ids; special tokens leave no trace."""
@@ -65,6 +74,10 @@ class Tokenizer:
             InputError: the disk is full or refuses.
         """
         write_text(path, self._inner.to_str(pretty=True))
+
+    def _normalise(self, text: str) -> str:
+        plain: str = self._inner.normalizer.normalize_str(text) if self._inner.normalizer else text
+        return plain
 
     @staticmethod
     def load(path: str | Path) -> Tokenizer:
@@ -116,23 +129,33 @@ def train_tokenizer(
     if inner.get_vocab_size() < vocabulary_size:
         problem = f"ask for at most {inner.get_vocab_size()} tokens, or give more text"
         raise InputError(f"the text is too small for a vocabulary of {vocabulary_size} tokens", [problem])
-    inner.normalizer = _normalizer()
+    inner.normalizer = normaliser()
     inner.pre_tokenizer = pre_tokenizers.Metaspace(replacement=WORD_START)
     inner.decoder = decoders.Metaspace(replacement=WORD_START)
     inner.add_special_tokens(list(SPECIAL_TOKENS))
+    replace_special_words(inner)
     return Tokenizer(inner)
 
 
-def _normalizer() -> normalizers.Normalizer:
-    """NFC; control characters count as white space, and every run of it is one space."""
-    spaces = tokenizers.Regex(rf"[\s\p{{Cc}}{WORD_START}]+")
-    return normalizers.Sequence([normalizers.NFC(), normalizers.Replace(spaces, " "), normalizers.Strip()])
+def replace_special_words(inner: tokenizers.Tokenizer) -> None:
+    """Let the normaliser put a stand-in, which is unknown, for each word that would become a special token.
+
+    Those are the words of `SPECIAL_TOKENS` that the vocabulary cannot spell, for want of a `<` say.
+    """
+    inner.encode_special_tokens = True
+    steps = [
+        normalizers.Replace(word, stand_in)
+        for stand_in, word in STAND_INS.items()
+        if min(inner.encode(word, add_special_tokens=False).ids, default=UNK_ID) < UNK_ID
+    ]
+    if steps:
+        first = [inner.normalizer] if inner.normalizer else []
+        inner.normalizer = normalizers.Sequence([*first, *steps])
 
 
 def _normalised(texts: Iterable[str]) -> list[str]:
     """Normalised texts without the rarest characters and without spelled-out special tokens."""
-    normalizer = _normalizer()
-    prepared = [normalizer.normalize_str(text) for text in texts]
+    prepared = [normalised(text) for text in texts]
     counts: Counter[str] = Counter()
     for text in prepared:
         counts.update(text)

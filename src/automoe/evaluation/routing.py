@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from automoe.data.corpus import Pair
+from automoe.data.text_parts import MAX_SOURCE_TOKENS
 from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import BOS_ID, EOS_ID
 from automoe.design.architecture import Layer
@@ -98,10 +99,13 @@ def expert_use(
     Args:
         model: put into evaluation mode.
         batch_tokens: source or target tokens a batch, whichever are more, padding counted.
+
+    Of a side that is too long to be translated at once the beginning counts.
     """
     model.eval()
-    sources = [[*tokens, EOS_ID] for tokens in tokenizer.encode([pair.source for pair in pairs])]
-    targets = tokenizer.encode([pair.target for pair in pairs])
+    most = MAX_SOURCE_TOKENS - 1
+    sources = [[*tokens[:most], EOS_ID] for tokens in tokenizer.encode([pair.source for pair in pairs])]
+    targets = [tokens[:most] for tokens in tokenizer.encode([pair.target for pair in pairs])]
     lengths = [max(len(source), len(target) + 1) for source, target in zip(sources, targets, strict=True)]
     count_E: dict[str, Tensor] = {}
     for indices in batches_by_length(lengths, batch_tokens):

@@ -6,6 +6,7 @@
     tokenizer.json            the vocabulary; end-of-sentence is appended to a source
     tokenizer_config.json     the special tokens
     *_automoe.py              the model for `transformers` (`hf_template/`)
+    text_parts.py             how the pipeline splits a long text
     README.md                 the model card
 
 Writing it needs no `transformers`: these files are plain JSON and safetensors.
@@ -21,10 +22,11 @@ from typing import Any, assert_never
 import tokenizers
 import torch
 from safetensors.torch import save_file
-from tokenizers import normalizers
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 
+from automoe.data.text_parts import MAX_SOURCE_TOKENS
+from automoe.data.tokenizer import replace_special_words
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
 from automoe.design.architecture import Architecture, CrossAttention, FeedForward, SelfAttention
 from automoe.export.export_folder import write_folder
@@ -35,8 +37,6 @@ from automoe.model.transformer import Transformer
 from automoe.storage import whole_file, write_json, write_text
 
 MODEL_TYPE = "automoe"
-MAX_SOURCE_TOKENS = 1024  # transformers warns of a longer source, as the `Translator` refuses it
-UNKNOWN_CHARACTER = "\ufffe"  # no character of Unicode, so of no vocabulary
 TEMPLATE = ("configuration_automoe.py", "modeling_automoe.py", "pipeline_automoe.py")
 _RENAMES = (
     (r"^embedding$", "encoder.embedding.weight"),
@@ -92,8 +92,8 @@ def _write(output: Path, folder: Path, model: Transformer) -> None:
     write_json(output / CONFIG, _config(model, settings))
     write_json(output / "generation_config.json", _generation_config(settings))
     template = resources.files("automoe.export") / "hf_template"
-    for name in TEMPLATE:
-        write_text(output / name, (template / name).read_text(encoding="utf-8"))
+    for file in (*(template / name for name in TEMPLATE), resources.files("automoe.data") / "text_parts.py"):
+        write_text(output / file.name, file.read_text(encoding="utf-8"))
     write_text(output / "README.md", model_card(model, read_card(folder), settings))
 
 
@@ -153,7 +153,7 @@ def _special_token_ids() -> dict[str, int]:
 
 def _write_tokenizer(output: Path, source: Path) -> None:
     tokenizer = tokenizers.Tokenizer.from_str(source.read_text(encoding="utf-8"))
-    _replace_special_words(tokenizer)
+    replace_special_words(tokenizer)  # where this is an earlier version's tokenizer
     end = SPECIAL_TOKENS[EOS_ID]
     tokenizer.post_processor = TemplateProcessing(
         single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, EOS_ID)]
@@ -173,19 +173,3 @@ def _write_tokenizer(output: Path, source: Path) -> None:
             "clean_up_tokenization_spaces": False,
         },
     )
-
-
-def _replace_special_words(tokenizer: tokenizers.Tokenizer) -> None:
-    """Let a text that spells a special token get `<unk>` for it, as from `Tokenizer.encode`.
-
-    Only where the vocabulary cannot spell the word, for want of a `<` say, and would take the token itself.
-    """
-    tokenizer.encode_special_tokens = True
-    special = [
-        normalizers.Replace(word, UNKNOWN_CHARACTER)
-        for word in SPECIAL_TOKENS[:UNK_ID]
-        if min(tokenizer.encode(word).ids, default=UNK_ID) < UNK_ID
-    ]
-    if special:
-        first = [tokenizer.normalizer] if tokenizer.normalizer else []
-        tokenizer.normalizer = normalizers.Sequence([*first, *special])

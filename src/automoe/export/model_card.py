@@ -94,9 +94,10 @@ or, with the parts:
     batch = tokenizer(["Click OK."], return_tensors="pt", padding=True)
     print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))
 
-It runs with transformers 4.57 and 5, without AutoMoE; `trust_remote_code` runs the three short Python files
+It runs with transformers 4.57 and 5, without AutoMoE; `trust_remote_code` runs the short Python files
 of this folder. (The tokenizer needs none of them, but transformers 5 asks.) The model translates sentence by
-sentence and was not made for longer texts. It is for inference: to train it on, use AutoMoE.
+sentence; the pipeline splits a text that is too long at its sentence ends. It is for inference: to train it
+on, use AutoMoE.
 
 `generate` searches as AutoMoE does and finds the same translation: beam {settings.beam_size}, log probability
 divided by length (end-of-sentence counted) to the power {settings.length_penalty:g}, no translation longer

@@ -3,7 +3,8 @@
 encoder.onnx, decoder.onnx   the graphs of `automoe.inference.onnx_graph`
 tokenizer.json               the vocabulary, for the library `tokenizers`
 config.json                  what a program that decodes has to know
-translate.py                 such a program: 50 lines, greedy search
+translate.py                 such a program: 70 lines, greedy search
+text_parts.py                how a long line is split, for translate.py
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def export_onnx(folder: Path, output: Path, precision: GraphPrecision = "float32
             shutil.copyfile(folder / TOKENIZER, temporary)
         write_json(partial / CONFIG, config)
         example = resources.files("automoe.export") / "onnx_template" / "translate.py"
-        write_text(partial / "translate.py", example.read_text(encoding="utf-8"))
+        for file in (example, resources.files("automoe.data") / "text_parts.py"):
+            write_text(partial / file.name, file.read_text(encoding="utf-8"))
 
     write_folder(output, ("format", FORMAT), write)
 

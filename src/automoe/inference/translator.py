@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from automoe.data.text_parts import MAX_SOURCE_TOKENS, join_parts
 from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import EOS_ID, PAD_ID
-from automoe.errors import InputError
 from automoe.inference.beam import Hypothesis, beam_search
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine
@@ -25,7 +25,12 @@ WINDOW_LINES = 1024
 
 
 class Translation(NamedTuple):
-    """A translated line. Attributes: text, without a line break; score, as in `Hypothesis`."""
+    """A translated line.
+
+    Attributes:
+        text: without a line break.
+        score: as in `Hypothesis`; 0 where nothing was translated; the mean of the parts of a long line.
+    """
 
     text: str
     score: float
@@ -38,8 +43,7 @@ class Translator:
         engine: the model, ready to run.
         tokenizer: the one the model was trained with.
         settings: of the beam search.
-        max_source_tokens: a longer line is refused, end-of-sentence counted. Attention memory grows
-            with the square of a line's length, and models are useless far beyond their training lengths.
+        max_source_tokens: a longer line is translated in parts, end-of-sentence counted.
     """
 
     def __init__(
@@ -47,7 +51,7 @@ class Translator:
         engine: Engine,
         tokenizer: Tokenizer,
         settings: BeamSettings | None = None,
-        max_source_tokens: int = 1024,
+        max_source_tokens: int = MAX_SOURCE_TOKENS,
     ) -> None:
         self.engine = engine
         self.tokenizer = tokenizer
@@ -64,6 +68,8 @@ class Translator:
     ) -> Iterator[tuple[Translation, ...]]:
         """The `n_best` translations of each line, best first; an empty or blank line gives one empty one.
 
+        A long line is translated in parts, and unknown text is copied, as `LineSplitter.parts` says.
+
         Lines are read in windows of `WINDOW_LINES`, batched by length inside a window and yielded in
         their order, so memory does not grow with the stream. A line break at a line's end is ignored;
         the translations hold none.
@@ -71,22 +77,16 @@ class Translator:
         Args:
             batch_tokens: at most this many source tokens a batch, padding counted; a longer line
                 goes alone.
-
-        Raises:
-            InputError: lines longer than `max_source_tokens`, by number (the first line is 1). The
-                windows before have been yielded by then.
         """
         remaining = iter(lines)
-        first_number = 1
         while window := list(islice(remaining, WINDOW_LINES)):
-            sources = self._encode([line.rstrip("\r\n") for line in window], first_number)
-            filled = [index for index, source in enumerate(sources) if len(source) > 1]
-            found = self.search([sources[index] for index in filled], batch_tokens)
-            translations: list[tuple[Translation, ...]] = [(Translation("", 0.0),)] * len(window)
-            for index, hypotheses in zip(filled, found, strict=True):
-                translations[index] = self.spell(hypotheses)
-            yield from translations
-            first_number += len(window)
+            split = self.tokenizer.parts([line.rstrip("\r\n") for line in window], self.max_source_tokens)
+            sources = [[*part.tokens, EOS_ID] for parts in split for part in parts if part.tokens]
+            found = iter(self.search(sources, batch_tokens))
+            for parts in split:
+                yield join_translations(
+                    [self.spell(next(found)) if part.tokens else copied(part.text) for part in parts]
+                )
 
     def search(self, sources: Sequence[Sequence[int]], batch_tokens: int) -> list[list[Hypothesis]]:
         """The `n_best` hypotheses of token sequences that end with EOS, in the order given."""
@@ -107,17 +107,25 @@ class Translator:
             for text, hypothesis in zip(texts, hypotheses, strict=True)
         )
 
-    def _encode(self, lines: Sequence[str], first_number: int) -> list[list[int]]:
-        sources = [[*tokens, EOS_ID] for tokens in self.tokenizer.encode(list(lines))]
-        problems = [
-            f"line {number}: {len(source)} tokens"
-            for number, source in enumerate(sources, start=first_number)
-            if len(source) > self.max_source_tokens
-        ]
-        if problems:
-            limit = self.max_source_tokens
-            raise InputError(f"lines of more than {limit} tokens: split them at sentence ends", problems)
-        return sources
+
+def copied(text: str) -> tuple[Translation, ...]:
+    """The one translation of a text that is its own."""
+    return (Translation(text, 0.0),)
+
+
+def join_translations(parts: Sequence[Sequence[Translation]]) -> tuple[Translation, ...]:
+    """The translations of a line, best first, from those of its parts: the k-th is made of each part's k-th.
+
+    A part that has fewer gives its last again. Without parts, a blank line's empty translation.
+    """
+    if len(parts) == 1:
+        return tuple(parts[0])
+    joined = []
+    for rank in range(max(map(len, parts), default=1)):
+        chosen = [translations[min(rank, len(translations) - 1)] for translations in parts]
+        score = sum(translation.score for translation in chosen) / max(len(chosen), 1)
+        joined.append(Translation(join_parts(translation.text for translation in chosen), score))
+    return tuple(joined)
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

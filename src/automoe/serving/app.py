@@ -109,7 +109,11 @@ def create_app(
         (translated,) = await _in_time(work, request, limits.request_seconds)
         return ExplainResponse(
             translation=translated.text,
-            sentences=[SentenceMessage.of(line, tokenizer) for line in translated.lines],
+            sentences=[
+                SentenceMessage.of(sentence, tokenizer)
+                for line in translated.lines
+                for sentence in line.sentences
+            ],
         )
 
     @app.get("/healthz", responses={503: {"model": ErrorMessage, "description": "It no longer translates."}})

@@ -13,7 +13,6 @@ class ServingLimits:
         body_bytes: of a request's body; more is answered 413, as are the next three.
         texts: a request may hold.
         characters: of all its texts together.
-        source_tokens: of one line, end-of-sentence counted.
         beam_size: the largest beam a request may ask for; a larger one is answered 422.
         waiting_sentences: not yet begun; what would exceed it is answered 503.
         request_seconds: from a request's last byte to its answer; after that it is answered 504.
@@ -26,7 +25,6 @@ class ServingLimits:
     body_bytes: int = 256 * 1024
     texts: int = 64
     characters: int = 20_000
-    source_tokens: int = 512
     beam_size: int = 10
     waiting_sentences: int = 256
     request_seconds: float = 60.0

@@ -124,26 +124,26 @@ class StackMessage(BaseModel):
 
 
 class SentenceMessage(BaseModel):
-    """One line of the text."""
+    """One line of the text, or one sentence of a long line."""
 
     translation: str
     encoder: StackMessage
     decoder: StackMessage
 
     @staticmethod
-    def of(line: Translated, tokenizer: Tokenizer) -> SentenceMessage:
-        """The message for a line that was translated with `explain`."""
-        assert line.routing is not None
-        routing = line.routing
+    def of(sentence: Translated, tokenizer: Tokenizer) -> SentenceMessage:
+        """The message for a sentence that was translated with `explain`."""
+        assert sentence.routing is not None
+        routing = sentence.routing
         return SentenceMessage(
-            translation=line.hypotheses[0].text,
+            translation=sentence.hypotheses[0].text,
             encoder=StackMessage.of(tokenizer.pieces(routing.source), routing.encoder),
             decoder=StackMessage.of(tokenizer.pieces(routing.target), routing.decoder),
         )
 
 
 class ExplainResponse(BaseModel):
-    """The translation, and the routing of each line that is not blank."""
+    """The translation, and the routing of each sentence that was translated: neither blank nor copied."""
 
     translation: str
     sentences: list[SentenceMessage]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from automoe.data.text_parts import Part
 from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import EOS_ID
 from automoe.errors import InputError
 from automoe.inference.beam_settings import BeamSettings
+from automoe.inference.translator import Translation, copied, join_translations
 from automoe.serving.batcher import Batcher
 from automoe.serving.limits import ServingLimits
 from automoe.serving.translation import Sentence, Translated
@@ -22,6 +24,19 @@ class TooLargeError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class TranslatedLine:
+    """A line that is not blank.
+
+    Attributes:
+        hypotheses: best first.
+        sentences: what was translated for it by itself: several of a long line, none of a copied one.
+    """
+
+    hypotheses: tuple[Translation, ...]
+    sentences: tuple[Translated, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TranslatedText:
     """One text.
 
@@ -31,7 +46,7 @@ class TranslatedText:
     """
 
     text: str
-    lines: tuple[Translated, ...]
+    lines: tuple[TranslatedLine, ...]
 
 
 class Service:
@@ -55,7 +70,7 @@ class Service:
     async def translate(
         self, texts: Sequence[str], beam_size: int | None = None, n_best: int = 1, explain: bool = False
     ) -> list[TranslatedText]:
-        """Translate each text line by line and join the lines again.
+        """Translate each text line by line and join the lines again; a long line in parts, as everywhere.
 
         Raises:
             InputError: the beam or `n_best` is impossible, or several hypotheses are asked of a text of
@@ -66,12 +81,17 @@ class Service:
         settings = self._checked(texts, beam_size, n_best)
         split = [_LINE_BREAK.split(text) for text in texts]  # lines at even indices, breaks at odd ones
         lines = [line for parts in split for line in parts[::2]]
-        tokens = [(*ids, EOS_ID) for ids in self._tokenizer.encode(lines)]
-        sentences = [Sentence(ids, settings, explain) for ids in tokens if len(ids) > 1]
-        self._check_sentences(sentences)
-        translated = iter(await self._batcher.submit(sentences))
-        by_line = iter([next(translated) if len(ids) > 1 else None for ids in tokens])
-        return [_join(parts, [next(by_line) for _ in parts[::2]]) for parts in split]
+        parts_of_lines = self._tokenizer.parts(lines)
+        self._check_lines(sum(map(bool, parts_of_lines)))
+        sentences = [
+            Sentence((*part.tokens, EOS_ID), settings, explain)
+            for parts in parts_of_lines
+            for part in parts
+            if part.tokens
+        ]
+        translated = iter(await self._submit(sentences))
+        by_line = iter([_line(parts, translated) for parts in parts_of_lines])
+        return [_join(breaks, [next(by_line) for _ in breaks[::2]]) for breaks in split]
 
     def _checked(self, texts: Sequence[str], beam_size: int | None, n_best: int) -> BeamSettings:
         """The search settings of a request whose size and settings are within the limits."""
@@ -91,18 +111,33 @@ class Service:
                 raise InputError("n_best above 1 needs texts of one line, but these have several", several)
         return replace(self._settings, beam_size=beam_size, n_best=n_best)
 
-    def _check_sentences(self, sentences: Sequence[Sentence]) -> None:
-        limits = self._limits
-        longest = max((len(sentence.tokens) for sentence in sentences), default=0)
-        if longest > limits.source_tokens:
-            raise TooLargeError(
-                f"a line of {longest} tokens: split lines at sentence ends, to at most {limits.source_tokens}"
-            )
-        if len(sentences) > limits.waiting_sentences:
-            raise TooLargeError(f"{len(sentences)} lines: send at most {limits.waiting_sentences} a request")
+    def _check_lines(self, lines: int) -> None:
+        most = self._limits.waiting_sentences
+        if lines > most:
+            raise TooLargeError(f"{lines} lines: send at most {most} a request")
+
+    async def _submit(self, sentences: Sequence[Sentence]) -> list[Translated]:
+        """Long lines may have more sentences than the queue holds: then one share after the other."""
+        translated: list[Translated] = []
+        most = self._limits.waiting_sentences
+        for start in range(0, len(sentences), most):
+            translated += await self._batcher.submit(sentences[start : start + most])
+        return translated
 
 
-def _join(parts: Sequence[str], lines: Sequence[Translated | None]) -> TranslatedText:
+def _line(parts: Sequence[Part], translated: Iterator[Translated]) -> TranslatedLine | None:
+    """The line of these parts, whose translations are next; None for a blank one."""
+    if not parts:
+        return None
+    sentences = [next(translated) if part.tokens else None for part in parts]
+    hypotheses = [
+        copied(part.text) if sentence is None else sentence.hypotheses
+        for part, sentence in zip(parts, sentences, strict=True)
+    ]
+    return TranslatedLine(join_translations(hypotheses), tuple(filter(None, sentences)))
+
+
+def _join(parts: Sequence[str], lines: Sequence[TranslatedLine | None]) -> TranslatedText:
     """The text of `parts` (lines and the breaks between them) with each line's translation in its place."""
     joined = list(parts)
     joined[::2] = ["" if line is None else line.hypotheses[0].text for line in lines]

@@ -254,6 +254,14 @@ def test_a_whole_corpus_keeps_the_places_of_dropped_pairs(tmp_path):
     )
 
 
+def test_a_side_that_shows_nothing_is_empty_and_the_rest_is_cleaned(tmp_path):
+    unseen = "\ufeff\u200b\u00ad\u200e\u202e\u2060\u200d\u034f\ufe0f\u3164 \u2800"
+    lines = [f"{unseen}\tText", f"text\t{unseen}", f"\ufeffClick{unseen}\tmi\u00adt", "ok\tمی\u200cخواهم"]
+    pairs, report = load_pairs(CorpusSource(path=write(tmp_path / "a.tsv", "\n".join(lines))))
+    assert pairs == [Pair("Click", "mit"), Pair("ok", "می\u200cخواهم")]
+    assert (report.kept, report.empty, report.cleaned) == (2, 2, 1)
+
+
 def test_half_a_surrogate_pair_is_cleaned(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"source": "a\\ud800b", "target": "ab"}\n')
     assert load(path=path) == [Pair("a b", "ab")]

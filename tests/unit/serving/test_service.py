@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from automoe.data.text_parts import MAX_SOURCE_TOKENS
 from automoe.errors import InputError
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.translator import Translation
@@ -55,7 +56,6 @@ def test_lines_are_translated_one_by_one_between_the_same_breaks(texts):
         (["a"] * 4, ServingLimits(texts=3), "4 texts: send at most 3"),
         (["aaa", "bbb"], ServingLimits(characters=5), "6 characters: send at most 5"),
         (["a\n" * 4], ServingLimits(waiting_sentences=3), "4 lines: send at most 3"),
-        (["the cat", "the cat " * 9], ServingLimits(source_tokens=10), "at most 10"),
     ],
 )
 def test_a_request_beyond_a_limit_is_refused_before_it_is_queued(texts, limits, part):
@@ -66,10 +66,26 @@ def test_a_request_beyond_a_limit_is_refused_before_it_is_queued(texts, limits, 
 
 
 def test_requests_at_a_limit_are_served():
-    limits = ServingLimits(
-        texts=2, characters=14, waiting_sentences=2, source_tokens=len(TOKENIZER.encode(["the cat"])[0]) + 1
-    )
+    limits = ServingLimits(texts=2, characters=14, waiting_sentences=2)
     assert [t.text for t in translate(["the cat"] * 2, limits=limits)] == ["THE CAT"] * 2
+
+
+def test_a_line_of_any_length_is_translated_in_shares_that_the_queue_holds():
+    class Queue(Capitals):
+        async def submit(self, sentences):
+            assert len(sentences) <= 3
+            return await super().submit(sentences)
+
+    queue = Queue()
+    line = "the cat sat, the dog ran on " * 400
+    (translated,) = translate([f"a mat\n{line}\n漢字"], queue, limits=ServingLimits(waiting_sentences=3))
+    expected = (
+        line.strip().upper().replace(",", "")
+    )  # a comma is unknown, and unknown tokens have no spelling
+    assert translated.text == f"A MAT\n{expected}\n漢字"
+    assert [len(found.sentences) for found in translated.lines] == [1, len(queue.sentences) - 1, 0]
+    assert len(queue.sentences) > 100
+    assert max(len(sentence.tokens) for sentence in queue.sentences) <= MAX_SOURCE_TOKENS
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
-from transformers import Pipeline
+import torch
+from transformers.pipelines.base import ChunkPipeline
+
+from .text_parts import LineSplitter, Part, join_parts, wordless_tokens
 
 
-class AutomoeTranslationPipeline(Pipeline):
-    """Texts in, as many `{"translation_text": ...}` out; a blank text gives an empty one."""
+class AutomoeTranslationPipeline(ChunkPipeline):
+    """Texts in, as many `{"translation_text": ...}` out; a blank text gives an empty one.
+
+    A long text is translated in parts; unknown text, in which the vocabulary knows no letter, is copied.
+    """
 
     _load_tokenizer = True
     _load_processor = False
@@ -23,17 +31,42 @@ class AutomoeTranslationPipeline(Pipeline):
     def _sanitize_parameters(self, **generate_arguments: Any) -> tuple[dict[str, Any], ...]:
         return {}, generate_arguments, {}
 
-    def preprocess(self, text: str) -> dict[str, Any]:
-        """Token ids that end with end-of-sentence."""
-        return dict(self.tokenizer(text, return_tensors="pt", return_token_type_ids=False))
+    def preprocess(self, text: str) -> Iterator[dict[str, Any]]:
+        """Token ids of each part of the text, which end with end-of-sentence; `copied` is not translated."""
+        parts = self._splitter.parts(text, self._encode(text)) or [Part("", [])]
+        for number, part in enumerate(parts, start=1):
+            ids = torch.tensor([[*part.tokens, self.tokenizer.eos_token_id]])
+            yield {
+                "input_ids": ids,
+                "attention_mask": torch.ones_like(ids),
+                "copied": None if part.tokens else part.text,
+                "is_last": number == len(parts),
+            }
+
+    @cached_property
+    def _splitter(self) -> LineSplitter:
+        normalizer = self.tokenizer.backend_tokenizer.normalizer
+        return LineSplitter(
+            self._encode,
+            lambda text: normalizer.normalize_str(text) if normalizer else text,
+            self.tokenizer.unk_token_id,
+            wordless_tokens(self.tokenizer.get_vocab()),
+        )
+
+    def _encode(self, text: str) -> list[int]:
+        # Not verbose: a long text is split, which is no reason for a warning.
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def _forward(self, model_inputs: dict[str, Any], **generate_arguments: Any) -> dict[str, Any]:
-        blank = model_inputs["input_ids"][:, 0] == self.tokenizer.eos_token_id
-        return {"tokens": self.model.generate(**model_inputs, **generate_arguments), "blank": blank}
+        copied, is_last = (model_inputs.pop(name) for name in ("copied", "is_last"))
+        tokens = self.model.generate(**model_inputs, **generate_arguments)
+        return {"tokens": tokens, "copied": copied, "is_last": is_last}
 
-    def postprocess(self, model_outputs: dict[str, Any]) -> dict[str, str]:
+    def postprocess(self, model_outputs: list[dict[str, Any]]) -> dict[str, str]:
         """The text of one translation."""
-        if bool(model_outputs["blank"]):
-            return {"translation_text": ""}
-        text = self.tokenizer.decode(model_outputs["tokens"].flatten(), skip_special_tokens=True)
-        return {"translation_text": text}
+        return {"translation_text": join_parts(map(self._text, model_outputs))}
+
+    def _text(self, part: dict[str, Any]) -> str:
+        if part["copied"] is not None:
+            return part["copied"]
+        return self.tokenizer.decode(part["tokens"].flatten(), skip_special_tokens=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from text_parts import LineSplitter, join_parts, wordless_tokens
 from tokenizers import Tokenizer
 
 folder = Path(__file__).parent
@@ -16,9 +17,30 @@ encoder, decoder = (onnxruntime.InferenceSession(folder / f"{name}.onnx") for na
 pad, bos, eos, unk = (config[f"{name}_id"] for name in ("pad", "bos", "eos", "unk"))
 
 
-def translate(text: str) -> str:
+def encode(text: str) -> list[int]:
+    """The token ids of a text."""
+    return [max(token, unk) for token in tokenizer.encode(text, add_special_tokens=False).ids]
+
+
+def normalise(text: str) -> str:
+    """A text as the vocabulary reads it."""
+    normalised: str = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
+    return normalised
+
+
+splitter = LineSplitter(encode, normalise, unk, wordless_tokens(tokenizer.get_vocab()))
+
+
+def translate(line: str) -> str:
+    """The translations of a line's parts, which is one but for a long line."""
+    parts = splitter.parts(line, encode(line))
+    texts = [translate_tokens([*part.tokens, eos]) if part.tokens else part.text for part in parts]
+    joined: str = join_parts(texts)
+    return joined
+
+
+def translate_tokens(source: list[int]) -> str:
     """The translation that takes the most probable token at every step."""
-    source = [max(token, unk) for token in tokenizer.encode(text, add_special_tokens=False).ids] + [eos]
     names = [output.name for output in encoder.get_outputs()]
     feeds = dict(zip(names, encoder.run(names, {"source": np.array([source])}), strict=True))
     feeds["source_visible"] = np.zeros((1, 1, 1, len(source)), np.float32)
@@ -42,5 +64,6 @@ def translate(text: str) -> str:
     return tokenizer.decode(tokens)
 
 
-for line in sys.stdin:
-    print(translate(line.rstrip("\r\n")) if line.strip() else "")
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(translate(line.rstrip("\r\n")))
