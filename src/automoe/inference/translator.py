@@ -77,8 +77,16 @@ class Translator:
                 windows before have been yielded by then.
         """
         remaining = iter(lines)
+        yield from self.translate_windows(
+            iter(lambda: list(islice(remaining, WINDOW_LINES)), []), batch_tokens
+        )
+
+    def translate_windows(
+        self, windows: Iterable[Sequence[str]], batch_tokens: int = 2000
+    ) -> Iterator[tuple[Translation, ...]]:
+        """As `translate_n_best`, of lines in windows; a window is read when those before it are answered."""
         first_number = 1
-        while window := list(islice(remaining, WINDOW_LINES)):
+        for window in windows:
             sources = self._encode([line.rstrip("\r\n") for line in window], first_number)
             filled = [index for index, source in enumerate(sources) if len(source) > 1]
             found = self.search([sources[index] for index in filled], batch_tokens)

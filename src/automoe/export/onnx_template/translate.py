@@ -1,6 +1,7 @@
 """Translate standard input greedily: pip install onnxruntime tokenizers; python translate.py < text"""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 folder = Path(__file__).parent
-config = json.loads((folder / "config.json").read_text())
+config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 tokenizer.encode_special_tokens = True
 encoder, decoder = (onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
@@ -17,8 +18,10 @@ pad, bos, eos, unk = (config[f"{name}_id"] for name in ("pad", "bos", "eos", "un
 
 
 def translate(text: str) -> str:
-    """The translation that takes the most probable token at every step."""
+    """The translation that takes the most probable token at every step; a text without tokens has none."""
     source = [max(token, unk) for token in tokenizer.encode(text, add_special_tokens=False).ids] + [eos]
+    if source == [eos]:
+        return ""
     names = [output.name for output in encoder.get_outputs()]
     feeds = dict(zip(names, encoder.run(names, {"source": np.array([source])}), strict=True))
     feeds["source_visible"] = np.zeros((1, 1, 1, len(source)), np.float32)
@@ -39,8 +42,31 @@ def translate(text: str) -> str:
         tokens.append(next(token for token in best[0, 0].tolist() if token not in forbidden))
         if tokens[-1] == eos:
             break
-    return tokenizer.decode(tokens)
+    return tokenizer.decode(tokens).replace("\r", " ").replace("\n", " ")
 
 
-for line in sys.stdin:
-    print(translate(line.rstrip("\r\n")) if line.strip() else "")
+def main() -> int:
+    """A line out for every line in, as soon as it is there, both in UTF-8; the exit code."""
+    if sys.stdin is None or sys.stdout is None:
+        return fail("standard input or output is closed", 2)
+    try:
+        for number, line in enumerate(sys.stdin.buffer, start=1):
+            translation = translate(line.decode("utf-8").rstrip("\r\n"))
+            sys.stdout.buffer.write(translation.encode("utf-8") + b"\n")
+            sys.stdout.buffer.flush()
+    except UnicodeDecodeError as error:
+        return fail(f"standard input, line {number}: is not UTF-8: {error}", 2)
+    except OSError as error:  # the reader is gone, or the disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what is still buffered
+        return fail(f"standard input or output fails: {error.strerror}", 1)
+    return 0
+
+
+def fail(message: str, code: int) -> int:
+    """Say what is wrong, where somebody listens; the exit code."""
+    if sys.stderr is not None:
+        print(f"translate.py: {message}", file=sys.stderr)
+    return code
+
+
+sys.exit(main())
