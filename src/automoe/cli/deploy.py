@@ -90,6 +90,22 @@ def serve(
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
     beam_size: Annotated[int, typer.Option(help="Unless a request says otherwise; 1 is greedy.")] = 5,
     length_penalty: Annotated[float, typer.Option(help="Larger prefers longer translations.")] = 0.6,
+    root_path: Annotated[
+        str, typer.Option(metavar="PATH", help="Under which a proxy offers the server, stripped or not.")
+    ] = "",
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN", help="Whose pages may ask, e.g. https://example.org; repeatable; *: any."
+        ),
+    ] = None,
+    forwarded_allow_ips: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS,...",
+            help="Of proxies whose X-Forwarded-For and -Proto are believed; by default this machine's.",
+        ),
+    ] = None,
     backend: BackendOption = "onnx",
     precision: PrecisionOption = "float32",
     threads: ThreadsOption = None,
@@ -103,6 +119,12 @@ def serve(
         mend = "pip install 'automoe[serve]'"
         raise InputError(f"serving needs {error.name}, which is not installed", [mend]) from error
     from automoe.inference.beam_settings import BeamSettings
+    from automoe.serving.http_settings import HttpSettings
 
     settings = BeamSettings(beam_size=beam_size, length_penalty=length_penalty)
-    serve_model(model, host, port, settings, backend, precision, threads)
+    http = HttpSettings(
+        root_path=root_path,
+        cors_origins=tuple(cors_origin or ()),
+        forwarded_allow_ips=forwarded_allow_ips,
+    )
+    serve_model(model, host, port, settings, backend, precision, threads, http=http)

@@ -162,7 +162,7 @@ app.add_typer(cost_commands.app)
 
 
 def main() -> None:
-    """Run the command; bad input is one message and exit code 2, an output that takes no more is one and 1."""
+    """Run the command; bad input is one message and exit code 2, output that cannot be written one and 1."""
     try:
         with utf8_streams():
             app()

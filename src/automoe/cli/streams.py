@@ -88,10 +88,10 @@ def lines_as_they_come(most: int) -> Iterator[list[str]]:
     """
     if sys.stdin is None:
         raise InputError(f"{_STANDARD_INPUT} is closed", ["send text to it, e.g. `< in.txt`"])
-    number = 0
+    before = 0
     for group in _byte_lines(sys.stdin.fileno(), most):
         lines: list[str] = []
-        for number, line in enumerate(group, start=number + 1):
+        for number, line in enumerate(group, start=before + 1):
             try:
                 lines.append(line.decode("utf-8"))
             except UnicodeDecodeError as error:
@@ -101,6 +101,7 @@ def lines_as_they_come(most: int) -> Iterator[list[str]]:
                 raise InputError(
                     f"{_STANDARD_INPUT}, line {number}: is not UTF-8", [str(error), mend]
                 ) from error
+        before += len(group)
         yield lines
 
 

@@ -19,7 +19,7 @@ def write_folder(output: Path, mark: tuple[str, str], write: Callable[[Path], No
         mark: a key of the folder's `config.json` and its value, by which an earlier export is known.
 
     Raises:
-        InputError: `output` has files or folders that are no export, is no folder or the one that this program
+        InputError: `output` has files or folders that are no export, is no folder, is the one this program
             runs in, or cannot be written; nothing is left of what was begun.
     """
     with disk_errors(output):

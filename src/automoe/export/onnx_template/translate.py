@@ -51,11 +51,12 @@ def main() -> int:
         return fail("standard input or output is closed", 2)
     try:
         for number, line in enumerate(sys.stdin.buffer, start=1):
-            translation = translate(line.decode("utf-8").rstrip("\r\n"))
-            sys.stdout.buffer.write(translation.encode("utf-8") + b"\n")
+            try:
+                text = line.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                return fail(f"standard input, line {number}: is not UTF-8: {error}", 2)
+            sys.stdout.buffer.write(translate(text).encode("utf-8") + b"\n")
             sys.stdout.buffer.flush()
-    except UnicodeDecodeError as error:
-        return fail(f"standard input, line {number}: is not UTF-8: {error}", 2)
     except OSError as error:  # the reader is gone, or the disk is full
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what is still buffered
         return fail(f"standard input or output fails: {error.strerror}", 1)
