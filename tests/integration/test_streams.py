@@ -25,6 +25,7 @@ from helpers.served import ARCHITECTURE
 
 pytestmark = pytest.mark.slow  # whole processes, seconds each
 
+PATIENCE_SECONDS = 600  # with a process that answers at once; a busy machine may take its time
 WORDS = ["der", "Bär", "isst", "zwei", "Bären", "und", "читает", "текст", "wörtlich", "łódź"]
 ODD = [
     "Bär isst",
@@ -76,7 +77,9 @@ def program(request: pytest.FixtureRequest, setup: Setup) -> list[str]:
 
 def run(program: list[str], text: bytes, **environment: str) -> subprocess.CompletedProcess[bytes]:
     variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return subprocess.run(program, input=text, capture_output=True, env=variables, timeout=120, check=False)
+    return subprocess.run(
+        program, input=text, capture_output=True, env=variables, timeout=PATIENCE_SECONDS, check=False
+    )
 
 
 @pytest.mark.parametrize("end", ["\n", ""], ids=["final newline", "none"])
@@ -154,7 +157,7 @@ def test_a_line_is_answered_before_the_next_is_asked(
             assert process.stdout is not None
             for line in ("Bär isst", "", "und der Bär"):
                 os.write(writer, f"{line}\n".encode())
-                answered, _, _ = select.select([process.stdout], [], [], 120)
+                answered, _, _ = select.select([process.stdout], [], [], PATIENCE_SECONDS)
                 assert answered, "no answer"
                 assert process.stdout.readline().decode() == setup.expected(line) + "\n"
         finally:
@@ -178,7 +181,7 @@ def test_an_output_whose_reader_leaves_ends_with_a_message(program: list[str], s
         process.stdout.close()
         process.stdin.write(b"und\n")
         process.stdin.flush()
-        assert process.wait(timeout=120) == 1
+        assert process.wait(timeout=PATIENCE_SECONDS) == 1
         message = process.stderr.read().decode()
     assert message.endswith(f"{os.strerror(32)}\n")
     assert message.count("\n") == 1
@@ -191,7 +194,7 @@ def test_a_full_output_ends_with_a_message(program: list[str]) -> None:
             input="Bär\nisst\n".encode(),
             stdout=full,
             stderr=subprocess.PIPE,
-            timeout=120,
+            timeout=PATIENCE_SECONDS,
             check=False,
         )
     assert done.returncode == 1
@@ -216,7 +219,9 @@ def test_closed_streams(program: list[str], setup: Setup, closed: str) -> None:
 def test_every_commands_output_may_be_full(arguments: list[str]) -> None:
     command = [sys.executable, "-m", "automoe", *arguments]
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, timeout=120, check=False)
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, timeout=PATIENCE_SECONDS, check=False
+        )
     assert done.returncode == 1
     assert done.stderr.decode() == f"automoe: standard output cannot be written: {os.strerror(28)}\n"
 

@@ -57,7 +57,9 @@ class TidyPaths:
         if not root or not f"{path}/".startswith(f"{root}/"):
             return whole
         short = path[len(root) :].rstrip("/") or "/"
-        return whole if method in methods_at(self._routes, whole) - methods_at(self._routes, short) else short
+        here, page = methods_at(self._routes, short), short == "/"
+        meant_whole = page and method in methods_at(self._routes, whole) - here
+        return short if here and not meant_whole else whole
 
 
 class HeadAndOptions:
