@@ -1,5 +1,6 @@
 """What proxies, load balancers and browsers ask of the server, answered as HTTP says, under any path."""
 
+import socket
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,7 +24,7 @@ from automoe.inference.beam_settings import BeamSettings
 from automoe.serving import server
 from automoe.serving.app import create_app
 from automoe.serving.http_settings import HttpSettings
-from helpers.served import serving, tiny_model, write_tiny_model
+from helpers.served import running, serving, tiny_model, write_tiny_model
 
 MODEL, TOKENIZER = tiny_model()
 ENGINE = make_engine(MODEL)
@@ -194,6 +195,24 @@ def test_options_and_refusals_tell_the_methods(plain: TestClient) -> None:
     assert plain.get("/translate").status_code == 405
     assert plain.post("/docs").status_code == 405
     assert plain.options("/nowhere").status_code == 404
+
+
+@pytest.mark.parametrize("prefix", ["", "/translator"])
+def test_requests_that_no_client_library_sends(prefix: str) -> None:
+    with running(app(root_path=prefix)) as address:
+        port = int(address.rpartition(":")[2])
+        for line, status, part in (
+            ("OPTIONS * HTTP/1.1", 204, b"allow: GET, HEAD, OPTIONS, POST"),
+            ("OPTIONS / HTTP/1.0", 204, b"allow: GET, HEAD, OPTIONS"),
+            (f"GET http://other.example{prefix}/health HTTP/1.1", 200, b'"status":"ok"'),
+            ("HEAD /health HTTP/1.0", 200, b"content-type: application/json"),
+        ):
+            with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                connection.sendall(f"{line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                answer = b"".join(iter(lambda c=connection: c.recv(65536), b""))
+            assert answer.split()[1] == str(status).encode(), line
+            assert part in answer
+            assert answer.endswith(b"\r\n\r\n") == (not line.startswith("GET"))
 
 
 def test_what_browsers_ask_unasked(plain: TestClient) -> None:

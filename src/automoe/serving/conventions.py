@@ -11,9 +11,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 def methods_at(routes: Iterable[BaseRoute], path: str) -> frozenset[str]:
-    """The methods that a path, prefix excluded, answers; none when there is nothing at this path."""
+    """The methods that a path, prefix excluded, answers, `*` the server; none when there is nothing there."""
     scope = {"type": "http", "path": path, "root_path": "", "method": "GET", "headers": []}
-    here = [route for route in routes if route.matches(scope)[0] is not Match.NONE]
+    here = [route for route in routes if path == "*" or route.matches(scope)[0] is not Match.NONE]
     methods = {method for route in here for method in _methods(route)}
     if not methods:
         return frozenset()
