@@ -129,7 +129,7 @@ def test_under_the_prefix_of_a_proxy(browser, end):
             expected["translation"]
         )
         page.get_by_role("link", name="API").click()
-        page.get_by_text("Translate one text or several").wait_for()
+        page.locator("[data-path='/translate']").wait_for()
         page.close()
         foreign = [url for url in asked if not url.startswith((f"{address}/a/b", "data:"))]
         assert foreign == []
