@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from automoe.inference.backends import make_engine
 from automoe.inference.beam_settings import BeamSettings
 from automoe.serving.app import create_app
+from automoe.serving.http_settings import HttpSettings
 from helpers.served import ARCHITECTURE, running, tiny_model
 
 pytestmark = pytest.mark.slow
@@ -109,6 +110,30 @@ def test_a_person_sees_the_translation_and_which_expert_every_token_used(page, a
 
 def shown(token: str) -> str:
     return "end" if token == "</s>" else token.removeprefix("▁") or "␣"
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_under_the_prefix_of_a_proxy(browser, end):
+    model, tokenizer = tiny_model()
+    served = create_app(
+        model, make_engine(model), tokenizer, BeamSettings(beam_size=2), http=HttpSettings(root_path="/a/b")
+    )
+    with running(served) as address:
+        page = browser.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{address}/a/b{end}")
+        translate(page, TEXT)
+        expected = explain(f"{address}/a/b", TEXT)
+        expect(page.get_by_label("Translation", exact=True).locator("output")).to_have_text(
+            expected["translation"]
+        )
+        page.get_by_role("link", name="API").click()
+        page.locator("[data-path='/translate']").wait_for()
+        page.close()
+        foreign = [url for url in asked if not url.startswith((f"{address}/a/b", "data:"))]
+        assert foreign == []
+        assert f"{address}/a/b/openapi.json" in asked
 
 
 def test_boxes_are_as_high_as_their_experts_are_large_and_coloured_by_expert(page):

@@ -53,7 +53,7 @@ def latency(
         Path, typer.Argument(metavar="ARCHITECTURE.yml|MODEL", help="A YAML or a model folder.")
     ],
     protocol: MeasuringProtocol,
-    runs: Annotated[int, typer.Option(help="Measurements.")] = 300,
+    runs: Annotated[int, typer.Option(min=1, help="Measurements.")] = 300,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure the time of one sentence (of one batch, with --batch) here, by the papers' protocol.
@@ -86,12 +86,12 @@ def profile(
     space: Annotated[
         Path | None, typer.Option(help="The search space's YAML. With --check: by default the profile's own.")
     ] = None,
-    turns: Annotated[int, typer.Option(help="Measurements of every model.")] = 12,
+    turns: Annotated[int, typer.Option(min=1, help="Measurements of every model.")] = 12,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write.")] = Path("device.json"),
     check: Annotated[
         Path | None, typer.Option(metavar="DEVICE.json", help="Check this profile instead of making one.")
     ] = None,
-    samples: Annotated[int, typer.Option(help="With --check: random architectures to measure.")] = 60,
+    samples: Annotated[int, typer.Option(min=1, help="With --check: random architectures to measure.")] = 60,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Measure this device for a search space, or with --check, how well a profile predicts.

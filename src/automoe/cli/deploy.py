@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from automoe.cli.options import BackendOption, PrecisionOption, ThreadsOption
+from automoe.cli.streams import lines_as_they_come
 from automoe.errors import InputError
 
 app = typer.Typer()
@@ -34,7 +33,7 @@ def translate(
     """Translate standard input to standard output, line by line."""
     from automoe.inference.backends import load_engine
     from automoe.inference.beam_settings import BeamSettings
-    from automoe.inference.translator import Translator
+    from automoe.inference.translator import WINDOW_LINES, Translator
     from automoe.progress import counted
 
     settings = BeamSettings(
@@ -46,21 +45,13 @@ def translate(
         n_best=n_best,
     )
     translator = Translator(*load_engine(model, backend, precision, threads), settings)
-    found = translator.translate_n_best(_lines_of_standard_input())
+    found = translator.translate_windows(lines_as_they_come(WINDOW_LINES))
     for number, translations in enumerate(counted(found, "lines")):
         for translation in translations:
             if n_best == 1:
-                print(translation.text)
+                print(translation.text, flush=True)  # whoever sent one line may wait for its answer
             else:
-                print(f"{number} ||| {translation.text} ||| {translation.score:.4f}")
-
-
-def _lines_of_standard_input() -> Iterator[str]:
-    for number, line in enumerate(sys.stdin.buffer, start=1):
-        try:
-            yield line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(f"standard input, line {number}: is not UTF-8", [str(error)]) from error
+                print(f"{number} ||| {translation.text} ||| {translation.score:.4f}", flush=True)
 
 
 class ExportFormat(StrEnum):
@@ -99,6 +90,22 @@ def serve(
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
     beam_size: Annotated[int, typer.Option(help="Unless a request says otherwise; 1 is greedy.")] = 5,
     length_penalty: Annotated[float, typer.Option(help="Larger prefers longer translations.")] = 0.6,
+    root_path: Annotated[
+        str, typer.Option(metavar="PATH", help="Under which a proxy offers the server, stripped or not.")
+    ] = "",
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN", help="Whose pages may ask, e.g. https://example.org; repeatable; *: any."
+        ),
+    ] = None,
+    forwarded_allow_ips: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS,...",
+            help="Of proxies whose X-Forwarded-For and -Proto are believed; by default this machine's.",
+        ),
+    ] = None,
     backend: BackendOption = "onnx",
     precision: PrecisionOption = "float32",
     threads: ThreadsOption = None,
@@ -112,6 +119,12 @@ def serve(
         mend = "pip install 'automoe[serve]'"
         raise InputError(f"serving needs {error.name}, which is not installed", [mend]) from error
     from automoe.inference.beam_settings import BeamSettings
+    from automoe.serving.http_settings import HttpSettings
 
     settings = BeamSettings(beam_size=beam_size, length_penalty=length_penalty)
-    serve_model(model, host, port, settings, backend, precision, threads)
+    http = HttpSettings(
+        root_path=root_path,
+        cors_origins=tuple(cors_origin or ()),
+        forwarded_allow_ips=forwarded_allow_ips,
+    )
+    serve_model(model, host, port, settings, backend, precision, threads, http=http)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import typer
 
 from automoe import __version__
 from automoe.cli import cost_commands, deploy
+from automoe.cli.streams import OutputLostError, utf8_streams
 from automoe.errors import InputError
 
 if TYPE_CHECKING:
@@ -194,13 +194,13 @@ app.add_typer(cost_commands.app)
 
 
 def main() -> None:
-    """Run the command; bad input is one message and exit code 2."""
+    """Run the command; bad input is one message and exit code 2, output that cannot be written one and 1."""
     try:
-        app()
+        with utf8_streams():
+            app()
     except InputError as error:
         print(f"automoe: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        # The reader of our output went away, as in `automoe translate ... | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OutputLostError as error:
+        print(f"automoe: {error}", file=sys.stderr)
         sys.exit(1)

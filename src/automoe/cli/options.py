@@ -11,7 +11,7 @@ import typer
 
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Norm
-from automoe.inference.backends import ENGINES
+from automoe.inference.backends import ENGINES, MOST_THREADS
 
 
 def _named(names: Iterable[str], text: str) -> Any:
@@ -28,7 +28,9 @@ PrecisionOption = Annotated[
         "; ".join(f"{backend}: {', '.join(precisions)}" for backend, precisions in ENGINES.items()) + ".",
     ),
 ]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="By default torch's number.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, max=MOST_THREADS, help="By default torch's number.")
+]
 
 _PROTOCOL_OPTIONS: dict[str, Any] = {
     "backend": BackendOption,

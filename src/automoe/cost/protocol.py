@@ -9,8 +9,11 @@ from pydantic import Field
 
 from automoe.data.vocabulary import SPECIAL_TOKENS
 from automoe.design.architecture import Norm
-from automoe.errors import AtLeastOne, checked
-from automoe.inference.backends import Backend, Precision, check_engine
+from automoe.errors import checked
+from automoe.inference.backends import MOST_THREADS, Backend, Precision, check_engine
+from automoe.inference.beam_settings import LARGEST_BEAM, MOST_TOKENS
+
+_Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
 
 
 @checked("this measuring protocol is impossible")
@@ -31,13 +34,13 @@ class MeasuringProtocol:
 
     backend: Backend = "torch"
     precision: Precision = "float32"
-    threads: AtLeastOne = 2
-    beam_size: AtLeastOne = 5
-    source_length: AtLeastOne = 30
-    target_length: AtLeastOne = 30
-    vocabulary_size: Annotated[int, Field(gt=len(SPECIAL_TOKENS))] = 32768
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)] = 2
+    beam_size: Annotated[int, Field(ge=1, le=LARGEST_BEAM)] = 5
+    source_length: _Tokens = 30
+    target_length: _Tokens = 30
+    vocabulary_size: Annotated[int, Field(gt=len(SPECIAL_TOKENS), le=1_000_000)] = 32768
     norm: Norm = "post"
-    batch: AtLeastOne = 1
+    batch: Annotated[int, Field(ge=1, le=1_000)] = 1
 
     def __post_init__(self) -> None:
         check_engine(self.backend, self.precision)

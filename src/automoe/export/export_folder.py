@@ -19,13 +19,12 @@ def write_folder(output: Path, mark: tuple[str, str], write: Callable[[Path], No
         mark: a key of the folder's `config.json` and its value, by which an earlier export is known.
 
     Raises:
-        InputError: `output` has files that are no export, is no folder, or cannot be written.
+        InputError: `output` has files or folders that are no export, is no folder, is the one this program
+            runs in, or cannot be written; nothing is left of what was begun.
     """
-    if output.is_symlink() or (output.exists() and not output.is_dir()):
-        raise InputError(f"{output}: is not a folder", ["give the name of a new one"])
-    if output.exists() and any(output.iterdir()) and not _is_export(output, mark):
-        problem = "it has files that no such export wrote: give a new folder, or empty this one"
-        raise InputError(f"{output}: would be overwritten", [problem])
+    with disk_errors(output):
+        _refuse_what_is_busy(output, mark)
+        missing = [folder for folder in output.parents if not folder.exists()]
     partial, replaced = (output.parent / f".{output.name}.{os.getpid()}.{part}" for part in ("new", "old"))
     with disk_errors(output):
         try:
@@ -43,6 +42,25 @@ def write_folder(output: Path, mark: tuple[str, str], write: Callable[[Path], No
                 replaced.rename(output)
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(replaced, ignore_errors=True)
+            for folder in missing:
+                if folder.is_dir() and not any(folder.iterdir()):
+                    folder.rmdir()
+
+
+def _refuse_what_is_busy(output: Path, mark: tuple[str, str]) -> None:
+    if output.is_symlink() or (output.exists() and not output.is_dir()):
+        raise InputError(f"{output}: is not a folder", ["give the name of a new one"])
+    here, place = Path.cwd(), output.resolve()
+    if place in (here, *here.parents):
+        raise InputError(f"{output}: is the folder you are in", ["give the name of a new one"])
+    inside = list(output.iterdir()) if output.exists() else []
+    if inside and not _is_export(output, mark):
+        problem = "it has files that no such export wrote: give a new folder, or empty this one"
+        raise InputError(f"{output}: would be overwritten", [problem])
+    folders = sorted(path.name for path in inside if path.is_dir() and path.name != "__pycache__")
+    if folders:
+        problem = f"no export wrote {', '.join(folders)}: give a new folder, or move these away"
+        raise InputError(f"{output}: would be overwritten", [problem])
 
 
 def _is_export(output: Path, mark: tuple[str, str]) -> bool:

@@ -3,7 +3,7 @@
 encoder.onnx, decoder.onnx   the graphs of `automoe.inference.onnx_graph`
 tokenizer.json               the vocabulary, for the library `tokenizers`
 config.json                  what a program that decodes has to know
-translate.py                 such a program: 70 lines, greedy search
+translate.py                 such a program, with greedy search
 text_parts.py                how a long line is split, for translate.py
 """
 

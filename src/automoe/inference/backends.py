@@ -52,6 +52,9 @@ ENGINES: dict[Backend, dict[Precision, EngineMaker]] = {
 }
 """Backend and precision to the maker of the engine; one of your own is one more entry."""
 
+MOST_THREADS = 1024
+"""More is a slip of the hand, which no machine could start."""
+
 LIBRARIES: dict[Backend, tuple[str, ...]] = {"onnx": ("onnxruntime",)}
 """The distributions, beside torch, whose version decides how fast a backend is; without an entry none."""
 

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from automoe.errors import AtLeastOne, AtLeastZero, InputError, NotNegative, checked
+from pydantic import Field
+
+from automoe.errors import AtLeastOne, InputError, checked
+
+# Far beyond what is of use; more is a slip of the hand that would fill the memory or never end.
+LARGEST_BEAM = 100
+MOST_TOKENS = 10_000
 
 
 @checked("these beam settings are impossible")
@@ -24,11 +31,11 @@ class BeamSettings:
         InputError: listing every value that makes no sense.
     """
 
-    beam_size: AtLeastOne = 5
-    length_penalty: NotNegative = 0.6
-    max_length_ratio: NotNegative = 1.5
-    max_length_extra: AtLeastZero = 20
-    min_length: AtLeastOne = 2
+    beam_size: Annotated[int, Field(ge=1, le=LARGEST_BEAM)] = 5
+    length_penalty: Annotated[float, Field(ge=0, le=10)] = 0.6
+    max_length_ratio: Annotated[float, Field(ge=0, le=100)] = 1.5
+    max_length_extra: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 20
+    min_length: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 2
     n_best: AtLeastOne = 1
 
     def __post_init__(self) -> None:

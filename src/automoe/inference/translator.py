@@ -79,7 +79,15 @@ class Translator:
                 goes alone.
         """
         remaining = iter(lines)
-        while window := list(islice(remaining, WINDOW_LINES)):
+        yield from self.translate_windows(
+            iter(lambda: list(islice(remaining, WINDOW_LINES)), []), batch_tokens
+        )
+
+    def translate_windows(
+        self, windows: Iterable[Sequence[str]], batch_tokens: int = 2000
+    ) -> Iterator[tuple[Translation, ...]]:
+        """As `translate_n_best`, of lines in windows; a window is read when those before it are answered."""
+        for window in windows:
             split = self.tokenizer.parts([line.rstrip("\r\n") for line in window], self.max_source_tokens)
             sources = [[*part.tokens, EOS_ID] for parts in split for part in parts if part.tokens]
             found = iter(self.search(sources, batch_tokens))

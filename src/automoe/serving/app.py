@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import html
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
@@ -23,6 +26,8 @@ from automoe.inference.engine import Engine
 from automoe.model.transformer import Transformer
 from automoe.serving.batcher import Batcher, QueueFullError
 from automoe.serving.body_limit import BodyLimit
+from automoe.serving.conventions import HeadAndOptions, TidyPaths
+from automoe.serving.http_settings import HttpSettings
 from automoe.serving.limits import ServingLimits
 from automoe.serving.messages import (
     ONE,
@@ -43,9 +48,13 @@ from automoe.serving.translation import SentenceTranslator
 PAGE = Path(__file__).parent / "page"
 RETRY_AFTER_SECONDS = 1
 _PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'self'",
     "X-Content-Type-Options": "nosniff",
 }
+# The labels of the metrics.
+_COUNTED = frozenset(
+    {"/", "/translate", "/explain", "/health", "/healthz", "/metrics", "/docs", "/openapi.json"}
+)
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorMessage, "description": "The body is not UTF-8 or nested too deeply."},
     413: {"model": ErrorMessage, "description": "Too many bytes, texts, characters or lines."},
@@ -62,17 +71,20 @@ def create_app(
     tokenizer: Tokenizer,
     settings: BeamSettings | None = None,
     limits: ServingLimits | None = None,
+    http: HttpSettings | None = None,
 ) -> FastAPI:
     """The application: `/translate`, `/explain`, `/healthz`, `/metrics`, `/docs`, and the page at `/`.
 
+    A slash at a path's end is forgiven, HEAD and OPTIONS are answered, and `/health` is `/healthz`.
     Nothing is read from disk at a request but the page's own files, and no page needs another host.
 
     Args:
         model: the reference, which explains. `engine`: what translates. `tokenizer`: theirs.
         settings: of the beam search, where a request says nothing else.
         limits: on requests, queue and batches.
+        http: the prefix of its paths, and whose pages may ask it.
     """
-    limits = limits or ServingLimits()
+    limits, http = limits or ServingLimits(), http or HttpSettings()
     translator = SentenceTranslator(model, engine, tokenizer, limits.batch_tokens)
     # Bound below: the metrics read the queue's length, the queue reports its batches.
     batcher = Batcher(translator, limits, lambda sentences: metrics.observe_batch(sentences))
@@ -91,6 +103,7 @@ def create_app(
         title="AutoMoE",
         summary="Translation, and which expert each token used.",
         redoc_url=None,
+        redirect_slashes=False,
         lifespan=lifespan,
     )
 
@@ -116,6 +129,7 @@ def create_app(
             ],
         )
 
+    @app.get("/health", include_in_schema=False)
     @app.get("/healthz", responses={503: {"model": ErrorMessage, "description": "It no longer translates."}})
     async def healthz() -> HealthMessage:
         """Whether the server can translate."""
@@ -129,15 +143,43 @@ def create_app(
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(PAGE / "index.html", headers=_PAGE_HEADERS)
+    async def page(request: Request) -> HTMLResponse:
+        return HTMLResponse(_page(request.scope["root_path"]), headers=_PAGE_HEADERS)
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> FileResponse:
+        return FileResponse(PAGE / "icon.svg")
+
+    @app.get("/robots.txt", include_in_schema=False)
+    async def robots() -> PlainTextResponse:
+        return PlainTextResponse("User-agent: *\nDisallow: /\n")
 
     app.mount("/page", StaticFiles(directory=PAGE))
-    paths = frozenset({"/translate", "/explain", "/healthz", "/metrics", "/docs", "/openapi.json", "/"})
+    # The last one added is the first to see a request.
     app.add_middleware(BodyLimit, body_bytes=limits.body_bytes)
-    app.add_middleware(CountedRequests, metrics=metrics, paths=paths)
+    app.add_middleware(HeadAndOptions, routes=app.routes)
+    if http.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=http.cors_origins,
+            allow_methods=["GET", "HEAD", "POST"],
+            allow_headers=["Content-Type"],
+            expose_headers=["Retry-After"],
+        )
+    app.add_middleware(CountedRequests, metrics=metrics, paths=_COUNTED)
+    app.add_middleware(TidyPaths, routes=app.routes, root_path=http.root_path)
     _answer_failures(app)
     return app
+
+
+def _page(root_path: str) -> str:
+    """The page; what its links are relative to is known here where a proxy offers it under a prefix."""
+    text = (PAGE / "index.html").read_text(encoding="utf-8")
+    return (
+        text.replace('<base href="./">', f'<base href="{html.escape(quote(root_path))}/">')
+        if root_path
+        else text
+    )
 
 
 async def _in_time(work: Coroutine[Any, Any, _Answer], request: Request, seconds: float) -> _Answer:

@@ -50,7 +50,8 @@ class CountedRequests:
     """ASGI middleware that counts every request.
 
     Args:
-        paths: the labels; any other path counts as `other`, so that strangers cannot make up series.
+        paths: the labels, without the prefix of a proxy; any other path counts as `other`, so that strangers
+            cannot make up series.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
@@ -62,6 +63,8 @@ class CountedRequests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        own = scope["path"].removeprefix(scope.get("root_path", ""))  # before a folder of files changes it
+        path = own if own in self._paths else "other"
         status = 500  # what becomes of an exception
 
         async def noting(message: Message) -> None:
@@ -74,5 +77,4 @@ class CountedRequests:
         try:
             await self._app(scope, receive, noting)
         finally:
-            path = scope["path"] if scope["path"] in self._paths else "other"
             self._metrics.observe_request(path, status, time.perf_counter() - start)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ from automoe.inference.backends import Backend, Precision, make_engine
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import load_model
 from automoe.serving.app import create_app
+from automoe.serving.http_settings import HttpSettings
 from automoe.serving.limits import ServingLimits
 
 LARGEST_PORT = 65535
@@ -30,6 +32,7 @@ def serve(
     precision: Precision = "float32",
     threads: int | None = None,
     limits: ServingLimits | None = None,
+    http: HttpSettings | None = None,
 ) -> None:
     """Serve a model until interrupted or terminated; what has been asked by then is still answered.
 
@@ -39,23 +42,26 @@ def serve(
         settings: of the beam search, where a request says nothing else.
         backend, precision: of the engine that translates; experts are explained by the reference.
         threads: of whatever computes; None is torch's number.
-        limits: on requests, queue and batches.
+        limits: on requests, queue and batches; the largest beam is at least that of `settings`.
+        http: what is around the server.
 
     Raises:
         InputError: the folder is no model, there is no such engine, or the address cannot be listened on.
     """
-    limits = limits or ServingLimits()
+    limits, http = limits or ServingLimits(), http or HttpSettings()
+    limits = replace(limits, beam_size=max(limits.beam_size, settings.beam_size))
     model, tokenizer = load_model(folder)
     if threads is not None:
         torch.set_num_threads(threads)
     engine = make_engine(model, backend, precision, threads)
-    app = create_app(model, engine, tokenizer, settings, limits)
+    app = create_app(model, engine, tokenizer, settings, limits, http)
     with _listen(host, port) as listening:
         address = f"[{host}]" if ":" in host else host
         config = uvicorn.Config(
             app,
             log_level="warning",
             backlog=BACKLOG,
+            forwarded_allow_ips=http.forwarded_allow_ips,
             timeout_graceful_shutdown=math.ceil(limits.request_seconds),
         )
         print(f"Serving {folder} at http://{address}:{listening.getsockname()[1]}", flush=True)

@@ -1,6 +1,7 @@
 """Translate standard input greedily: pip install onnxruntime tokenizers; python translate.py < text"""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from text_parts import LineSplitter, join_parts, wordless_tokens
 from tokenizers import Tokenizer
 
 folder = Path(__file__).parent
-config = json.loads((folder / "config.json").read_text())
+config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 tokenizer.encode_special_tokens = True
 encoder, decoder = (onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
@@ -61,9 +62,33 @@ def translate_tokens(source: list[int]) -> str:
         tokens.append(next(token for token in best[0, 0].tolist() if token not in forbidden))
         if tokens[-1] == eos:
             break
-    return tokenizer.decode(tokens)
+    return " ".join(tokenizer.decode(tokens).splitlines())
+
+
+def main() -> int:
+    """A line out for every line in, as soon as it is there, both in UTF-8; the exit code."""
+    if sys.stdin is None or sys.stdout is None:
+        return fail("standard input or output is closed", 2)
+    try:
+        for number, line in enumerate(sys.stdin.buffer, start=1):
+            try:
+                text = line.decode("utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                return fail(f"standard input, line {number}: is not UTF-8: {error}", 2)
+            sys.stdout.buffer.write(translate(text).encode("utf-8") + b"\n")
+            sys.stdout.buffer.flush()
+    except OSError as error:  # the reader is gone, or the disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what is still buffered
+        return fail(f"standard input or output fails: {error.strerror}", 1)
+    return 0
+
+
+def fail(message: str, code: int) -> int:
+    """Say what is wrong, where somebody listens; the exit code."""
+    if sys.stderr is not None:
+        print(f"translate.py: {message}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":
-    for line in sys.stdin:
-        print(translate(line.rstrip("\r\n")))
+    sys.exit(main())

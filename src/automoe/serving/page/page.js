@@ -43,7 +43,7 @@ form.addEventListener("submit", async (event) => {
 async function ask(text) {
   let response;
   try {
-    response = await fetch("/explain", {
+    response = await fetch("explain", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify({ text }),
