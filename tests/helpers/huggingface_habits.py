@@ -1,4 +1,4 @@
-"""A program that uses an exported folder in the ways that `transformers` documents; AutoMoE cannot be imported.
+"""A program that uses an exported folder as `transformers` documents it; AutoMoE cannot be imported.
 
     python huggingface_habits.py QUESTION.json ANSWERS.json
 

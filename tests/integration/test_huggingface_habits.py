@@ -2,9 +2,9 @@
 
 import json
 import os
+import random
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,7 +33,10 @@ ARCHITECTURE = Architecture(
 @pytest.fixture(scope="module")
 def parts() -> tuple[Transformer, Tokenizer]:
     """A model that was never trained: it ends no sentence early, so limits are felt."""
-    tokenizer = train_tokenizer([*TEXTS, "save the file, open a window", "a b c d e f"] * 10, 60)
+    rng = random.Random(3)
+    words = " ".join(TEXTS).replace(".", "").split()
+    sentences = [" ".join(rng.choices(words, k=rng.randint(2, 8))) + rng.choice(".,!?") for _ in range(300)]
+    tokenizer = train_tokenizer([*TEXTS, *sentences], 50, "bpe")
     model = Transformer(ARCHITECTURE, tokenizer.vocabulary_size, ModelOptions("post"))
     model.initialise(5)
     return model.eval(), tokenizer
@@ -87,8 +90,19 @@ def texts_of(parts: tuple[Transformer, Tokenizer], tokens: list[list[int]]) -> l
 
 @pytest.mark.parametrize(
     "name",
-    ["beams", "config says nothing", "huge", "left", "wide", "without mask", "encoded", "train", "moved"]
-    + ["double", "saved"],
+    [
+        "beams",
+        "config says nothing",
+        "huge",
+        "left",
+        "wide",
+        "without mask",
+        "encoded",
+        "train",
+        "moved",
+        "double",
+        "saved",
+    ],
 )
 def test_the_translation_is_ours_however_it_is_asked(
     parts: tuple[Transformer, Tokenizer], answers: dict[str, Any], name: str
@@ -101,8 +115,15 @@ def test_the_translation_is_ours_however_it_is_asked(
     [
         (["greedy"], {"beam_size": 1}),
         (
-            ["max_length", "max_new_tokens", "both", "config max_length", "config max_new_tokens"]
-            + ["own max_length", "own max_new_tokens"],
+            [
+                "max_length",
+                "max_new_tokens",
+                "both",
+                "config max_length",
+                "config max_new_tokens",
+                "own max_length",
+                "own max_new_tokens",
+            ],
             {"max_length_ratio": 0, "max_length_extra": 4},
         ),
         (["min_length", "min_new_tokens", "own min_length"], {"min_length": 12}),
@@ -192,8 +213,18 @@ def test_the_tokenizer_does_what_is_documented(
 
 @pytest.mark.parametrize(
     "name",
-    ["several", "arguments", "a tuple", "keyword", "generator", "batched", "truncation", "clean"]
-    + ["languages", "named"],
+    [
+        "several",
+        "arguments",
+        "a tuple",
+        "keyword",
+        "generator",
+        "batched",
+        "truncation",
+        "clean",
+        "languages",
+        "named",
+    ],
 )
 def test_a_pipeline_translates_however_it_is_asked(
     parts: tuple[Transformer, Tokenizer], answers: dict[str, Any], name: str
