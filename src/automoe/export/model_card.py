@@ -94,15 +94,16 @@ or, with the parts:
     batch = tokenizer(["Click OK."], return_tensors="pt", padding=True)
     print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))
 
-It runs with transformers 4.57 and 5, without AutoMoE; `trust_remote_code` runs the three short Python files
+It runs with transformers 4.57 and 5, without AutoMoE; `trust_remote_code` runs the four short Python files
 of this folder. (The tokenizer needs none of them, but transformers 5 asks.) The model translates sentence by
 sentence and was not made for longer texts. It is for inference: to train it on, use AutoMoE.
 
 `generate` searches as AutoMoE does and finds the same translation: beam {settings.beam_size}, log probability
 divided by length (end-of-sentence counted) to the power {settings.length_penalty:g}, no translation longer
 than {settings.max_length_ratio:g} tokens a source token and {settings.max_length_extra} more. `num_beams=1`
-is greedy. With `num_return_sequences` above 1 the first translation is the same; the others may differ where
-more hypotheses end at once than are kept.
+is greedy; `max_length` and `max_new_tokens` make translations shorter, not longer. With
+`num_return_sequences` above 1 the first translation is the same; the others may differ where more hypotheses
+end at once than are kept.
 """
 
 
