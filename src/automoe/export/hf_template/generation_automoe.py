@@ -102,8 +102,9 @@ class Asked:
     def fewest(self, prompt: int) -> int:
         """Before how many new tokens no sentence may end."""
         for source in self._sources:
-            if "min_new_tokens" in source or "min_length" in source:
-                return max(source.get("min_new_tokens") or 0, (source.get("min_length") or 0) - prompt, 0)
+            new, length = source.get("min_new_tokens"), source.get("min_length")
+            if new is not None or length is not None:
+                return max(new or 0, (length or 0) - prompt, 0)
         return 0
 
     def limits(self, own_B: Tensor, prompt: int) -> tuple[Tensor, int]:

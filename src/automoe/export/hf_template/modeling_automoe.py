@@ -341,10 +341,9 @@ class AutomoeForTranslation(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """`GenerationMixin.generate` in which each sentence's longest translation depends on its length.
 
-        It is `int(max_length_ratio * source tokens + max_length_extra)` of the configuration, or what the
-        shortest that is asked for needs, or
-        `max_new_tokens` or `max_length` (which counts BOS) where that is less. Other arguments as in
-        `transformers`.
+        It is `int(max_length_ratio * source tokens + max_length_extra)` of the configuration (more where
+        `min_new_tokens` or `min_length` need it), or `max_new_tokens` or `max_length`, which counts BOS, where
+        that is less. Other arguments as in `transformers`.
 
         Raises:
             ValueError: the input is no batch of token ids, or this model cannot do what is asked
