@@ -342,8 +342,8 @@ class AutomoeForTranslation(PreTrainedModel, GenerationMixin):
         """`GenerationMixin.generate` in which each sentence's longest translation depends on its length.
 
         It is `int(max_length_ratio * source tokens + max_length_extra)` of the configuration (more where
-        `min_new_tokens` or `min_length` need it), or `max_new_tokens` or `max_length`, which counts BOS, where
-        that is less. Other arguments as in `transformers`.
+        `min_new_tokens` or `min_length` need it), or `max_new_tokens` or `max_length` (which counts BOS)
+        where that is less. Other arguments as in `transformers`.
 
         Raises:
             ValueError: the input is no batch of token ids, or this model cannot do what is asked
