@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -22,7 +22,26 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 _MOST_PROBLEMS = 20
 
 
-class _Loader(yaml.SafeLoader):
+class _NoKeyTwice(yaml.constructor.BaseConstructor):
+    """Refuses a key that a mapping has twice, of which YAML would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value} is there twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+
+class _TextLoader(_NoKeyTwice, yaml.BaseLoader):
+    """Every scalar is the text that the file has."""
+
+
+class _Loader(_NoKeyTwice, yaml.SafeLoader):
     """YAML 1.1, but as in YAML 1.2 `2e9` and `1e-3` are numbers and `no`, the code of Norwegian, is text.
 
     So are `yes`, `on` and `off`; only `true` and `false` are not.
@@ -41,14 +60,17 @@ _Loader.add_implicit_resolver(
 )
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, as_text: bool = False) -> Any:
     """The value of a YAML text.
 
+    Args:
+        as_text: numbers, dates and the like are left as they are written.
+
     Raises:
-        yaml.YAMLError: it is not YAML.
+        yaml.YAMLError: it is not YAML, or has a key twice.
     """
     try:
-        return yaml.load(text, _Loader)  # a SafeLoader
+        return yaml.load(text, _TextLoader if as_text else _Loader)  # safe ones
     except (ValueError, KeyError, AttributeError) as error:  # of its constructors
         raise yaml.YAMLError(f"a value is not what it seems: {error}") from error
     except RecursionError as error:
@@ -60,15 +82,18 @@ def user_path(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def read_mapping(path: str | Path) -> dict[str, Any]:
+def read_mapping(path: str | Path, *, as_text: bool = False) -> dict[str, Any]:
     """The keys and values of a YAML file.
+
+    Args:
+        as_text: as in `parse_yaml`.
 
     Raises:
         InputError: the file is missing, is not text, is not YAML, or does not hold keys and values.
     """
     path = Path(path)
     try:
-        plain = parse_yaml(path.read_text(encoding="utf-8"))
+        plain = parse_yaml(path.read_text(encoding="utf-8"), as_text=as_text)
     except OSError as error:
         raise unreadable(path, error) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -280,6 +280,7 @@ def test_the_command_exports_and_replaces_its_own_export(
         "README.md",
         "config.json",
         "configuration_automoe.py",
+        "generation_automoe.py",
         "generation_config.json",
         "model.safetensors",
         "modeling_automoe.py",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from automoe.errors import InputError
@@ -334,6 +335,20 @@ def test_numbers_of_yaml(text, value):
     found = parse_yaml(text)
     assert found == value
     assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("text", ["a: 1\nb: 2\na: 3", "x: {a: 1, b: 2, a: 1}", "x: [{a: 1, 'a': 2}]"])
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_key_twice_is_refused_rather_than_the_first_one_forgotten(text, as_text):
+    with pytest.raises(yaml.YAMLError, match="the key a is there twice"):
+        parse_yaml(text, as_text=as_text)
+
+
+def test_text_stays_as_it_is_written_where_it_is_asked_for():
+    text = "a: [3072_1024, 0x10, 1e3, 2024-01-01, no, ~, '3072']"
+    assert parse_yaml(text, as_text=True) == {
+        "a": ["3072_1024", "0x10", "1e3", "2024-01-01", "no", "~", "3072"]
+    }
 
 
 @pytest.mark.parametrize("text", ["[1]", "3", "null", '"text"', "{"])

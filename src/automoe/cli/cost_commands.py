@@ -12,7 +12,7 @@ import typer
 
 from automoe.cli.options import takes_protocol
 from automoe.cost.protocol import MeasuringProtocol
-from automoe.design.architecture_file import HAT_QKV_DIM
+from automoe.design.hat_file import HAT_QKV_DIM
 from automoe.errors import InputError
 
 if TYPE_CHECKING:

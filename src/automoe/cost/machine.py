@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 
+from automoe.errors import checked
 from automoe.inference.backends import LIBRARIES
 
 
+@checked("this is no description of a machine")
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What computes: the processor, and the versions of the libraries that matter to the backend."""

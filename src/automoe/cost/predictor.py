@@ -31,7 +31,7 @@ from automoe.design.architecture import (
     FeedForward,
     SelfAttention,
 )
-from automoe.design.architecture_file import HAT_QKV_DIM
+from automoe.design.hat_file import HAT_QKV_DIM
 from automoe.errors import InputError
 from automoe.storage import bytes_digest, read_bytes, read_model, write_text
 
@@ -48,6 +48,8 @@ FEATURES = (
     "decoder_arbitrary_ende_attn_avg",  # encoder layers attended
 )
 LATENCIES = ("latency_mean_encoder", "latency_mean_decoder")
+SPREADS = ("latency_std_encoder", "latency_std_decoder")
+"""Of the repetitions of a measurement: HAT's tables have them, a median regression has no use for them."""
 FEWEST_ROWS = 100
 FOLDS = 5
 
@@ -167,12 +169,14 @@ def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPr
     """Fit the first 80 % of a table's rows and judge the fit on the last 10 %.
 
     Args:
-        table: CSV with at least the columns `FEATURES` and `LATENCIES` (ms), in the order of measuring.
+        table: CSV with the columns `FEATURES` and `LATENCIES` (ms), in any order; it may have `SPREADS`, and
+            no other: one that is not understood may be what a latency depends on. Rows in the order of
+            measuring.
         qkv_dim: of the measured architectures.
 
     Raises:
-        InputError: the table cannot be read, lacks columns or rows, or has cells that are not positive
-            numbers; lists every one.
+        InputError: the table cannot be read, has other columns or one twice, lacks columns or rows, or has
+            cells that are not positive numbers; lists every one.
     """
     import sklearn
     from sklearn.model_selection import KFold
@@ -306,11 +310,16 @@ def _with_keys(value: dict[str, Any], expected: tuple[str, ...]) -> dict[str, An
 def _columns(table: str | Path, content: bytes) -> dict[str, Array]:
     """The columns in use, checked cell by cell."""
     try:
-        header, *lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))) or [[]]
+        first, *lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""))) or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table}: is not a CSV table", [str(error)]) from error
+    header = [name.strip() for name in first]
     needed = (*FEATURES, *LATENCIES)
     problems = [f"column {name}: missing" for name in needed if name not in header]
+    problems += [f"column {name}: is there twice" for name in sorted(set(header)) if header.count(name) > 1]
+    if unknown := [name for name in dict.fromkeys(header) if name not in (*needed, *SPREADS)]:
+        problems += [f"column {name!r}: unknown" for name in unknown]
+        problems.append(f"known columns: {', '.join((*needed, *SPREADS))}")
     present = [name for name in needed if name in header]
     values: dict[str, list[float]] = {name: [] for name in present}
     rows = 0

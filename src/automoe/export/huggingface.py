@@ -15,6 +15,7 @@ Writing it needs no `transformers`: these files are plain JSON and safetensors.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, assert_never
@@ -37,7 +38,12 @@ from automoe.model.transformer import Transformer
 from automoe.storage import whole_file, write_json, write_text
 
 MODEL_TYPE = "automoe"
-TEMPLATE = ("configuration_automoe.py", "modeling_automoe.py", "pipeline_automoe.py")
+TEMPLATE = (
+    "configuration_automoe.py",
+    "generation_automoe.py",
+    "modeling_automoe.py",
+    "pipeline_automoe.py",
+)
 _RENAMES = (
     (r"^embedding$", "encoder.embedding.weight"),
     (r"^(encoder|decoder)_norm\.", r"\1.norm."),
@@ -89,15 +95,20 @@ def _write(output: Path, folder: Path, model: Transformer) -> None:
     with whole_file(output / WEIGHTS) as temporary:
         save_file(weights, temporary, metadata={"format": "pt"})
     _write_tokenizer(output, folder / TOKENIZER)
-    write_json(output / CONFIG, _config(model, settings))
+    card = read_card(folder)
+    write_json(output / CONFIG, _config(model, settings, card))
     write_json(output / "generation_config.json", _generation_config(settings))
     template = resources.files("automoe.export") / "hf_template"
     for file in (*(template / name for name in TEMPLATE), resources.files("automoe.data") / "text_parts.py"):
         write_text(output / file.name, file.read_text(encoding="utf-8"))
-    write_text(output / "README.md", model_card(model, read_card(folder), settings))
+    write_text(output / "README.md", model_card(model, card, settings))
 
 
-def _config(model: Transformer, settings: BeamSettings) -> dict[str, Any]:
+def _config(model: Transformer, settings: BeamSettings, card: Mapping[str, Any]) -> dict[str, Any]:
+    languages = {name: card[name] for name in ("source_language", "target_language") if card.get(name)}
+    tasks = ["translation"]
+    if len(languages) == 2:
+        tasks.append(f"translation_{languages['source_language']}_to_{languages['target_language']}")
     return {
         "model_type": MODEL_TYPE,
         "architectures": ["AutomoeForTranslation"],
@@ -106,11 +117,12 @@ def _config(model: Transformer, settings: BeamSettings) -> dict[str, Any]:
             "AutoModelForSeq2SeqLM": "modeling_automoe.AutomoeForTranslation",
         },
         "custom_pipelines": {
-            "translation": {
+            task: {
                 "impl": "pipeline_automoe.AutomoeTranslationPipeline",
                 "pt": ["AutoModelForSeq2SeqLM"],
                 "tf": [],
             }
+            for task in tasks
         },
         "architecture": model.architecture.to_dict(),
         "vocab_size": model.vocabulary_size,
@@ -119,6 +131,7 @@ def _config(model: Transformer, settings: BeamSettings) -> dict[str, Any]:
         "max_length_extra": settings.max_length_extra,
         "is_encoder_decoder": True,
         "torch_dtype": "float32",
+        **languages,
         **_special_token_ids(),
     }
 

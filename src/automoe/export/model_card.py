@@ -102,8 +102,9 @@ on, use AutoMoE.
 `generate` searches as AutoMoE does and finds the same translation: beam {settings.beam_size}, log probability
 divided by length (end-of-sentence counted) to the power {settings.length_penalty:g}, no translation longer
 than {settings.max_length_ratio:g} tokens a source token and {settings.max_length_extra} more. `num_beams=1`
-is greedy. With `num_return_sequences` above 1 the first translation is the same; the others may differ where
-more hypotheses end at once than are kept.
+is greedy; `max_length` and `max_new_tokens` make translations shorter, not longer. With
+`num_return_sequences` above 1 the first translation is the same; the others may differ where more hypotheses
+end at once than are kept.
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from automoe.cli.main import app
-from automoe.cost.predictor import fit_predictor, load_predictor
+from automoe.cost.predictor import FEATURES, LATENCIES, SPREADS, fit_predictor, load_predictor
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.design.architecture_file import load_architecture
 from automoe.errors import InputError
@@ -87,7 +87,6 @@ def write_table(path: Path, rows: int = 400, spoilt: float = 0.0) -> Path:
                 "encoder_layer_num": e,
                 "encoder_ffn_embed_dim_avg": sum(x.ffn_sizes[0] for x in a.encoder) / e,
                 "encoder_self_attention_heads_avg": sum(x.self_attention_heads for x in a.encoder) / e,
-                "comment": "an unused column",
                 "latency_mean_decoder": decoder_ms(a) * slowdown,
                 "latency_mean_encoder": encoder_ms(a) * slowdown,
             }
@@ -202,12 +201,54 @@ def test_every_problem_of_a_table_is_listed(table: Path, tmp_path: Path) -> None
         fit_predictor(bad)
     assert refused.value.problems == (
         "column decoder_layer_num: missing",
+        "column 'depth': unknown",
+        f"known columns: {', '.join((*FEATURES, *LATENCIES, *SPREADS))}",
         "line 3, decoder_embed_dim: expected a positive number, got 'wide'",
         "line 4, latency_mean_encoder: expected a positive number, got '-3'",
         "line 5, latency_mean_encoder: expected a positive number, got 'nan'",
-        "line 6: 2 cells, but the header has 13",
+        "line 6: 2 cells, but the header has 12",
         "50 rows: expected at least 100 measured architectures",
     )
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["encoder_n_experts_avg", "decoder_expert_ffn_embed_dim_avg", "comment", "", "Encoder_Embed_Dim"],
+)
+@pytest.mark.parametrize("place", [0, 5, 12])
+def test_a_column_that_is_not_understood_is_named(
+    table: Path, tmp_path: Path, column: str, place: int
+) -> None:
+    """It may be what the latency depends on: of AutoMoE's tables, the experts."""
+    bad = tmp_path / "bad.csv"
+    with table.open() as file, bad.open("w", newline="") as changed:
+        rows = csv.reader(file)
+        csv.writer(changed).writerows(
+            [*row[:place], cell, *row[place:]] for row, cell in zip(rows, [column, *["1"] * 400], strict=True)
+        )
+    with pytest.raises(InputError, match=re.escape(str(bad))) as refused:
+        fit_predictor(bad)
+    unknown, known = refused.value.problems
+    assert unknown == f"column {column!r}: unknown"
+    assert all(name in known for name in (*FEATURES, *LATENCIES, *SPREADS))
+
+
+def test_a_column_twice_is_refused(table: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.csv"
+    bad.write_text("".join(f"{line},{line.split(',')[0]}\n" for line in table.read_text().splitlines()))
+    with pytest.raises(InputError) as refused:
+        fit_predictor(bad)
+    assert refused.value.problems == ("column decoder_embed_dim: is there twice",)
+
+
+def test_columns_may_be_in_any_order_with_spaces_and_the_spreads_of_hats_tables(tmp_path: Path) -> None:
+    with RASPBERRY_PI.open() as file:
+        rows = [[*reversed(row)] for row in csv.reader(file)]
+    header = [f" {name}" for name in (*SPREADS, *rows[0])]
+    other = tmp_path / "other.csv"
+    with other.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *(["413.9", "0.0", *row] for row in rows[1:])])
+    assert fit_predictor(other).coefficients_ms == fit_predictor(RASPBERRY_PI).coefficients_ms
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"a,b\n1,2\n"])

@@ -12,12 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_validator, model_validator
 
 from automoe.cost.device.parts import Inventory, Part, Term
 from automoe.cost.machine import Machine, this_machine
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture, Stack
+from automoe.design.space import SearchSpace
 from automoe.errors import InputError
 from automoe.storage import read_model, write_text
 
@@ -147,6 +148,12 @@ class DeviceProfile(BaseModel):
     space: dict[str, Any]
     qkv_dim: int
     entries: tuple[PartEntry, ...]
+
+    @field_validator("space")
+    @classmethod
+    def _is_a_space(cls, value: dict[str, Any]) -> dict[str, Any]:
+        SearchSpace.from_dict(value)
+        return value
 
     @model_validator(mode="after")
     def _no_part_twice(self) -> DeviceProfile:

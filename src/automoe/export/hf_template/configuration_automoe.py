@@ -17,6 +17,7 @@ class AutomoeConfig(PretrainedConfig):
         norm: layer norm before each sub-layer (`pre`) or after each residual sum (`post`).
         max_length_ratio, max_length_extra: a translation has at most
             `int(ratio * source tokens + extra)` tokens; both counts include end-of-sentence.
+        source_language, target_language: codes such as `en`, or None where they are not known.
     """
 
     model_type = "automoe"
@@ -28,6 +29,8 @@ class AutomoeConfig(PretrainedConfig):
         norm: str = "post",
         max_length_ratio: float = 1.5,
         max_length_extra: int = 20,
+        source_language: str | None = None,
+        target_language: str | None = None,
         **kwargs: Any,
     ) -> None:
         # transformers builds a configuration without arguments to find out what the defaults are.
@@ -36,6 +39,8 @@ class AutomoeConfig(PretrainedConfig):
         self.norm = norm
         self.max_length_ratio = max_length_ratio
         self.max_length_extra = max_length_extra
+        self.source_language = source_language
+        self.target_language = target_language
         # The names under which `transformers` looks for the size of the key-value cache.
         self.num_hidden_layers = len(self.architecture.get("decoder", []))
         self.hidden_size = self.architecture.get("decoder_width", 0)

@@ -11,23 +11,23 @@ V vocabulary, N tokens, X experts, K = top_k.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import (
-    GenerationConfig,
-    GenerationMixin,
-    LogitsProcessor,
-    LogitsProcessorList,
-    PreTrainedModel,
-)
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList, PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
 from .configuration_automoe import AutomoeConfig
+from .generation_automoe import Asked, EndInTime, checked_source
+
+if TYPE_CHECKING:
+    # `save_pretrained` takes along what this module imports.
+    from .pipeline_automoe import AutomoeTranslationPipeline  # noqa: F401
 
 
 @dataclass
@@ -218,9 +218,10 @@ class AutomoeEncoder(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
     ) -> AutomoeEncoderOutput:
-        """Encode tokens (B, S) that end with EOS, padded on the right; other arguments are ignored."""
+        """Encode tokens (B, S) that end with EOS, padded on either side; other arguments are ignored."""
         mask_BS = input_ids != self.pad_token_id if attention_mask is None else attention_mask.bool()
-        x_BSD = embed(input_ids, self.embedding.weight, self.width, start=0)
+        positions_BS = (mask_BS.cumsum(dim=1) - 1).clamp(min=0)
+        x_BSD = embed(input_ids, self.embedding.weight, self.width, positions_BS)
         outputs: list[Tensor] = []
         for layer in self.layers:
             x_BSD = layer(x_BSD, mask_BS[:, None, None])
@@ -253,27 +254,6 @@ class AutomoeDecoder(nn.Module):
             x_BTD = layer(x_BTD, memory_BLSD, causal_TP, mask_BS, cache)
         out_BTD: Tensor = self.norm(x_BTD)
         return out_BTD
-
-
-class EndInTime(LogitsProcessor):
-    """Lets only end-of-sentence follow where a sentence has reached its own longest translation.
-
-    Its score stays what the model gave, so hypotheses that end here are ranked like all others.
-
-    Args:
-        limits_B: the most tokens of each sentence's translation, end-of-sentence counted.
-    """
-
-    def __init__(self, limits_B: Tensor, eos_token_id: int) -> None:
-        self.limits_B = limits_B
-        self.eos_token_id = eos_token_id
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Mask (B * beams, V) scores of the next token after (B * beams, T), the first of them BOS."""
-        beams = scores.shape[0] // self.limits_B.shape[0]
-        must_end = self.limits_B.repeat_interleave(beams)[:, None] <= input_ids.shape[1]
-        others_V = torch.arange(scores.shape[1], device=scores.device) != self.eos_token_id
-        return scores.masked_fill(must_end & others_V, -torch.inf)
 
 
 class AutomoeForTranslation(PreTrainedModel, GenerationMixin):
@@ -312,7 +292,7 @@ class AutomoeForTranslation(PreTrainedModel, GenerationMixin):
         cache: EncoderDecoderCache | None = None,
         labels: None = None,
         **kwargs: Any,
-    ) -> Seq2SeqLMOutput:
+    ) -> Seq2SeqLMOutput | tuple[Tensor, ...]:
         """The logits (B, T, V) that follow each of `decoder_input_ids` (B, T).
 
         Args:
@@ -320,10 +300,13 @@ class AutomoeForTranslation(PreTrainedModel, GenerationMixin):
             attention_mask: (B, S), 0 at padding; without it padding is found by its token.
             decoder_input_ids: (B, T), BOS first, or what follows the positions in the cache.
             past_key_values, cache: the key-value cache under its name in transformers 4 and 5; extended.
-            labels: must be None. kwargs: what `generate` hands to every model, unused here.
+            labels: must be None. kwargs: `return_dict=False` gives a tuple; what else `generate` hands to
+                every model is unused.
         """
         if labels is not None:
             raise ValueError("this model is for inference; train it with the AutoMoE package")
+        if kwargs.get("output_attentions") or kwargs.get("output_hidden_states"):
+            raise ValueError("this model returns neither attention weights nor hidden states")
         if decoder_input_ids is None:
             raise ValueError("decoder_input_ids is missing; to translate call generate()")
         if encoder_outputs is None:
@@ -340,12 +323,14 @@ class AutomoeForTranslation(PreTrainedModel, GenerationMixin):
             filled = EncoderDecoderCache(DynamicCache(config=self.config), DynamicCache(config=self.config))
         start = filled.get_seq_length()
         weight_VD = self.encoder.embedding.weight[:, : self.decoder.width]
-        x_BTD = embed(decoder_input_ids, weight_VD, self.decoder.width, start)
+        positions_T = torch.arange(start, start + decoder_input_ids.shape[1], device=decoder_input_ids.device)
+        x_BTD = embed(decoder_input_ids, weight_VD, self.decoder.width, positions_T)
         hidden_BTD = self.decoder(x_BTD, memory_BLSD, attention_mask.bool(), filled, start)
-        return Seq2SeqLMOutput(
+        found = Seq2SeqLMOutput(
             logits=F.linear(hidden_BTD, weight_VD),
             encoder_last_hidden_state=encoder_outputs.last_hidden_state,
         )
+        return found.to_tuple() if kwargs.get("return_dict") is False else found
 
     def generate(
         self,
@@ -356,39 +341,67 @@ class AutomoeForTranslation(PreTrainedModel, GenerationMixin):
     ) -> Any:
         """`GenerationMixin.generate` in which each sentence's longest translation depends on its length.
 
-        It is `int(max_length_ratio * source tokens + max_length_extra)` of the configuration, or
-        `max_new_tokens` where that is less. Other arguments as in `transformers`.
+        It is `int(max_length_ratio * source tokens + max_length_extra)` of the configuration (more where
+        `min_new_tokens` or `min_length` need it), or `max_new_tokens` or `max_length` (which counts BOS)
+        where that is less. Other arguments as in `transformers`.
+
+        Raises:
+            ValueError: the input is no batch of token ids, or this model cannot do what is asked
+                (`UNSUPPORTED`).
         """
+        asked = Asked(kwargs, generation_config, self.generation_config)
+        asked.refuse_unsupported()
+        encoded = kwargs.get("encoder_outputs")
         input_ids = inputs if inputs is not None else kwargs.get("input_ids")
+        if encoded is None:
+            input_ids = checked_source(input_ids)
+        elif getattr(encoded, "memory_BLSD", None) is None:
+            raise ValueError("expected encoder_outputs of this model's own encoder, get_encoder()")
         mask_BS = kwargs.get("attention_mask")
         if mask_BS is None:
             if input_ids is None:
-                raise ValueError("give input_ids, or encoder_outputs and attention_mask")
-            mask_BS = input_ids != self.config.pad_token_id
+                mask_BS = encoded.memory_BLSD.new_ones(encoded.memory_BLSD[:, 0, :, 0].shape)
+            else:
+                mask_BS = input_ids != self.config.pad_token_id
             kwargs["attention_mask"] = mask_BS.long()
-        lengths_B = mask_BS.sum(dim=1)
         # In float64, as Python computes it: a rounding must not cost a token.
-        limits_B = (self.config.max_length_ratio * lengths_B.double() + self.config.max_length_extra).long()
-        limits_B = limits_B.clamp(min=2)  # one token and end-of-sentence
-        longest = kwargs.pop("max_new_tokens", None) or getattr(generation_config, "max_new_tokens", None)
-        if longest is not None:
-            limits_B = limits_B.clamp(max=longest)
-        end_in_time = EndInTime(limits_B, self.config.eos_token_id)
+        lengths_B = mask_BS.sum(dim=1).double()
+        limits_B = (self.config.max_length_ratio * lengths_B + self.config.max_length_extra).long()
+        prompt = self._decoder_prompt(kwargs.get("decoder_input_ids"))
+        # At least one token and end-of-sentence; BOS before them.
+        limits_B, longest = asked.limits(limits_B.clamp(min=2) + 1, prompt)
+        end_in_time = EndInTime(limits_B, asked.eos_token_ids())
+        # In one way, so that none of the configuration's own gets in between.
+        lengths = {"min_new_tokens": asked.fewest(prompt), "max_new_tokens": longest - prompt}
+        kwargs = {name: kwargs[name] for name in kwargs if name not in (*lengths, "min_length", "max_length")}
+        if generation_config is None:
+            kwargs |= lengths
+        else:
+            generation_config = deepcopy(generation_config)
+            generation_config.update(**lengths)
         return super().generate(
             inputs,
             generation_config=generation_config,
             logits_processor=LogitsProcessorList([*(logits_processor or []), end_in_time]),
-            max_new_tokens=int(limits_B.max()),
             **kwargs,
         )
 
+    def _decoder_prompt(self, decoder_input_ids: Tensor | None) -> int:
+        """How many tokens the decoder starts with; transformers puts BOS before others."""
+        if decoder_input_ids is None:
+            return 1
+        begun = bool((decoder_input_ids[:, 0] == self.config.decoder_start_token_id).all())
+        return decoder_input_ids.shape[1] + (0 if begun else 1)
 
-def embed(tokens_BT: Tensor, weight_VD: Tensor, width: int, start: int) -> Tensor:
-    """Scaled embeddings plus sinusoidal positions (Vaswani et al., 2017): sines in even columns."""
+
+def embed(tokens_BT: Tensor, weight_VD: Tensor, width: int, positions: Tensor) -> Tensor:
+    """Scaled embeddings plus sinusoidal positions (Vaswani et al., 2017): sines in even columns.
+
+    Args:
+        positions: of the tokens, (T) or (B, T).
+    """
     x_BTD = F.embedding(tokens_BT, weight_VD[:, :width]) * width**0.5
-    length = tokens_BT.shape[1]
-    positions_T1 = torch.arange(start, start + length, dtype=torch.float32, device=x_BTD.device)[:, None]
     half = torch.arange((width + 1) // 2, dtype=torch.float32, device=x_BTD.device)
-    angles_TC = positions_T1 * 10000.0 ** (-half * 2 / width)
-    positions_TD = torch.stack((angles_TC.sin(), angles_TC.cos()), dim=2).flatten(1)[:, :width]
-    return x_BTD + positions_TD.to(x_BTD.dtype)
+    angles = positions[..., None].to(torch.float32) * 10000.0 ** (-half * 2 / width)
+    sinusoids = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)[..., :width]
+    return x_BTD + sinusoids.to(x_BTD.dtype)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -28,6 +29,13 @@ QUALITY = ProfileQuality(
     reference_decoder_ms=1.0,
 )
 HEADS, COUNTS, SIZES, ATTENDED = (2, 4), (1, 2, 4), (8, 16), (1, 2)
+_BOTH = {
+    "widths": [8, 16],
+    "layer_counts": [2],
+    "self_attention_heads": list(HEADS),
+    "ffn_sizes": [0, *SIZES],
+}
+SPACE = {"qkv_dim": 8, "encoder": _BOTH, "decoder": {**_BOTH, "cross_attention_heads": list(HEADS)}}
 
 
 def law(term: Term) -> float:
@@ -60,7 +68,7 @@ def profile() -> DeviceProfile:
         machine=MACHINE,
         protocol=MeasuringProtocol(),
         quality=QUALITY,
-        space={"qkv_dim": 8},
+        space=SPACE,
         qkv_dim=8,
         entries=tuple(PartEntry.of(term, law(term)) for term in terms()),
     )
@@ -200,6 +208,33 @@ def test_a_negative_time_or_a_part_twice_is_damage(tmp_path):
     path.write_text(json.dumps(plain | {"entries": [plain["entries"][0]] * 2}))
     with pytest.raises(InputError, match="two times"):
         load_profile(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "known"),
+    [
+        ("", "machine"),
+        ("machine", "versions"),
+        ("protocol", "beam_size"),
+        ("quality", "spread_percent"),
+        ("entries[1]", "ffn_size"),
+        ("space", "qkv_dim"),
+        ("space.decoder", "cross_attention_heads"),
+    ],
+)
+def test_a_key_that_is_not_understood_is_named_with_the_known_ones(tmp_path, place, known):
+    path = tmp_path / "device.json"
+    profile().save(path)
+    plain = inner = json.loads(path.read_text())
+    for part in re.findall(r"[a-z]+|\d", place):
+        inner = inner[int(part) if part.isdigit() else part]
+    inner["governor"] = "performance"
+    path.write_text(json.dumps(plain))
+    with pytest.raises(InputError, match=re.escape(str(path))) as caught:
+        load_profile(path)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{place}.governor: unknown key (known: ".removeprefix("."))
+    assert known in problem
 
 
 def test_a_missing_file_and_a_folder_that_is_not_there(tmp_path):
