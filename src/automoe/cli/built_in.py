@@ -49,7 +49,7 @@ def find_file(given: Path, *kinds: Kind) -> Path:
     # os.path, which answers no where pathlib raises: too long a name, a folder that may not be entered.
     if os.path.exists(given) and not os.path.isdir(given):
         return given
-    beside = [path for suffix in (".yaml", ".yml") if os.path.isfile(path := f"{given}{suffix}")]
+    beside = [f"{given}{suffix}" for suffix in (".yaml", ".yml") if os.path.isfile(f"{given}{suffix}")]
     names = {kind: built_in(kind) for kind in kinds}
     for kind in kinds:
         if (path := names[kind].get(given.as_posix())) is not None:
