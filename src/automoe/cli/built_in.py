@@ -35,9 +35,10 @@ def built_in(kind: Kind) -> dict[str, Path]:
 def find_file(given: Path, *kinds: Kind) -> Path:
     """The file that an argument of the command line means.
 
-    A file that exists wins, whatever its name; anything else is the whole name of one that comes with the
-    package: `demo` is the built-in recipe even where there is a folder `demo` or a file `demo.yaml`. Which
-    file a name stood for is said on standard error.
+    A file that exists wins, whatever its name, and where a recipe is asked for, a project: a folder with a
+    `recipe.yaml`. Anything else is the whole name of one that comes with the package: `demo` is the built-in
+    recipe even where there is another folder `demo`, or a file `demo.yaml`. Which file a name stood for is
+    said on standard error.
 
     Args:
         given: a path or a name.
@@ -49,6 +50,8 @@ def find_file(given: Path, *kinds: Kind) -> Path:
     # os.path, which answers no where pathlib raises: too long a name, a folder that may not be entered.
     if os.path.exists(given) and not os.path.isdir(given):
         return given
+    if "recipe" in kinds and os.path.isfile(given / "recipe.yaml"):
+        return given / "recipe.yaml"
     beside = [f"{given}{suffix}" for suffix in (".yaml", ".yml") if os.path.isfile(f"{given}{suffix}")]
     names = {kind: built_in(kind) for kind in kinds}
     for kind in kinds:

@@ -61,6 +61,14 @@ def test_a_stream_is_meant_too():
         os.close(writing)
 
 
+def test_a_folder_with_a_recipe_is_that_recipe():
+    for name in ("my-project", "demo"):
+        Path(name).mkdir()
+        Path(name, "recipe.yaml").write_text("name: mine\n", encoding="utf-8")
+        assert find_file(Path(name), "recipe") == Path(name, "recipe.yaml")
+    assert find_file(Path("demo"), "space").samefile(RECIPES / "spaces" / "demo.yaml")
+
+
 def test_a_name_is_of_the_package_whatever_lies_beside_it(capsys):
     expected = RECIPES / "demo.yaml"
     assert find_file(Path("demo"), "recipe").samefile(expected)
