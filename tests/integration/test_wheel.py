@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from automoe import __version__
 from helpers.paths import REPOSITORY
 
 pytestmark = pytest.mark.slow  # builds in seconds; one `prepare` of the demo
@@ -90,7 +91,7 @@ def test_both_ways_to_start_it_are_of_the_installed_package(installed, tmp_path)
     assert Path(found).is_relative_to(installed)
     module = run([sys.executable, "-m", "automoe", "--version"], installed, tmp_path)
     script = run([str(installed / "bin" / "automoe"), "--version"], installed, tmp_path)
-    assert module.stdout == script.stdout == "automoe 0.1.0\n"
+    assert module.stdout == script.stdout == f"automoe {__version__}\n"
 
 
 def test_the_demo_is_prepared_where_there_is_no_clone(installed, tmp_path):
