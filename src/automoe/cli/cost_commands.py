@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from automoe.cli.built_in import find_file
 from automoe.cli.options import takes_protocol
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.hat_file import HAT_QKV_DIM
@@ -24,7 +25,10 @@ app = typer.Typer()
 @app.command()
 @takes_protocol("source_length", "target_length", "vocabulary_size", "beam_size", "norm")
 def cost(
-    architecture: Annotated[Path, typer.Argument(help="An architecture's YAML, ours or HAT's.")],
+    architecture: Annotated[
+        Path,
+        typer.Argument(help="An architecture's YAML, ours or HAT's, or the name of a built-in one."),
+    ],
     protocol: MeasuringProtocol,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -33,7 +37,8 @@ def cost(
     from automoe.cost.counting import count
     from automoe.design.architecture_file import load_architecture
 
-    subject, conditions = load_architecture(architecture), Conditions(protocol)
+    subject = load_architecture(find_file(architecture, "architecture"))
+    conditions = Conditions(protocol)
     counts = dataclasses.asdict(count(subject, protocol))
     others = [row for row in COSTS.values() if not row.measured and row.name not in counts]
     values = counts | {row.name: row.price(subject, conditions) for row in others}
@@ -50,7 +55,10 @@ def cost(
 @takes_protocol()
 def latency(
     subject: Annotated[
-        Path, typer.Argument(metavar="ARCHITECTURE.yml|MODEL", help="A YAML or a model folder.")
+        Path,
+        typer.Argument(
+            metavar="ARCHITECTURE.yml|MODEL", help="A YAML, the name of a built-in one, or a model folder."
+        ),
     ],
     protocol: MeasuringProtocol,
     runs: Annotated[int, typer.Option(min=1, help="Measurements.")] = 300,
@@ -67,7 +75,7 @@ def latency(
     if subject.is_dir():
         engine, _ = load_engine(subject, protocol.backend, protocol.precision, protocol.threads)
     else:
-        engine = random_engine(load_architecture(subject), protocol)
+        engine = random_engine(load_architecture(find_file(subject, "architecture")), protocol)
     measured = measure_latency(engine, protocol, runs=runs)
     values = dataclasses.asdict(measured)
     if as_json:
@@ -84,7 +92,11 @@ def latency(
 def profile(
     protocol: MeasuringProtocol,
     space: Annotated[
-        Path | None, typer.Option(help="The search space's YAML. With --check: by default the profile's own.")
+        Path | None,
+        typer.Option(
+            help="The search space's YAML, or the name of a built-in one. With --check: by default the "
+            "profile's own."
+        ),
     ] = None,
     turns: Annotated[int, typer.Option(min=1, help="Measurements of every model.")] = 12,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write.")] = Path("device.json"),
@@ -100,7 +112,7 @@ def profile(
     """
     from automoe.design.space import load_space
 
-    choices = None if space is None else load_space(space)
+    choices = None if space is None else load_space(find_file(space, "space"))
     values = (
         _make(protocol, choices, turns, output) if check is None else _check(check, choices, samples, turns)
     )
@@ -117,7 +129,7 @@ def _make(protocol: MeasuringProtocol, space: SearchSpace | None, turns: int, ou
     from automoe.progress import Reporter
 
     if space is None:
-        raise InputError("a profile is of a search space", ["name it: --space recipes/spaces/demo.yaml"])
+        raise InputError("a profile is of a search space", ["name it, such as --space demo"])
     reporter = Reporter()
     made = make_profile(space, protocol, output, reporter.say, turns=turns, progress=reporter.bar("profile"))
     return {"profile": str(output), **made.quality.model_dump()}

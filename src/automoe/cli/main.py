@@ -12,6 +12,7 @@ import typer
 
 from automoe import __version__
 from automoe.cli import cost_commands, deploy
+from automoe.cli.built_in import find_file
 from automoe.cli.streams import OutputLostError, utf8_streams
 from automoe.errors import InputError
 
@@ -41,7 +42,9 @@ def _options(
     pass
 
 
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The run's YAML, e.g. recipes/demo.yaml.")]
+RecipePath = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="The run's YAML, or the name of a built-in one, e.g. demo.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="Replace values, e.g. training.steps=100."),
@@ -82,7 +85,7 @@ def _execute(
     from automoe.run.pipeline import run_recipe
     from automoe.run.recipe import load_recipe
 
-    loaded = load_recipe(recipe, overrides or [])
+    loaded = load_recipe(find_file(recipe, "recipe"), overrides or [])
     with joined_processes():
         outcome = run_recipe(loaded, runs_folder, Reporter(), until, _may_overwrite(overwrite))
     if outcome and is_first_process():
@@ -147,7 +150,7 @@ def fidelity(
     part = re.fullmatch(r"([1-9]\d*)/([1-9]\d*)", share or "1/1")
     if part is None or int(part[1]) > int(part[2]):
         raise InputError("--share: expected I/N, such as 1/4 to 4/4", [f"got {share!r}"])
-    loaded = load_recipe(recipe, overrides or [])
+    loaded = load_recipe(find_file(recipe, "recipe"), overrides or [])
     with joined_processes():
         parts = (int(part[1]), int(part[2])) if share else None
         folder = study_fidelity(loaded, runs_folder, Reporter(), study, parts, _may_overwrite(overwrite))
@@ -158,7 +161,12 @@ def fidelity(
 
 @app.command()
 def space(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE|SPACE", help="A recipe's or a space's YAML.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RECIPE|SPACE", help="A recipe's or a space's YAML, or the name of a built-in one."
+        ),
+    ],
 ) -> None:
     """Print the size of a search space and its extremes."""
     from automoe.cost.costs import COSTS, Conditions
@@ -166,8 +174,10 @@ def space(
     from automoe.design.space import load_space
     from automoe.storage import read_mapping
 
-    plain = read_mapping(recipe)
-    path = recipe.parent / plain["space"] if isinstance(plain.get("space"), str) else recipe
+    path = find_file(recipe, "recipe", "space")
+    plain = read_mapping(path)
+    if isinstance(plain.get("space"), str):
+        path = path.parent / plain["space"]
     loaded = load_space(path)
     print(f"{path}: {loaded.size():,} architectures ({loaded.size():.3g})")
     members = {
