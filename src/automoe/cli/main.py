@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from automoe import __version__
-from automoe.cli import cost_commands, deploy
+from automoe.cli import cost_commands, deploy, project
 from automoe.errors import InputError
 
 if TYPE_CHECKING:
@@ -157,6 +157,7 @@ def space(
     )
 
 
+app.add_typer(project.app)
 app.add_typer(deploy.app)
 app.add_typer(cost_commands.app)
 
