@@ -88,7 +88,9 @@ def init(
     bounds = _bounds(asked, latency_ms, flops)
     allowed_hours = asked.number("--hours", hours, "How many hours may it compute")
     if allowed_hours is not None and not 0 < allowed_hours <= LONGEST_HOURS:
-        asked.problems.append(f"--hours: expected more than 0, at most {LONGEST_HOURS:.0f}, got {allowed_hours:g}")
+        asked.problems.append(
+            f"--hours: expected 0 to {LONGEST_HOURS:.0f}, more than 0, got {allowed_hours:g}"
+        )
     if languages[0] is not None and languages[0] == languages[1]:
         asked.problems.append(f"--source-language, --target-language: both are {languages[0]}")
 
@@ -180,7 +182,7 @@ def _bounds(asked: _Asked, latency_ms: str | None, flops: str | None) -> dict[st
             check_bounds({name: bound})
             bounds[name] = bound
         except (InputError, ValueError):
-            asked.problems.append(f"{option}: expected a positive number, or a share such as 40%, got {text!r}")
+            asked.problems.append(f"{option}: expected a number, or a share such as 40%, got {text!r}")
     if not any(given.values()):
         asked.problems.append(f"--latency-ms or --flops: missing, the budget: {_BOUND_EXAMPLE}")
     return bounds

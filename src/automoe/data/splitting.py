@@ -45,9 +45,7 @@ def held_out_size(pairs: int) -> int:
     return max(1, min(2000, max(pairs // 40, min(pairs // 10, 500))))
 
 
-def divide(
-    pairs: Sequence[Pair], valid: int, test: int, apart: NDArray[np.uint64] | None = None
-) -> Division:
+def divide(pairs: Sequence[Pair], valid: int, test: int, apart: NDArray[np.uint64] | None = None) -> Division:
     """Take a validation and a test set of about so many pairs out of a corpus.
 
     Documents, or without them sources, are taken in the order of a hash of their text until a part is full.

@@ -1,4 +1,4 @@
-"""What a corpus is like before anything is trained on it: lengths, repetitions, and whether its sides agree."""
+"""What a corpus is like before anything is trained on it: lengths, repetitions, whether its sides agree."""
 
 from __future__ import annotations
 

@@ -39,9 +39,7 @@ SMALLEST_VOCABULARY = 8
 VOCABULARY_STEP = 0.9  # a text that is too small for a vocabulary is tried with one this much smaller
 
 Say = Callable[[str], None]
-LookAtSpeed = Callable[
-    [Scale, TokenisedCorpus, TokenisedCorpus, MeasuringProtocol, int, Wish], MachineSpeed
-]
+LookAtSpeed = Callable[[Scale, TokenisedCorpus, TokenisedCorpus, MeasuringProtocol, int, Wish], MachineSpeed]
 
 
 @dataclass(frozen=True)
@@ -97,7 +95,7 @@ def make_project(request: ProjectRequest, say: Say, speed_of: LookAtSpeed = meas
 
 def _check_folder(folder: Path) -> None:
     if os.path.lexists(folder):
-        raise InputError(f"{folder}: exists already", ["nothing is overwritten: give the name of a new folder"])
+        raise InputError(f"{folder}: exists already", ["give the name of a new folder"])
     if not folder.parent.is_dir():
         raise InputError(f"{folder}: cannot be made", [f"there is no folder {folder.parent}"])
     if not os.access(folder.parent, os.W_OK):
@@ -185,9 +183,7 @@ def _looking(
 
     def look(scale: Scale) -> tuple[CorpusFacts, MachineSpeed]:
         facts, train, valid = tokenised(scale.vocabulary_size)
-        protocol = dataclasses.replace(
-            request.protocol, vocabulary_size=facts.vocabulary_size, norm="pre"
-        )
+        protocol = dataclasses.replace(request.protocol, vocabulary_size=facts.vocabulary_size, norm="pre")
         batch = batch_tokens(scale, facts.target_tokens, request.wish.gpu)
         speed = speed_of(scale, train, valid, protocol, batch, request.wish)
         say(
@@ -251,7 +247,7 @@ def _say_plan(plan: RunPlan, say: Say) -> None:
     facts = plan.facts
     say(
         f"plan: the {plan.scale.name} space, a vocabulary of {facts.vocabulary_size:,}, batches of "
-        f"{plan.batch_tokens:,} tokens, {plan.supernet_steps:,} steps of the supernet, {plan.steps:,} of each "
+        f"{plan.batch_tokens:,} tokens, {plan.supernet_steps:,} steps of the supernet, {plan.steps:,} of a "
         f"training ({plan.epochs:.2g} times the text), finals of {plan.candidates}"
     )
     say(f"  {60 * plan.hours:.0f} minutes expected, at most")

@@ -80,10 +80,10 @@ class MachineSpeed:
 
     Attributes:
         member: the largest dense member looked at that keeps the budget; the other speeds are its own.
-        supernet_tokens_s, member_tokens_s: target tokens a second, of real steps of a supernet and a training.
+        supernet_tokens_s, member_tokens_s: target tokens a second, of real steps of both trainings.
         scored_sentences_s: of validation losses. `translated_sentences_s`: of the test set's translation.
-        member_s, reference_s, baseline_s: latencies by the recipe's protocol, in seconds: of the member, of the
-            space's largest dense member, of the scale's baseline.
+        member_s, reference_s, baseline_s: latencies by the recipe's protocol, in seconds: of the member, the
+            space's largest dense member, and the scale's baseline.
     """
 
     member: Architecture

@@ -31,24 +31,20 @@ class ProjectData:
     target_language: str
 
 
-def recipe_text(
-    name: str, data: ProjectData, plan: RunPlan, wish: Wish, protocol: MeasuringProtocol
-) -> str:
+def recipe_text(name: str, data: ProjectData, plan: RunPlan, wish: Wish, protocol: MeasuringProtocol) -> str:
     """The recipe as YAML.
 
     Args:
-        name: of the run. `protocol`: whose backend, precision, threads, lengths and beam are those of latencies.
+        name: of the run. `protocol`: of latencies; vocabulary and norm are the recipe's own.
     """
     bounds = "\n".join(f"    {cost}: {_plain(bound)}" for cost, bound in wish.bounds.items())
-    hours = "\n".join(
-        f"#   {SAFETY * seconds / 60:7.1f}  {part}" for part, seconds in plan.seconds.items()
-    )
+    hours = "\n".join(f"#   {SAFETY * seconds / 60:7.1f}  {part}" for part, seconds in plan.seconds.items())
     compared = f"{{name: dense, architecture: {BASELINE}, minutes_of: automoe}}"
     if wish.with_baseline:
         baseline = f"  # designed by hand, trained for as many minutes as the winner\n  - {compared}"
     else:
         baseline = (
-            "  # remove the # to compare with a deep Transformer designed by hand, trained for as many minutes\n"
+            "  # without its # the next line compares with a deep Transformer, trained for as many minutes\n"
             f"  # - {compared}"
         )
     training = _training(plan, wish)
@@ -139,7 +135,7 @@ def space_text(scale: Scale) -> str:
     return f"""\
 # {scale.remark[0].upper()}{scale.remark[1:]}.
 
-qkv_dim: {space.qkv_dim}                  # what all heads of one attention share; fixed, every head count divides it
+qkv_dim: {space.qkv_dim}                  # what all heads of one attention share
 experts: {space.experts}           # every expert of a layer has a size of its own
 placement: {space.placement}               # each layer draws its number of experts
 
@@ -194,7 +190,5 @@ def _plain(value: object) -> str:
     """A number, or a text in YAML's double quotes, between which nothing is taken for anything else."""
     if not isinstance(value, str):
         return str(value)
-    escaped = (
-        f"\\{c}" if c in '"\\' else c if c.isprintable() else f"\\U{ord(c):08x}" for c in value
-    )
+    escaped = (f"\\{c}" if c in '"\\' else c if c.isprintable() else f"\\U{ord(c):08x}" for c in value)
     return f'"{"".join(escaped)}"'
