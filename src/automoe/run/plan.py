@@ -18,11 +18,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from automoe.cost.costs import Bound, measured_names, share_of
 from automoe.cost.device.probes import probes
 from automoe.cost.device.probing import TURNS
 from automoe.design.architecture import Architecture
+from automoe.design.space import SearchSpace
 from automoe.errors import InputError
 from automoe.run.scales import SCALES, Scale
 from automoe.search.evolution import EvolutionSettings
@@ -175,12 +177,15 @@ def plan_scale(scale: Scale, facts: CorpusFacts, speed: MachineSpeed, wish: Wish
         DoesNotFit: even the shortest take longer; it says how long.
     """
     batch = batch_tokens(scale, facts.target_tokens, wish.gpu)
-
-    def planned(steps: int) -> RunPlan:
-        return _planned(scale, facts, speed, wish, batch, steps)
-
     choices = list(_round_numbers(FEWEST_STEPS, MOST_EPOCHS * facts.target_tokens / batch))
-    shortest = planned(choices[0])
+
+    def planned(steps: int, algorithm: EvolutionSettings) -> RunPlan:
+        return _planned(scale, facts, speed, wish, batch, steps, algorithm)
+
+    for algorithm in _affordable(facts, speed, wish):
+        shortest = planned(choices[0], algorithm)
+        if shortest.hours <= wish.hours:
+            break
     if shortest.hours > wish.hours:
         parts = [f"{name}: {seconds / 3600:.3g}" for name, seconds in shortest.seconds.items()]
         raise DoesNotFit(
@@ -190,11 +195,11 @@ def plan_scale(scale: Scale, facts: CorpusFacts, speed: MachineSpeed, wish: Wish
     low, high = 0, len(choices) - 1  # choices[low] fits
     while low < high:
         middle = (low + high + 1) // 2
-        if planned(choices[middle]).hours <= wish.hours:
+        if planned(choices[middle], algorithm).hours <= wish.hours:
             low = middle
         else:
             high = middle - 1
-    return planned(choices[low])
+    return planned(choices[low], algorithm)
 
 
 def best_plan(
@@ -225,14 +230,26 @@ def best_plan(
     return best
 
 
+def _scored_sentences(facts: CorpusFacts) -> int:
+    return min(MOST_SCORED_SENTENCES, facts.valid_pairs)
+
+
+def _affordable(facts: CorpusFacts, speed: MachineSpeed, wish: Wish) -> list[EvolutionSettings]:
+    """From the most thorough search that takes at most its share of the time to the shortest one."""
+    scoring_s = _scored_sentences(facts) / speed.scored_sentences_s
+    most = 3600 * wish.hours * SEARCH_SHARE / (2 * scoring_s)
+    return [a for a in reversed(ALGORITHMS) if a.budget <= most or a == ALGORITHMS[0]]
+
+
 def _planned(
-    scale: Scale, facts: CorpusFacts, speed: MachineSpeed, wish: Wish, batch: int, steps: int
+    scale: Scale,
+    facts: CorpusFacts,
+    speed: MachineSpeed,
+    wish: Wish,
+    batch: int,
+    steps: int,
+    algorithm: EvolutionSettings,
 ) -> RunPlan:
-    sentences = min(MOST_SCORED_SENTENCES, facts.valid_pairs)
-    scoring_s = sentences / speed.scored_sentences_s
-    budget_s = 3600 * wish.hours * SEARCH_SHARE
-    affordable = [a for a in ALGORITHMS if 2 * a.budget * scoring_s <= budget_s]
-    algorithm = (affordable or ALGORITHMS)[-1 if affordable else 0]
     epochs = steps * batch / facts.target_tokens
     plan = RunPlan(
         scale=scale,
@@ -244,7 +261,7 @@ def _planned(
         candidates=6 if steps >= MANY_STEPS else 4,
         dense_candidates=2 if steps >= MANY_STEPS else 1,
         algorithm=algorithm,
-        sentences=sentences,
+        sentences=_scored_sentences(facts),
         validate_every=max(1, steps // 4),
         latency_runs=200 if steps >= MANY_STEPS else 100,
         dropout=0.1 if epochs > DROPOUT_EPOCHS else 0.0,
@@ -267,7 +284,7 @@ def _seconds(plan: RunPlan, speed: MachineSpeed, wish: Wish) -> dict[str, float]
     profile_s = budget_s = measuring_s = 0.0
     if measured:
         reference_s = max(SHORTEST_TURN_S, SENTENCES_A_TURN * speed.reference_s)
-        profile_s = len(probes(scale.space)) * TURNS * reference_s
+        profile_s = _probe_count(scale.space) * TURNS * reference_s
         beside_s = speed.baseline_s if wish.with_baseline else 0.0
         measuring_s = (plan.candidates + 2) * plan.latency_runs * (speed.member_s + beside_s)
         budget_s = plan.latency_runs * (beside_s + speed.reference_s)
@@ -287,6 +304,11 @@ def _seconds(plan: RunPlan, speed: MachineSpeed, wish: Wish) -> dict[str, float]
         tested_s = translating_s * times_larger + plan.latency_runs * speed.baseline_s
         seconds["baseline"] = training_s + timing_s + tested_s + 4 * validation_s * (times_larger - 1)
     return seconds
+
+
+@cache
+def _probe_count(space: SearchSpace) -> int:
+    return len(probes(space))
 
 
 def _round_numbers(least: int, most: float) -> list[int]:

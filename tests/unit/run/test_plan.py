@@ -1,4 +1,4 @@
-"""How a run's time is divided: whatever the corpus and the machine, what is planned fits and can be loaded."""
+"""How a run's time is divided: whatever corpus and machine, what is planned fits and can be loaded."""
 
 import dataclasses
 import math
@@ -192,7 +192,7 @@ def looking(corpus: CorpusFacts, slower: float):
             TWO_CORES,
             supernet_tokens_s=40_000 / factor,
             member_tokens_s=50_000 / factor,
-            member=list(scale.ladder())[0],
+            member=next(iter(scale.ladder())),
         )
 
     return look, seen
