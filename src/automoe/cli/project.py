@@ -21,8 +21,16 @@ from automoe.errors import InputError
 app = typer.Typer()
 
 LONGEST_HOURS = 24.0 * 365
-_CODE = r"[a-z]{2,3}(?:[-_][A-Za-z]{2,4})?"
-_COMPRESSED = re.compile(r"\.(gz|xz|bz2|zst)$", re.IGNORECASE)
+# ISO 639-1: only these are guessed from a name, so that `my-own.txt` is in no language.
+_LANGUAGES = """
+    aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da
+    de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy
+    hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg
+    li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or
+    os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta
+    te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
+"""
+_BEHIND_CODE = re.compile(r"\.(gz|xz|bz2|zst|txt)$", re.IGNORECASE)
 _BOUND_EXAMPLE = "20, or a share such as 40% of what a deep dense Transformer takes"
 
 SourceFile = Annotated[str | None, typer.Option("--source", help="Text file, a sentence a line.")]
@@ -75,7 +83,7 @@ def init(
     from automoe.run.new_project import ProjectRequest, make_project
     from automoe.run.plan import Wish
 
-    asked = _Asked(sys.stdin.isatty() and sys.stderr.isatty())
+    asked = _Asked(on_terminal())
     columns = _columns(source_column, target_column)
     languages = (
         source_language or _guessed(source, corpus, 0),
@@ -141,22 +149,27 @@ def init(
     print(f"Run it:   automoe run {folder}")
 
 
+def on_terminal() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 class _Asked:
     """Asks for what no option said, on a terminal; elsewhere it is a problem."""
 
-    def __init__(self, on_terminal: bool) -> None:
-        self.on_terminal = on_terminal
+    def __init__(self, answered: bool) -> None:
+        self.answered = answered
         self.problems: list[str] = []
 
     def text(self, option: str, given: str | None, question: str) -> str | None:
-        if given is None and self.on_terminal:
+        if given is None and self.answered:
             given = str(typer.prompt(question, err=True))
         if given is None:
             self.problems.append(f"{option}: missing")
         return given
 
     def number(self, option: str, given: float | None, question: str) -> float | None:
-        if given is None and self.on_terminal:
+        if given is None and self.answered:
             given = float(typer.prompt(question, type=float, err=True))
         if given is None:
             self.problems.append(f"{option}: missing")
@@ -169,7 +182,7 @@ class _Asked:
 def _bounds(asked: _Asked, latency_ms: str | None, flops: str | None) -> dict[str, Bound]:
     """The budget; what is wrong with it goes to the problems."""
     given = {"latency_ms": latency_ms, "flops": flops}
-    if asked.on_terminal and latency_ms is None and flops is None:
+    if asked.answered and latency_ms is None and flops is None:
         question = f"Budget: milliseconds a sentence ({_BOUND_EXAMPLE})"
         given["latency_ms"] = str(typer.prompt(question, err=True))
     bounds: dict[str, Bound] = {}
@@ -196,7 +209,12 @@ def _columns(source: str | None, target: str | None) -> dict[str, int | str]:
 def _guessed(own: str | None, corpus: str | None, side: int) -> str | None:
     """The language that a file's name tells: `train.de.gz` is German, `news.en-de.tsv` English and German."""
     if own is not None:
-        found = re.search(rf"\.({_CODE})$", _COMPRESSED.sub("", own))
-        return found[1] if found else None
-    pair = re.search(r"(?:^|[._/-])([a-z]{2,3})-([a-z]{2,3})(?=[._])", corpus or "")
-    return pair[side + 1] if pair else None
+        name = own
+        while _BEHIND_CODE.search(name):
+            name = _BEHIND_CODE.sub("", name)
+        found = re.search(r"\.([a-z]{2})([-_][A-Za-z]{2,4})?$", name)
+        return found[0][1:] if found and found[1] in _LANGUAGES.split() else None
+    for pair in re.finditer(r"(?<![A-Za-z])([a-z]{2})-([a-z]{2})(?![A-Za-z])", Path(corpus or "").name):
+        if {*pair.groups()} <= set(_LANGUAGES.split()):
+            return pair[side + 1]
+    return None
