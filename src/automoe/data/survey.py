@@ -80,7 +80,9 @@ def text_keys(texts: Iterable[str]) -> NDArray[np.uint64]:
 
 def _key(text: str) -> int:
     folded = unicodedata.normalize("NFC", text).casefold()
-    return int.from_bytes(hashlib.blake2b(folded.encode("utf-8"), digest_size=8).digest(), "big")
+    return int.from_bytes(
+        hashlib.blake2b(folded.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"
+    )
 
 
 def misalignment(source_C: NDArray[np.int64], target_C: NDArray[np.int64]) -> list[str]:

@@ -181,7 +181,7 @@ def _check_memory(scale: Scale, vocabulary_size: int, gpu: bool) -> None:
     parameters = count(largest).parameters + vocabulary_size * largest.encoder_width
     if gpu:
         memory = torch.cuda.get_device_properties(0).total_memory
-    elif "SC_PHYS_PAGES" in os.sysconf_names:
+    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", ()):
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     else:
         return  # the system does not tell

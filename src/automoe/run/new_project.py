@@ -301,4 +301,6 @@ def _write_pairs(path: Path, pairs: Sequence[Pair]) -> None:
     """TSV with source, target and document; `load_pairs` left no tab or line break in a sentence."""
     with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         for pair in pairs:
-            file.write(f"{pair.source}\t{pair.target}\t{' '.join(pair.document.split())}\n")
+            # Nobody cleaned the document's name.
+            document = " ".join(pair.document.encode("utf-8", "replace").decode("utf-8").split())
+            file.write(f"{pair.source}\t{pair.target}\t{document}\n")

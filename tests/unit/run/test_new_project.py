@@ -1,6 +1,7 @@
 """A project from text files, with a machine whose speeds are made up."""
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -135,6 +136,21 @@ def test_documents_stay_whole(tmp_path):
         {pair.document for pair in load_pairs(getattr(data, name))[0]} for name in ("train", "valid", "test")
     ]
     assert sum(map(len, documents)) == len(set().union(*documents)) == 60
+
+
+def test_whatever_a_document_is_called_the_text_stays_the_same(tmp_path):
+    names = ["a\tb", "line\nbreak", "half \ud800", "", "\ufeff", "x\x00y"]
+    rows = [
+        {"source": f"sentence {i}\t of {i}", "target": f"Satz {i} \u2028 ja", "document": names[i % 6]}
+        for i in range(60)
+    ]
+    (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    whole = CorpusSource(path=str(tmp_path / "all.jsonl"))
+    made(request(tmp_path, train=whole))
+    data = load_recipe(tmp_path / "my-project").recipe.data
+    found = [pair for name in ("train", "valid", "test") for pair in load_pairs(getattr(data, name))[0]]
+    expected = [(pair.source, pair.target) for pair in load_pairs(whole)[0]]
+    assert sorted((pair.source, pair.target) for pair in found) == sorted(expected)
 
 
 @pytest.mark.parametrize("kind", ["folder", "file", "link"])
