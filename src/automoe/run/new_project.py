@@ -262,7 +262,11 @@ def _write(request: ProjectRequest, sets: _Sets, plan: RunPlan) -> None:
         for name in sets.pairs
     }
     data = ProjectData(
-        **sources, source_language=request.source_language, target_language=request.target_language
+        sources["train"],
+        sources["valid"],
+        sources["test"],
+        source_language=request.source_language,
+        target_language=request.target_language,
     )
     name = re.sub(r"[^\w.-]+", "-", folder.name).strip("-") or "project"
 
