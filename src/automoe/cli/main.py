@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from automoe import __version__
-from automoe.cli import cost_commands, deploy
+from automoe.cli import cost_commands, deploy, project
 from automoe.cli.built_in import find_file
 from automoe.cli.streams import OutputLostError, utf8_streams
 from automoe.errors import InputError
@@ -199,6 +199,7 @@ def space(
     )
 
 
+app.add_typer(project.app)
 app.add_typer(deploy.app)
 app.add_typer(cost_commands.app)
 

@@ -1,0 +1,220 @@
+"""`automoe init`: what a project is made of, from options, or asked for on a terminal."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from automoe.cli.options import takes_protocol
+from automoe.cost.costs import Bound, check_bounds
+from automoe.cost.protocol import MeasuringProtocol
+from automoe.data.corpus import CorpusSource
+from automoe.errors import InputError
+
+app = typer.Typer()
+
+LONGEST_HOURS = 24.0 * 365
+# ISO 639-1: only these are guessed from a name, so that `my-own.txt` is in no language.
+_LANGUAGES = """
+    aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da
+    de dv dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy
+    hz ia id ie ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg
+    li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or
+    os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta
+    te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
+"""
+_BEHIND_CODE = re.compile(r"\.(gz|xz|bz2|zst|txt)$", re.IGNORECASE)
+_BOUND_EXAMPLE = "20, or a share such as 40% of what a deep dense Transformer takes"
+
+SourceFile = Annotated[str | None, typer.Option("--source", help="Text file, a sentence a line.")]
+TargetFile = Annotated[str | None, typer.Option("--target", help="Its translation, line by line.")]
+
+
+@app.command()
+@takes_protocol("backend", "precision", "threads", backend="onnx")
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The project's; it must not exist.")],
+    protocol: MeasuringProtocol,
+    source: SourceFile = None,
+    target: TargetFile = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Or one file with both: TSV, JSONL, Parquet, ...")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Or the name of a corpus that `datasets` knows.")
+    ] = None,
+    config: Annotated[str | None, typer.Option(help="With --dataset: its configuration.")] = None,
+    split: Annotated[str, typer.Option(help="With --dataset: its split.")] = "train",
+    source_column: Annotated[str | None, typer.Option(help="Of --corpus: name, or place from 0.")] = None,
+    target_column: Annotated[str | None, typer.Option(help="Of --corpus: name, or place from 0.")] = None,
+    valid: Annotated[
+        str | None, typer.Option(help="Validation set: a file like --corpus, or a split of --dataset.")
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Test set: a file like --corpus, or a split of --dataset.")
+    ] = None,
+    valid_source: Annotated[str | None, typer.Option(help="Validation set: two files.")] = None,
+    valid_target: Annotated[str | None, typer.Option(help="Its other side.")] = None,
+    test_source: Annotated[str | None, typer.Option(help="Test set: two files.")] = None,
+    test_target: Annotated[str | None, typer.Option(help="Its other side.")] = None,
+    source_language: Annotated[str | None, typer.Option(help="A code such as en.")] = None,
+    target_language: Annotated[str | None, typer.Option(help="A code such as de.")] = None,
+    latency_ms: Annotated[
+        str | None, typer.Option(metavar="MS|SHARE%", help=f"Budget: {_BOUND_EXAMPLE}.")
+    ] = None,
+    flops: Annotated[
+        str | None, typer.Option(metavar="NUMBER|SHARE%", help="Budget: of one sentence, 2e7 or 25%.")
+    ] = None,
+    hours: Annotated[float | None, typer.Option(help="How long the run may compute.")] = None,
+) -> None:
+    """Look at your text, measure this machine, and write a recipe that fits your budget and your time.
+
+    Without --valid and --test such sets are taken out of the text. What is not said is asked on a terminal.
+    """
+    import torch
+
+    from automoe.run.new_project import ProjectRequest, make_project
+    from automoe.run.plan import Wish
+
+    asked = _Asked(on_terminal())
+    columns = _columns(source_column, target_column)
+    languages = (
+        source_language or _guessed(source, corpus, 0),
+        target_language or _guessed(target, corpus, 1),
+    )
+    languages = (
+        asked.text("--source-language", languages[0], "Language of the source (a code such as en)"),
+        asked.text("--target-language", languages[1], "Language of the target (a code such as de)"),
+    )
+    bounds = _bounds(asked, latency_ms, flops)
+    allowed_hours = asked.number("--hours", hours, "How many hours may it compute")
+    if allowed_hours is not None and not 0 < allowed_hours <= LONGEST_HOURS:
+        asked.problems.append(
+            f"--hours: expected 0 to {LONGEST_HOURS:.0f}, more than 0, got {allowed_hours:g}"
+        )
+    if languages[0] is not None and languages[0] == languages[1]:
+        asked.problems.append(f"--source-language, --target-language: both are {languages[0]}")
+
+    def named(path: str | None, paths: Sequence[str | None], options: str, part: str | None) -> Any:
+        """The corpus of one set; None where it is not given."""
+        known = {
+            "source_path": paths[0], "target_path": paths[1],
+            "path": None if dataset else path, "dataset": dataset if part else None,
+            "config": config if part else None, "split": part,
+        }  # fmt: skip
+        fields: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
+        if not fields:
+            return None
+        for key in ("path", "source_path", "target_path"):
+            if key in fields:
+                fields[key] = os.path.expanduser(fields[key])
+        if "source_path" not in fields and "target_path" not in fields:
+            fields |= {"source_language": languages[0], "target_language": languages[1], **columns}
+        try:
+            return CorpusSource(**fields)
+        except InputError as error:
+            asked.problems += [f"{options}: {problem}" for problem in error.problems]
+            return None
+
+    problems_before = len(asked.problems)
+    train = named(corpus, (source, target), "--source, --target, --corpus", split if dataset else None)
+    if train is None and len(asked.problems) == problems_before:
+        asked.problems.append("give the text: --source and --target, or --corpus, or --dataset")
+    validation = named(valid, (valid_source, valid_target), "--valid", valid if dataset else None)
+    testing = named(test, (test_source, test_target), "--test", test if dataset else None)
+    if asked.problems:
+        raise InputError("automoe init needs to know more", asked.problems)
+    assert allowed_hours is not None
+    assert languages[0] is not None
+    assert languages[1] is not None
+    request = ProjectRequest(
+        folder=folder,
+        train=train,
+        valid=validation,
+        test=testing,
+        source_language=languages[0],
+        target_language=languages[1],
+        wish=Wish(bounds, allowed_hours, gpu=torch.cuda.is_available()),
+        protocol=protocol,
+    )
+    make_project(request, print)
+    print(f"\nWritten:  {folder / 'recipe.yaml'}, which explains every line")
+    print(f"Run it:   automoe run {folder}")
+
+
+def on_terminal() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+class _Asked:
+    """Asks for what no option said, on a terminal; elsewhere it is a problem."""
+
+    def __init__(self, answered: bool) -> None:
+        self.answered = answered
+        self.problems: list[str] = []
+
+    def text(self, option: str, given: str | None, question: str) -> str | None:
+        if given is None and self.answered:
+            given = str(typer.prompt(question, err=True))
+        if given is None:
+            self.problems.append(f"{option}: missing")
+        return given
+
+    def number(self, option: str, given: float | None, question: str) -> float | None:
+        if given is None and self.answered:
+            given = float(typer.prompt(question, type=float, err=True))
+        if given is None:
+            self.problems.append(f"{option}: missing")
+        elif not math.isfinite(given):
+            self.problems.append(f"{option}: expected a number, got {given}")
+            return None
+        return given
+
+
+def _bounds(asked: _Asked, latency_ms: str | None, flops: str | None) -> dict[str, Bound]:
+    """The budget; what is wrong with it goes to the problems."""
+    given = {"latency_ms": latency_ms, "flops": flops}
+    if asked.answered and latency_ms is None and flops is None:
+        question = f"Budget: milliseconds a sentence ({_BOUND_EXAMPLE})"
+        given["latency_ms"] = str(typer.prompt(question, err=True))
+    bounds: dict[str, Bound] = {}
+    for name, text in given.items():
+        if text is None:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        try:
+            bound: Bound = text if re.fullmatch(r"\d+(\.\d+)?%", text) else float(text)
+            check_bounds({name: bound})
+            bounds[name] = bound
+        except (InputError, ValueError):
+            asked.problems.append(f"{option}: expected a number, or a share such as 40%, got {text!r}")
+    if not any(given.values()):
+        asked.problems.append(f"--latency-ms or --flops: missing, the budget: {_BOUND_EXAMPLE}")
+    return bounds
+
+
+def _columns(source: str | None, target: str | None) -> dict[str, int | str]:
+    given = {"source_column": source, "target_column": target}
+    return {key: int(text) if text.isdecimal() else text for key, text in given.items() if text is not None}
+
+
+def _guessed(own: str | None, corpus: str | None, side: int) -> str | None:
+    """The language that a file's name tells: `train.de.gz` is German, `news.en-de.tsv` English and German."""
+    if own is not None:
+        name = own
+        while _BEHIND_CODE.search(name):
+            name = _BEHIND_CODE.sub("", name)
+        found = re.search(r"\.([a-z]{2})([-_][A-Za-z]{2,4})?$", name)
+        return found[0][1:] if found and found[1] in _LANGUAGES.split() else None
+    for pair in re.finditer(r"(?<![A-Za-z])([a-z]{2})-([a-z]{2})(?![A-Za-z])", Path(corpus or "").name):
+        if {*pair.groups()} <= set(_LANGUAGES.split()):
+            return pair[side + 1]
+    return None
