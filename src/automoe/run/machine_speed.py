@@ -23,8 +23,9 @@ from automoe.model.sharing import Supernet
 from automoe.run.plan import MOST_SCORED_SENTENCES, DoesNotFit, MachineSpeed, Wish
 from automoe.run.scales import Scale
 from automoe.search.constraint import violations
-from automoe.training.loop import TrainingProgress, train
+from automoe.training.loop import train
 from automoe.training.objective import validation_loss
+from automoe.training.progress import TrainingProgress
 from automoe.training.rules import SupernetRule, only, random_members
 from automoe.training.settings import TrainingSettings
 

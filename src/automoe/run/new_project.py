@@ -122,7 +122,7 @@ def _find_sets(request: ProjectRequest, say: Say) -> _Sets:
     known = {name: text_keys(pair.source for pair in pairs) for name, (pairs, _) in held_out.items()}
     trained_on = text_keys(pair.source for pair in train) if known else None
     for name, (_, report) in held_out.items():
-        overlap = int(np.isin(known[name], trained_on).sum())
+        overlap = 0 if trained_on is None else int(np.isin(known[name], trained_on).sum())
         say(f"{name} set: {_kept(report)}; {overlap:,} with a source that is in the training text")
     apart = np.concatenate(list(known.values())) if known else None
     sizes = {name: held_out_size(len(train)) if source is None else 0 for name, source in given.items()}
