@@ -128,7 +128,7 @@ def create_app(
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", headers=_PAGE_HEADERS)
 
-    app.mount("/page", StaticFiles(directory=PAGE))
+    app.mount("/page", StaticFiles(directory=PAGE, packages=[("automoe.web", "assets")]))
     paths = frozenset({"/translate", "/explain", "/healthz", "/metrics", "/docs", "/openapi.json", "/"})
     app.add_middleware(BodyLimit, body_bytes=limits.body_bytes)
     app.add_middleware(CountedRequests, metrics=metrics, paths=paths)
