@@ -13,7 +13,7 @@ train-*      each system from scratch; the first winner also from the supernet's
 evaluate-*   BLEU, chrF, costs, routing
 latency      all systems measured side by side, by the papers' protocol
 
-report       table and pictures, over all seeds
+report       table, pictures and a page to look at, over all seeds
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def run_recipe(
     finished = {seed: stages for seed, stages in seeds.items() if stages is not None}
     if until != "report" or not finished:
         return None
-    report = report_run(run, finished, budget)
+    report = report_run(run, prepared, finished, budget)
     main = (recipe.searched or recipe.systems)[0].name
     return Outcome(finished[recipe.seeds[0]].trained[main].folder / "model", report.folder)
 

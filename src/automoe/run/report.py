@@ -11,11 +11,18 @@ from typing import Any
 from automoe.data.corpus import load_pairs
 from automoe.evaluation.significance import paired_bootstrap
 from automoe.inference.model_folder import add_to_card
-from automoe.report.run_report import SeedReport, write_report
+from automoe.report.run_report import write_report
+from automoe.report.seed_report import SeedReport
 from automoe.run.budget import Budget
 from automoe.run.context import Run
 from automoe.run.folder import Stage, read_stage_json
+from automoe.run.prepare import Prepared
+from automoe.run.question import what_was_asked
 from automoe.run.recipe import Recipe
+from automoe.run.sentences import sentences_of
+
+_FORMAT = 2
+"""Of what the stage writes: raised when a finished run's report should be made again."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +44,17 @@ class SeedStages:
         ]
 
 
-def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Stage:
-    """The table and the pictures, of every system and seed."""
+def report_run(run: Run, prepared: Prepared, seeds: Mapping[int, SeedStages], budget: Budget) -> Stage:
+    """The table, the pictures and the page, of every system and seed."""
     recipe = run.recipe
     baseline = recipe.baseline_system or recipe.systems[0]
     reference = baseline.name
+    asked = what_was_asked(run, budget, read_stage_json(prepared.stage.folder / "report.json"))
 
     def work(folder: Path) -> None:
-        references = [pair.target for pair in load_pairs(recipe.data.test, recipe.data.limits)[0]]
-        reports = {}
+        pairs = load_pairs(recipe.data.test, recipe.data.limits)[0]
+        references = [pair.target for pair in pairs]
+        reports: dict[int, SeedReport] = {}
         for seed, stages in seeds.items():
             results = {
                 name: read_stage_json(s.folder / "result.json") for name, s in stages.evaluated.items()
@@ -61,6 +70,9 @@ def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Sta
                 (other, name): paired_bootstrap(translations[other], translations[name], references)
                 for other, name in _pairs(recipe, reference, translations)
             }
+            models = {name: s.folder / "model" for name, s in stages.trained.items()}
+            # One seed's are enough to read.
+            sentences = [] if reports else sentences_of(pairs, models, translations)
             histories: dict[str, Path] = {}
             supernet_seconds = None
             if stages.supernet:
@@ -78,10 +90,12 @@ def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Sta
                 histories=histories,
                 compared=compared,
                 supernet_seconds=supernet_seconds,
+                sentences=sentences,
             )
         write_report(
             folder,
             reports,
+            asked=asked,
             reference=reference,
             main=(recipe.searched or recipe.systems)[0].name,
             score_label="validation loss" if recipe.search.rank_by == "loss" else "minus BLEU",
@@ -90,7 +104,8 @@ def report_run(run: Run, seeds: Mapping[int, SeedStages], budget: Budget) -> Sta
             profile=budget.latency_file if recipe.latency.source == "profile" else None,
         )
 
-    inputs = [{str(seed): stages.fingerprints() for seed, stages in seeds.items()}, reference]
+    fingerprints = {str(seed): stages.fingerprints() for seed, stages in seeds.items()}
+    inputs = [fingerprints, reference, _FORMAT, dict(asked.facts)]
     return run.folder.stage("report", inputs, work)
 
 

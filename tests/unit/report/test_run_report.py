@@ -7,7 +7,9 @@ import pytest
 
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import dense
-from automoe.report.run_report import SeedReport, budget_note, race_note, write_report
+from automoe.report.notes import budget_note, race_note
+from automoe.report.run_report import write_report
+from automoe.report.seed_report import SeedReport
 
 OLD = {"latency_ms": 5.12, "maximum_ms": None, "reference_ms": None, "noise": None, "broken": []}
 THROUGHPUT = "throughput_sentences_s"
