@@ -15,12 +15,15 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib.image import imread
 
+from automoe.design.architecture import STACKS, Architecture
 from automoe.report.analyses import STACKS_NOTE
 from automoe.report.asked import Asked
 from automoe.report.headline import Headline
 from automoe.report.search_front import SearchFront, architecture_plain, front_plain
 from automoe.report.seed_report import SeedReport
+from automoe.report.style import STYLE
 from automoe.report.tables import Table
 from automoe.storage import write_text
 from automoe.web.assets import ASSETS
@@ -145,7 +148,7 @@ def _seed_context(seed: int, part: SeedPart, main: str) -> dict[str, Any]:
     report = part.report
     architectures = {name: report.architecture(name) for name in report.results}
     systems = [
-        {"name": name, "words": str(architecture), "open": name == main}
+        {"name": name, "words": _words(architecture), "open": name == main}
         for name, architecture in architectures.items()
     ]
     validation = [
@@ -188,9 +191,26 @@ def _seed_context(seed: int, part: SeedPart, main: str) -> dict[str, Any]:
     }
 
 
-def _picture(path: Path, caption: str, alt: str) -> dict[str, str] | None:
+def _picture(path: Path, caption: str, alt: str) -> dict[str, Any] | None:
     """The picture within the page; None where there is no such file."""
     if not path.exists():
         return None
     encoded = base64.b64encode(path.read_bytes()).decode()
-    return {"uri": f"data:image/png;base64,{encoded}", "caption": caption, "alt": alt}
+    inches = imread(path).shape[1] / STYLE["figure.dpi"]
+    return {
+        "uri": f"data:image/png;base64,{encoded}",
+        "width": round(96 * inches),  # in CSS, an inch is 96 pixels
+        "caption": caption,
+        "alt": alt,
+    }
+
+
+def _words(architecture: Architecture) -> str:
+    """An architecture in a few words."""
+    told = []
+    for stack in STACKS:
+        layers = architecture.layers(stack)
+        experts = [len(layer.feed_forward.experts) for layer in layers]
+        kind = "dense" if set(experts) == {1} else f"{'+'.join(map(str, experts))} experts"
+        told.append(f"{stack} {len(layers)} × {layers[0].width}, {kind}")
+    return "; ".join(told)

@@ -135,7 +135,7 @@ def _notes(seeds: Mapping[int, SeedReport], reference: str) -> list[str]:
     first = next(iter(seeds.values()))
     scores = first.results[reference]["scores"]
     notes = [
-        f"Ratios are against the row `{reference}`. Parameters and FLOPs by the papers' accounting (without "
+        f"Ratios are against {reference}. Parameters and FLOPs by the papers' accounting (without "
         'embeddings and output layer; one sentence), for experts equally likely; "GFLOPs as routed" is with '
         "the shares of tokens that the experts got on the test set.",
         f"BLEU: {scores['bleu_signature']}",

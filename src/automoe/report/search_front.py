@@ -144,8 +144,8 @@ def _layer_plain(layer: Layer) -> dict[str, Any]:
 
 
 def _shown(cost: Cost, candidate: Candidate) -> float:
-    """In the unit of the heading, with as many digits as are written."""
-    return float(format(candidate.costs[cost.name] * cost.scale, cost.digits))
+    """In the unit of the heading."""
+    return float(f"{candidate.costs[cost.name] * cost.scale:.4g}")
 
 
 def _ticks(values: list[float]) -> list[float]:

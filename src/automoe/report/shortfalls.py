@@ -54,7 +54,7 @@ def _broken_budgets(
             share = asked.shares.get(system, {}).get(cost.name)
             if cost.measured and share is not None:
                 constraint = replace(constraint, bound=share * rows[reference].costs[cost.name])
-                of = f" ({share:.4g} of what {reference} has)"
+                of = f" ({100 * share:.4g}% of what {reference} has)"
             if not constraint.holds(rows[system].costs):
                 has, bound = rows[system].costs[cost.name] * cost.scale, constraint.bound * cost.scale
                 limit = "at least" if constraint.at_least else "at most"

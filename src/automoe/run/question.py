@@ -121,7 +121,7 @@ def _bounds(recipe: Recipe, system: System, constraints: Sequence[Constraint]) -
         limit = "at least" if constraint.at_least else "at most"
         text = f"{cost.heading} {limit} {constraint.bound * cost.scale:{cost.digits}}"
         share = share_of(asked[cost.name])
-        told.append(text if share is None else f"{text}, {share:.4g} of what {baseline} has")
+        told.append(text if share is None else f"{text}, {100 * share:.4g}% of what {baseline} has")
     return " and ".join(told) or "no bound"
 
 
