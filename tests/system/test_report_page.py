@@ -172,8 +172,8 @@ def test_light_and_dark_and_narrow(browser, run):
         page = browser.new_page(color_scheme=scheme, viewport={"width": 400, "height": 800})
         page.goto((run / "report" / "report.html").as_uri())
         page.locator("[data-candidate]").first.click(force=True)
-        for closed in page.locator("details:not([open]) > summary").all():
-            closed.click()
+        page.locator("details").evaluate_all("all => all.forEach(one => { one.open = true })")
+        expect(page.get_by_role("grid").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         grounds[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
         page.close()
