@@ -204,7 +204,8 @@ def connect(address: str) -> socket.socket:
 
 
 def test_no_page_of_ours_names_another_host(client):
-    for path in ("/", "/docs", "/page/page.js", "/page/style.css"):
+    pages = ("page.js", "style.css", "look.css", "expert_grid.js", "expert_grid.css")
+    for path in ("/", "/docs", *(f"/page/{name}" for name in pages)):
         answer = client.get(path)
         assert answer.status_code == 200
         assert re.findall(r"""(?:src|href|url)\s*[=(:]\s*["']?(?:https?:)?//[^"']*""", answer.text) == []

@@ -1,46 +1,31 @@
 """The page in a real headless Chromium, as a person uses it: typing, reading, with keys alone, in the dark.
 
-Needs a Chromium: Debian's package `chromium`, another in the PATH, or playwright's own. Without one the
-tests are skipped; `.ci/run` installs it.
+Without a Chromium the tests are skipped, see `helpers.browser`.
 """
 
 import json
-import os
-import shutil
 import urllib.request
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from automoe.inference.backends import make_engine
 from automoe.inference.beam_settings import BeamSettings
 from automoe.serving.app import create_app
 from automoe.serving.http_settings import HttpSettings
+from helpers.browser import chromium
 from helpers.served import ARCHITECTURE, running, tiny_model
 
 pytestmark = pytest.mark.slow
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-# Without these it looks up its maker's hosts at every start.
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
 TEXT = "the cat sat on <b>bold</b> words"
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, NAMES)), None)
-        path = found or playwright.chromium.executable_path
-        if not Path(path).exists():
-            message = "no Chromium found: apt-get install chromium, or playwright install chromium"
-            pytest.skip(message)
-        # Chromium refuses to isolate its processes as root, which containers are.
-        isolation = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=path, args=[*QUIET, *isolation])
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

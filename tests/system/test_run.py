@@ -69,6 +69,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     assert done.stdout.splitlines() == [
         *table.splitlines(),
         "",
+        f"Open in a browser:  {run / 'report' / 'report.html'}",
         f"Pictures and table: {run / 'report'}",
         f"Trained model:      {model}",
         f"Translate with it:  echo 'Click OK.' | automoe translate {model}",
@@ -80,7 +81,7 @@ def test_a_run_leaves_table_pictures_model_and_candidates(finished):
     folder, _ = finished
     run = folder / "runs" / "tiny"
     seed = run / "seed-1"
-    assert {"results.md", "results.csv"} <= {path.name for path in (run / "report").iterdir()}
+    assert {"results.md", "results.csv", "report.html"} <= {path.name for path in (run / "report").iterdir()}
     pictures = {path.name for path in (run / "report" / "seed-1").iterdir()}
     assert {"loss_curves.png", "architecture.png", "experts_a_layer.png"} <= pictures
     assert {"front_latency_ms.png", "front_flops.png", "where_the_time_goes.png"} <= pictures

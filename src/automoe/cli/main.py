@@ -90,6 +90,7 @@ def _execute(
         outcome = run_recipe(loaded, runs_folder, Reporter(), until, _may_overwrite(overwrite))
     if outcome and is_first_process():
         print((outcome.report / "results.md").read_text(encoding="utf-8"))
+        print(f"Open in a browser:  {outcome.report / 'report.html'}")
         print(f"Pictures and table: {outcome.report}")
         print(f"Trained model:      {outcome.model}")
         print(f"Translate with it:  echo 'Click OK.' | automoe translate {outcome.model}")
@@ -117,7 +118,7 @@ _stage_command("search", "search", "Up to the search of architectures under the 
 _stage_command("finals", "finals", "Up to the finals: the best candidates race by real training.")
 _stage_command("train", "train", "Up to the training of the winner and the baselines.")
 _stage_command("evaluate", "evaluate", "Up to the evaluation: BLEU, chrF, costs and latency on the test set.")
-_stage_command("report", "report", "Up to the report: the table and the pictures, as `run`.")
+_stage_command("report", "report", "Up to the report: the table, the pictures and the page, as `run`.")
 
 
 @app.command()

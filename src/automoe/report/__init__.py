@@ -1,1 +1,1 @@
-"""What a person looks at after a run: the table and the pictures."""
+"""What a person looks at after a run: the table, the pictures, and a page with both."""

@@ -22,7 +22,7 @@ from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import STACKS, Architecture, Stack
 from automoe.errors import InputError
 from automoe.report.style import BLUE, INK, STYLE, VERMILLION, save, tint
-from automoe.report.tables import MISSING
+from automoe.report.tables import MISSING, Table
 
 _STACK_COLOUR: dict[Stack, str] = {"encoder": BLUE, "decoder": VERMILLION}
 
@@ -166,12 +166,21 @@ def encoder_share(
     )
 
 
-def analyses_markdown(shares: Mapping[str, EncoderShare], minutes: Mapping[str, float]) -> str:
-    """Write the section: a table of the stacks' shares, and one of the minutes that the search took.
+def stacks_table(shares: Mapping[str, EncoderShare]) -> Table:
+    """How each system is divided between its stacks: encoder / decoder."""
+    rows = tuple((system, *_share_cells(share)) for system, share in shares.items())
+    return Table(("system", "experts", "parameters", "FLOPs", "time"), rows)
 
-    Args:
-        shares: by system. `minutes`: wall time by what it went to: supernet, search, finals, the training
-            of each system; their sum is the last row. Where one of them is empty, its table is left out.
+
+STACKS_NOTE = (
+    "Share of the encoder / of the decoder. Parameters and FLOPs by the papers' accounting, of the layers, "
+    "for experts equally likely; time as predicted, the decoder's with the output layer."
+)
+"""What the table of the stacks shows."""
+
+
+def minutes_table(minutes: Mapping[str, float]) -> Table:
+    """The minutes by what they went to; their sum is the last row.
 
     Raises:
         InputError: listing all minutes that are negative or not finite.
@@ -183,23 +192,25 @@ def analyses_markdown(shares: Mapping[str, EncoderShare], minutes: Mapping[str, 
     ]
     if problems:
         raise InputError("there is no table of these times", problems)
+    rows = [*minutes.items(), ("all together", math.fsum(minutes.values()))]
+    return Table(("step", "minutes"), tuple((name, f"{value:.1f}") for name, value in rows))
+
+
+def analyses_markdown(shares: Mapping[str, EncoderShare], minutes: Mapping[str, float]) -> str:
+    """Write the section: a table of the stacks' shares, and one of the minutes that the search took.
+
+    Args:
+        shares: by system. `minutes`: wall time by what it went to: supernet, search, finals, the training
+            of each system. Where one of them is empty, its table is left out.
+
+    Raises:
+        InputError: as `minutes_table`.
+    """
     tables = []
     if shares:
-        tables.append(
-            "### Encoder and decoder\n\n"
-            "Share of the encoder / of the decoder. Parameters and FLOPs by the papers' accounting, of the "
-            "layers, for experts equally likely; time as predicted, the decoder's with the output layer.\n\n"
-            + _table(
-                ["system", "experts", "parameters", "FLOPs", "time"],
-                [[system, *_share_cells(share)] for system, share in shares.items()],
-            )
-        )
+        tables.append(f"### Encoder and decoder\n\n{STACKS_NOTE}\n\n{stacks_table(shares).markdown()}")
     if minutes:
-        rows = [*minutes.items(), ("all together", math.fsum(minutes.values()))]
-        tables.append(
-            "### Cost of the search\n\n"
-            + _table(["step", "minutes"], [[name, f"{value:.1f}"] for name, value in rows])
-        )
+        tables.append(f"### Cost of the search\n\n{minutes_table(minutes).markdown()}")
     return "\n".join(tables)
 
 
@@ -215,10 +226,3 @@ def _share_cells(share: EncoderShare) -> list[str]:
         MISSING if split is None else f"{split.encoder_share:.0%} / {1 - split.encoder_share:.0%}"
         for split in splits
     ]
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """In Markdown, the first column to the left and the others to the right."""
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)]]
-    lines += [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

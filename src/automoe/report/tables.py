@@ -1,4 +1,4 @@
-"""The table of results over all seeds: Markdown to read, CSV to compute with."""
+"""The table of results over all seeds, to read; and CSV, to compute with."""
 
 from __future__ import annotations
 
@@ -92,12 +92,31 @@ _TRAINING = {
     "train_minutes": _Column("training (min)", ".1f", spread=True),
 }
 
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Text in rows and columns; the first column names the rows, the others hold figures.
+
+    Args:
+        headings: of the columns. `rows`: each with as many cells.
+    """
+
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        """A line a row, the first column to the left and the others to the right."""
+        rule = ("---", *["---:"] * (len(self.headings) - 1))
+        lines = (self.headings, rule, *self.rows)
+        return "".join(f"| {' | '.join(c.replace('|', _BAR) for c in cells)} |\n" for cells in lines)
+
+
 _Rows: TypeAlias = Mapping[tuple[str, int], Mapping[str, float | None]]
 """By system and seed, every value by the key of its column, and `p`."""
 
 
-def to_markdown(results: Sequence[Result], reference: str) -> str:
-    """The table in Markdown, a line a system in the order given, an en dash for what is missing.
+def results_table(results: Sequence[Result], reference: str) -> Table:
+    """The table, a row a system in the order given, an en dash for what is missing.
 
     "Speed-up" is the latency of the system named `reference` over this one's, "FLOPs reduction" its
     FLOPs over this one's, both with the same seed: above 1 is better than the reference, as in the
@@ -112,17 +131,12 @@ def to_markdown(results: Sequence[Result], reference: str) -> str:
     """
     rows = _rows(results, reference)
     columns = _columns(rows, reference)
-    lines = [
-        _line(["system", *(column.heading for column in columns.values())]),
-        _line(["---", *["---:"] * len(columns)]),
-    ]
+    cells = []
     for system in dict.fromkeys(system for system, _ in rows):
         seeds = sorted(seed for name, seed in rows if name == system)
-        cells = [
-            _cell(column, [rows[system, seed][key] for seed in seeds]) for key, column in columns.items()
-        ]
-        lines.append(_line([system, *cells]))
-    return "\n".join(lines) + "\n"
+        values = {key: [rows[system, seed][key] for seed in seeds] for key in columns}
+        cells.append((system, *(_cell(column, values[key]) for key, column in columns.items())))
+    return Table(("system", *(column.heading for column in columns.values())), tuple(cells))
 
 
 def to_csv(results: Sequence[Result], reference: str) -> str:
@@ -131,7 +145,7 @@ def to_csv(results: Sequence[Result], reference: str) -> str:
     The names of its columns have units in them; what is missing is empty.
 
     Raises:
-        InputError: as `to_markdown`.
+        InputError: as `results_table`.
     """
     rows = _rows(results, reference)
     values = [key for key in _columns(rows, reference) if key != "p"]
@@ -145,7 +159,7 @@ def to_csv(results: Sequence[Result], reference: str) -> str:
 
 
 def _rows(results: Sequence[Result], reference: str) -> _Rows:
-    """In the order given; InputError as `to_markdown`."""
+    """In the order given; InputError as `results_table`."""
     problems = _problems([(result.system, result.seed) for result in results], reference)
     if problems:
         raise InputError("there is no table of these results", problems)
@@ -218,7 +232,3 @@ def _cell(column: _Column, values: Sequence[float | None]) -> str:
 
 def _ratio(reference: float | None, value: float | None) -> float | None:
     return None if reference is None or value is None else reference / value
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', _BAR) for cell in cells)} |"

@@ -13,7 +13,7 @@ train-*      each system from scratch; the first winner also from the supernet's
 evaluate-*   BLEU, chrF, costs, routing
 latency      all systems measured side by side, by the papers' protocol
 
-report       table and pictures, over all seeds
+report       table, pictures and a page to look at, over all seeds
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _run(run: Run, until: StageName) -> Outcome | None:
     finished = {seed: stages for seed, stages in seeds.items() if stages is not None}
     if until != "report" or not finished:
         return None
-    report = report_run(run, prepared.stage, finished, budget)
+    report = report_run(run, prepared, finished, budget)
     main = run.values["main system"]
     return Outcome(finished[recipe.seeds[0]].trained[main].folder / "model", report.folder)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,12 +11,16 @@ from typing import Any
 from automoe.data.corpus import LoadReport, load_whole
 from automoe.evaluation.significance import paired_bootstrap
 from automoe.inference.model_folder import add_to_card
-from automoe.report.run_report import SeedReport, write_report
+from automoe.report.run_report import write_report
+from automoe.report.seed_report import SeedReport
 from automoe.run.budget import Budget
 from automoe.run.context import Run
 from automoe.run.corpora import load_reports
 from automoe.run.folder import Stage, read_stage_json
+from automoe.run.prepare import Prepared
+from automoe.run.question import what_was_asked
 from automoe.run.recipe import Recipe
+from automoe.run.sentences import sentences_of
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,17 @@ class SeedStages:
         return [*(stage for stages in several for stage in stages.values()), self.latency]
 
 
-def report_run(run: Run, prepared: Stage, seeds: Mapping[int, SeedStages], budget: Budget) -> Stage:
-    """The table and the pictures, of every system and seed."""
+def report_run(run: Run, prepared: Prepared, seeds: Mapping[int, SeedStages], budget: Budget) -> Stage:
+    """The table, the pictures and the page, of every system and seed."""
     recipe = run.recipe
     reference = run.values["baseline.name"]
-    corpora = load_reports(run, prepared.folder)
+    asked = what_was_asked(run, budget, load_reports(run, prepared.stage.folder))
 
     def work(folder: Path) -> None:
         test = load_whole(recipe.data.test, recipe.data.limits)
+        pairs = [test.pairs[k] for k in test.kept]
         references = [test.references[k] for k in test.kept]
-        reports = {}
+        reports: dict[int, SeedReport] = {}
         for seed, stages in seeds.items():
             results = {
                 name: read_stage_json(s.folder / "result.json") for name, s in stages.evaluated.items()
@@ -66,6 +70,9 @@ def report_run(run: Run, prepared: Stage, seeds: Mapping[int, SeedStages], budge
                 )
                 for other, name in _pairs(recipe, reference, translations)
             }
+            models = {name: s.folder / "model" for name, s in stages.trained.items()}
+            # One seed's are enough to read.
+            sentences = [] if reports else sentences_of(pairs, models, translations)
             histories: dict[str, Path] = {}
             supernet_seconds = None
             if stages.supernet:
@@ -83,21 +90,22 @@ def report_run(run: Run, prepared: Stage, seeds: Mapping[int, SeedStages], budge
                 histories=histories,
                 compared=compared,
                 supernet_seconds=supernet_seconds,
+                sentences=sentences,
             )
         write_report(
             folder,
             reports,
+            asked=asked,
             reference=reference,
             main=run.values["main system"],
             score_label="validation loss" if recipe.search.rank_by == "loss" else "minus BLEU",
             protocol=run.protocol,
             bounded=tuple({name for system in recipe.searched for name in recipe.constraints_of(system)}),
-            corpora={split: str(report) for split, report in corpora.items()},
             profile=budget.latency_file if recipe.latency.source == "profile" else None,
         )
 
     inputs = run.chosen("baseline.name", "main system", "data.source_language", "data.target_language")
-    inputs |= {f"data.{split}.report": dataclasses.asdict(report) for split, report in corpora.items()}
+    inputs |= {"what was asked": dict(asked.facts), "dropped pairs": list(asked.dropped)}
     reported = [stage for stages in seeds.values() for stage in stages.reported()]
     return run.folder.stage("report", inputs, work, after=reported)
 

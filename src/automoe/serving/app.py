@@ -154,7 +154,7 @@ def create_app(
     async def robots() -> PlainTextResponse:
         return PlainTextResponse("User-agent: *\nDisallow: /\n")
 
-    app.mount("/page", StaticFiles(directory=PAGE))
+    app.mount("/page", StaticFiles(directory=PAGE, packages=[("automoe.web", "assets")]))
     # The last one added is the first to see a request.
     app.add_middleware(BodyLimit, body_bytes=limits.body_bytes)
     app.add_middleware(HeadAndOptions, routes=app.routes)

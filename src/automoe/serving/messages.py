@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from automoe.data.tokenizer import Tokenizer
-from automoe.evaluation.routing import LayerRouting, mean_ffn_sizes
 from automoe.serving.service import TranslatedText
 from automoe.serving.translation import Translated
+from automoe.web.expert_grid import grids_of
 
 
 def _is_unicode(text: str) -> str:
@@ -108,20 +108,6 @@ class StackMessage(BaseModel):
         description="For each token the mean, over the layers, of the FFN size it used."
     )
 
-    @staticmethod
-    def of(tokens: list[str], layers: tuple[LayerRouting, ...]) -> StackMessage:
-        """The message for one stack."""
-        return StackMessage(
-            tokens=tokens,
-            layers=[
-                LayerMessage(
-                    name=layer.layer, experts=list(layer.ffn_sizes), chosen=[list(c) for c in layer.chosen]
-                )
-                for layer in layers
-            ],
-            mean_ffn_sizes=list(mean_ffn_sizes(layers)),
-        )
-
 
 class SentenceMessage(BaseModel):
     """One line of the text, or one sentence of a long line."""
@@ -134,11 +120,8 @@ class SentenceMessage(BaseModel):
     def of(sentence: Translated, tokenizer: Tokenizer) -> SentenceMessage:
         """The message for a sentence that was translated with `explain`."""
         assert sentence.routing is not None
-        routing = sentence.routing
-        return SentenceMessage(
-            translation=sentence.hypotheses[0].text,
-            encoder=StackMessage.of(tokenizer.pieces(routing.source), routing.encoder),
-            decoder=StackMessage.of(tokenizer.pieces(routing.target), routing.decoder),
+        return SentenceMessage.model_validate(
+            {"translation": sentence.hypotheses[0].text, **grids_of(sentence.routing, tokenizer)}
         )
 
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import dense
-from automoe.report.run_report import SeedReport, budget_note, race_note, write_report
+from automoe.report.notes import budget_note, race_note
+from helpers.made_up_report import made_up_page, made_up_result, made_up_seed
 
 OLD = {"latency_ms": 5.12, "maximum_ms": None, "reference_ms": None, "noise": None, "broken": []}
 THROUGHPUT = "throughput_sentences_s"
@@ -83,7 +83,6 @@ def test_a_note_tells_a_race_in_numbers(race, expected) -> None:
     assert race_note("mine", race) == expected
 
 
-PROTOCOL = MeasuringProtocol(source_length=5, target_length=5, vocabulary_size=24, beam_size=2, norm="pre")
 LARGE = dense(16, 32, 2, 2, 1)
 
 
@@ -95,37 +94,9 @@ def with_ffns(size: int):
 def report_of(folder, losses: dict[str, float], seeds=(1,), **architectures) -> str:
     """The table and notes of a report on these systems, trained to these losses with every seed."""
     results = {
-        name: {
-            "architecture": architecture.to_dict(),
-            "scores": {
-                "bleu": 1.0,
-                "chrf": 2.0,
-                "tokenised_bleu": 1.0,
-                "bleu_signature": "b",
-                "chrf_signature": "c",
-            },
-            "test_pairs": {"kept": 3, "empty": 0, "too_long": 0, "unequal": 0, "cleaned": 0},
-            "counts": {"sparsity": 0.0},
-            "counts_as_routed": {"flops": 1.0},
-            "routing_shares": {},
-            "training": {"target_tokens": 9, "seconds": 60.0, "validation": {"valid": losses[name]}},
-        }
-        for name, architecture in architectures.items()
+        name: made_up_result(architecture, loss=losses[name]) for name, architecture in architectures.items()
     }
-    report = SeedReport(
-        results=results,
-        latencies={name: {"latency_ms": 1.0, "noise": None} for name in results},
-        searches={}, logs={}, races={}, histories={}, compared={},
-    )  # fmt: skip
-    first = next(iter(results))
-    write_report(
-        folder,
-        dict.fromkeys(seeds, report),
-        reference=first,
-        main=first,
-        score_label="validation loss",
-        protocol=PROTOCOL,
-    )
+    made_up_page(folder, dict.fromkeys(seeds, made_up_seed(results)))
     return (folder / "results.md").read_text(encoding="utf-8")
 
 

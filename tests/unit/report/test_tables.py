@@ -31,7 +31,7 @@ RESULTS = [
 
 
 def test_markdown_has_a_row_a_system_and_a_dash_for_what_is_unknown() -> None:
-    assert tables.to_markdown(RESULTS, "dense") == (
+    assert tables.results_table(RESULTS, "dense").markdown() == (
         "| system | BLEU | chrF | tokenised BLEU | predicted (ms) | latency (ms) | speed-up | GFLOPs "
         "| GFLOPs as routed | FLOPs reduction "
         "| parameters (M) | active (M) | sparsity | memory (MiB) "
@@ -68,7 +68,7 @@ def test_a_reference_without_latency_gives_no_speed_up() -> None:
 
 def test_a_cost_has_a_column_where_a_row_has_it() -> None:
     with_throughput = Result("dense", costs={"latency_ms": 50.0, "throughput_sentences_s": 20.0})
-    text = tables.to_markdown([with_throughput], "dense")
+    text = tables.results_table([with_throughput], "dense").markdown()
     assert "| latency (ms) | speed-up | sentences/s | target tokens (M) | training (min) |" in text
     assert "| 50.0 | 1.00× | 20.0 | – | – |" in text
 
@@ -115,8 +115,8 @@ def test_a_line_a_system_has_means_and_spreads_over_seeds() -> None:
         "| auto | 21.60 ± 0.79 | 0.001, 0.02, 0.3 | 50.50 ± 0.71 | 22.00 | 41.0 ± 1.7 | 44.7 ± 5.0 "
         "| 2.50 ± 0.50× | 2.33 | 2 | 1.17× | 3.00 | 5.0 |\n"
     )
-    assert tables.to_markdown(SEVERAL, "dense") == expected
-    assert tables.to_markdown(SHUFFLED, "dense") == expected
+    assert tables.results_table(SEVERAL, "dense").markdown() == expected
+    assert tables.results_table(SHUFFLED, "dense").markdown() == expected
 
 
 def test_scores_of_a_part_of_the_test_set_say_so() -> None:
@@ -145,7 +145,7 @@ def test_csv_has_a_row_a_system_and_seed_that_make_the_means() -> None:
     assert auto["speed_up"].tolist() == [2.0, 2.5, 3.0]
     assert auto["flops_reduction"].tolist() == [2.0, 1.0, 0.5]
     means, spreads = frame.groupby("system")["bleu"].mean(), frame.groupby("system")["bleu"].std()
-    line = tables.to_markdown(SHUFFLED, "dense").splitlines()[-1]
+    line = tables.results_table(SHUFFLED, "dense").markdown().splitlines()[-1]
     assert f"| auto | {means['auto']:.2f} ± {spreads['auto']:.2f} |" in line
 
 
@@ -157,23 +157,23 @@ def test_a_p_that_is_missing_is_a_dash_and_the_reference_has_none() -> None:
         Result("c", seed=1),
         Result("d", seed=1),
     ]
-    lines = tables.to_markdown(rows, "a|b").splitlines()
+    lines = tables.results_table(rows, "a|b").markdown().splitlines()
     assert lines[0].startswith("| system | BLEU | p against a\\|b | chrF |")
     assert [line.split(" | ")[2] for line in lines[2:]] == ["–", "–, 0.04", "–"]
-    assert "p against" not in tables.to_markdown(rows[:2], "a|b")
+    assert "p against" not in tables.results_table(rows[:2], "a|b").markdown()
     assert pandas.read_csv(io.StringIO(tables.to_csv(rows, "a|b")))["p"].dropna().tolist() == [0.04]
 
 
 def test_every_problem_of_the_rows_is_listed() -> None:
     with pytest.raises(InputError) as caught:
-        tables.to_markdown([*RESULTS, RESULTS[0]], "base")
+        tables.results_table([*RESULTS, RESULTS[0]], "base")
     assert caught.value.problems == (
         "dense: 2 rows have seed 1, expected one; give each its own seed",
         "base: is the reference, but no row has this name (systems: dense, auto|moe)",
     )
 
 
-@pytest.mark.parametrize("table", [tables.to_markdown, tables.to_csv])
+@pytest.mark.parametrize("table", [tables.results_table, tables.to_csv])
 def test_every_seed_without_the_reference_is_listed(table) -> None:
     rows = [Result("dense", seed=2), *(Result("auto", seed=seed) for seed in (3, 2, 1, 3)), Result("hat")]
     with pytest.raises(InputError) as caught:

@@ -1,6 +1,6 @@
-// Sends the text to /explain and draws, token by token and layer by layer, which expert was used.
+// Sends the text to /explain and shows its translation, and which expert each token used.
 
-const COLOURS = 6; // expert colours in style.css; further experts begin again
+import { element, legend, sentenceGrids } from "./expert_grid.js";
 
 const form = document.getElementById("form");
 const source = document.getElementById("source");
@@ -11,7 +11,6 @@ const experts = document.getElementById("experts");
 const sentences = document.getElementById("sentences");
 const detail = document.getElementById("detail");
 
-const number = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 let latest = 0; // an answer that comes after a newer question is dropped
 
 source.addEventListener("keydown", (event) => {
@@ -66,156 +65,17 @@ function show(answer) {
   translation.textContent = answer.translation;
   translation.classList.remove("empty");
   detail.textContent = "";
-  sentences.replaceChildren(...answer.sentences.flatMap(sentence));
+  sentences.replaceChildren(
+    ...answer.sentences.flatMap((sentence, index, all) => {
+      const line = all.length > 1 ? `, line ${index + 1}` : "";
+      return sentenceGrids(sentence, { tell, line });
+    }),
+  );
   experts.hidden = answer.sentences.length === 0;
 }
 
-function sentence({ encoder, decoder }, index, all) {
-  const line = all.length > 1 ? `, line ${index + 1}` : "";
-  return [
-    ...stack(`Encoder: reading the text${line}`, "reading", encoder),
-    ...stack(`Decoder: writing the translation${line}`, "writing", decoder),
-  ];
+function tell(text) {
+  detail.textContent = text;
 }
 
-function stack(title, verb, { tokens, layers, mean_ffn_sizes: means }) {
-  const largest = Math.max(1, ...layers.flatMap((layer) => layer.experts));
-  const mean = average(means);
-  const most = average(layers.map(mostActive));
-  const share = most ? ` (${number.format((100 * mean) / most)} %)` : "";
-  const mixtures = layers.filter((layer) => layer.experts.length > 1).length;
-  const summary =
-    `Mean active FFN size per token: ${number.format(mean)} of at most ${number.format(most)}${share}, ` +
-    `from ${number.format(Math.min(...means))} to ${number.format(Math.max(...means))}. ` +
-    `Mixture layers: ${mixtures} of ${layers.length}.`;
-
-  const table = element("table", { role: "grid" }, [
-    element("caption", { class: "unseen" }, [`${title}. Rows are layers, columns are tokens.`]),
-    element("thead", {}, [
-      element("tr", {}, [element("th", { scope: "col" }, ["Layer"]), ...tokens.map(tokenHeader)]),
-    ]),
-    element("tbody", {}, layers.map((layer) => row(layer, tokens, verb, largest))),
-    element("tfoot", {}, [
-      element("tr", {}, [
-        element("th", { scope: "row" }, ["Mean FFN size"]),
-        ...means.map((size) => element("td", {}, [number.format(size)])),
-      ]),
-    ]),
-  ]);
-  table.querySelector("tbody td").tabIndex = 0;
-  table.addEventListener("keydown", move);
-  table.addEventListener("focusin", tell);
-  table.addEventListener("mouseover", tell);
-  return [
-    element("h3", {}, [title]),
-    element("p", { class: "summary" }, [summary]),
-    element("div", { class: "scroll" }, [table]),
-  ];
-}
-
-const average = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
-
-// The FFN size of a token that uses the largest experts of a layer, as many as the layer's router picks.
-function mostActive({ experts, chosen }) {
-  const largest = [...experts].sort((a, b) => b - a).slice(0, chosen[0].length);
-  return largest.reduce((sum, size) => sum + size, 0);
-}
-
-// "▁" begins a word; without it a token continues the word before.
-function tokenHeader(token) {
-  const begins = token.startsWith("▁");
-  const special = token.startsWith("<") && token.endsWith(">");
-  if (token === "</s>") {
-    return element("th", { scope: "col", title: "end of the sentence" }, [
-      element("span", { class: "mark" }, ["end"]),
-    ]);
-  }
-  return element("th", { scope: "col", class: begins || special ? "begins" : "continues" }, [
-    begins ? token.slice(1) || "␣" : token,
-  ]);
-}
-
-function row(layer, tokens, verb, largest) {
-  const [side, index] = layer.name.split(".");
-  const dense = layer.experts.length === 1;
-  const sizes = element(
-    "span",
-    { class: "sizes" },
-    dense
-      ? [`dense ${layer.experts[0]}`]
-      : layer.experts.flatMap((size, expert) => [
-          element("span", { class: `swatch ${look(layer, expert)}`, "aria-hidden": "true" }),
-          String(size),
-        ]),
-  );
-  const name = `${side} ${Number(index) + 1}`;
-  return element("tr", { "data-layer": layer.name }, [
-    element("th", { scope: "row" }, [name, sizes]),
-    ...tokens.map((token, column) => cell(layer, name, layer.chosen[column], token, verb, largest)),
-  ]);
-}
-
-function cell(layer, name, chosen, token, verb, largest) {
-  const sizes = chosen.map((expert) => layer.experts[expert]);
-  const dense = layer.experts.length === 1;
-  const used = dense
-    ? `dense, FFN size ${sizes[0]}`
-    : chosen.map((e, i) => `expert ${e + 1} of ${layer.experts.length}, FFN size ${sizes[i]}`).join(" and ");
-  const boxes = chosen.map((expert, rank) => {
-    const box = element("span", { class: `box ${look(layer, expert)}` });
-    box.style.height = `${Math.max(8, (100 * sizes[rank]) / largest)}%`; // even size 0 is seen
-    return box;
-  });
-  const word = token === "</s>" ? "the end" : `“${token.replace("▁", "")}”`;
-  return element(
-    "td",
-    { role: "gridcell", tabindex: "-1", "data-experts": chosen.join(" "), "data-sizes": sizes.join(" ") },
-    [
-      element("span", { class: "boxes", "aria-hidden": "true" }, boxes),
-      element("span", { class: "size", "aria-hidden": "true" }, [sizes.join("+")]),
-      element("span", { class: "unseen" }, [`${name}, ${verb} ${word}: ${used}`]),
-    ],
-  );
-}
-
-function look(layer, expert) {
-  if (layer.experts.length === 1) return "dense";
-  return `e${expert % COLOURS}${layer.experts[expert] === 0 ? " identity" : ""}`;
-}
-
-// Arrow keys, Home and End move in the grid, which is one stop of the Tab key.
-function move(event) {
-  const here = event.target.closest("td");
-  if (!here) return;
-  const rows = [...here.closest("tbody").rows].map((line) => [...line.querySelectorAll("td")]);
-  const y = rows.findIndex((cells) => cells.includes(here));
-  const x = rows[y].indexOf(here);
-  const there = {
-    ArrowLeft: rows[y][x - 1],
-    ArrowRight: rows[y][x + 1],
-    ArrowUp: rows[y - 1]?.[x],
-    ArrowDown: rows[y + 1]?.[x],
-    Home: rows[y][0],
-    End: rows[y].at(-1),
-  }[event.key];
-  if (!there) return;
-  event.preventDefault();
-  there.focus();
-}
-
-function tell(event) {
-  const here = event.target.closest("tbody td");
-  if (!here) return;
-  detail.textContent = here.querySelector(".unseen").textContent;
-  if (event.type === "focusin") {
-    for (const stop of here.closest("tbody").querySelectorAll("[tabindex='0']")) stop.tabIndex = -1;
-    here.tabIndex = 0;
-  }
-}
-
-function element(name, attributes, children = []) {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.append(...children);
-  return made;
-}
+document.getElementById("legend").append(legend());

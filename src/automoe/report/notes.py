@@ -1,0 +1,124 @@
+"""What a report says in words below its table, as `results.md` and the page have it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from automoe.design.architecture import Architecture, Expert
+from automoe.errors import validate_plain
+from automoe.report.seed_report import SeedReport
+from automoe.search.winner import Measured
+
+CAPACITY_NATS = 0.05
+"""By how much the largest FFNs must beat the smallest for a regime in which experts can matter."""
+
+
+def findings(report: SeedReport, reference: str) -> Iterator[str]:
+    """What searches, races and comparisons say, and that capacity matters where it was found to."""
+    for system, chosen in report.searches.items():
+        found = report.found(system)
+        if found.get("measured"):
+            yield budget_note(system, found, len(chosen["rejected"]))
+    for system, race in report.races.items():
+        yield race_note(system, race)
+    for (other, system), compared in report.compared.items():
+        if other != reference:
+            yield f"{system} against {other}: {compared.bleu_difference:+.2f} BLEU, p = {compared.p:.2g}."
+    yield from (text for matters, text in capacity(report) if matters)
+
+
+def race_note(system: str, race: Mapping[str, Any]) -> str:
+    """What the finals of a system changed, and what they cost.
+
+    "Saved" is against training every finalist to the end.
+    """
+    winner, judged = race["finalists"].index(race["winner"]), race["judged"]
+    last = max(j["step"] for j in judged if j["finalist"] == winner)
+    losses = {j["finalist"]: j["loss"] for j in judged if j["step"] == last and j["loss"] is not None}
+    others = sorted(loss for finalist, loss in losses.items() if finalist != winner)
+    whole = len(race["finalists"]) - 1
+    price = race["lost_steps"] / race["steps"]
+    text = f"{system}: finals of {whole + 1}: the search's number {winner + 1} won"
+    if others:
+        text += f", {others[0] - losses[winner]:.3f} nats before the next"
+    first = {j["finalist"]: j["loss"] for j in judged if j["finalist"] == 0 and j["loss"] is not None}
+    if winner and first:
+        step = max(j["step"] for j in judged if j["finalist"] == 0 and j["loss"] is not None)
+        own = next(j["loss"] for j in judged if j["finalist"] == winner and j["step"] == step)
+        text += f" (the search's first was {first[0] - own:.3f} behind it at step {step:,})"
+    return f"{text}; the others took {price:.2f} trainings, {whole - price:.1f} less than to train them all."
+
+
+def capacity(report: SeedReport) -> Iterator[tuple[bool, str]]:
+    """Whether FFNs matter in this regime, and why, where two dense systems differ in their sizes alone."""
+    trained = {
+        name: (report.architecture(name), result["training"]["validation"]["valid"])
+        for name, result in report.results.items()
+        if "validation" in result["training"]
+    }
+    pairs = 0
+    for name, (large, loss) in trained.items():
+        for other, (small, worse) in trained.items():
+            if not _differ_in_ffn_sizes_alone(small, large):
+                continue
+            pairs += 1
+            gain = worse - loss
+            matters = gain >= CAPACITY_NATS
+            verdict = "capacity matters here" if matters else "capacity does NOT matter here"
+            yield (
+                matters,
+                f"{verdict}: {name}, with larger FFNs than {other}, ends {gain:+.3f} nats better on "
+                f"validation text; {CAPACITY_NATS} are asked for.",
+            )
+    if report.searches and not pairs:
+        yield (
+            False,
+            "whether capacity matters here was not checked: no two dense systems differ in their FFNs' sizes "
+            "alone.",
+        )
+
+
+def _differ_in_ffn_sizes_alone(small: Architecture, large: Architecture) -> bool:
+    """Whether two dense architectures are alike but for larger FFNs in every layer of the second."""
+    layers = [(*a.encoder, *a.decoder) for a in (small, large)]
+    return (
+        _with_small_ffns(small) == _with_small_ffns(large)
+        and small.is_dense
+        and large.is_dense
+        and all(s.ffn_sizes[0] < b.ffn_sizes[0] for s, b in zip(*layers, strict=True))
+    )
+
+
+def _with_small_ffns(architecture: Architecture) -> Architecture:
+    """The architecture with one expert of size 1 in every layer."""
+    return replace(
+        architecture,
+        encoder=tuple(replace(layer, experts=(Expert(1),), top_k=1) for layer in architecture.encoder),
+        decoder=tuple(replace(layer, experts=(Expert(1),), top_k=1) for layer in architecture.decoder),
+    )
+
+
+def budget_note(system: str, found: Mapping[str, Any], rejected: int = 0) -> str:
+    """How a winner stood against its bounds on measured costs.
+
+    Args:
+        found: what `chosen.json` says of it. `rejected`: how many others broke the budget when measured.
+    """
+    predicted_ms = found["costs"]["latency_ms"]
+    measured = validate_plain(Measured, found["measured"], f"{system}: what was measured of it is damaged")
+    others = measured.bounded_beside_latency
+    text = (
+        f"{system}: at the end of the search, {predicted_ms:.1f} ms were predicted, "
+        f"{measured.latency_ms:.1f} measured"
+    )
+    if not measured.judged:
+        text += " here, which is not the device of the budget"
+    if measured.maximum_ms is not None:
+        text += f", {measured.maximum_ms:.1f} allowed"
+    if others:
+        text += f"; the bound on {', '.join(others)} is kept"
+    if rejected:
+        text += f"; {rejected} with a good score broke the budget when measured"
+    return f"{text}; {measured.noise}." if measured.noise else f"{text}."
