@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from helpers.tiny_run import automoe, write_tiny_recipe
 
@@ -48,6 +49,16 @@ def test_every_problem_of_a_recipe_is_listed_at_once(tmp_path):
 def test_a_bad_value_is_named(tmp_path, override, expected):
     recipe = write_tiny_recipe(tmp_path)
     assert expected in refused(tmp_path, "run", recipe, override)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("section", ["supernet", "training", "fine_tuning"])
+def test_a_device_that_is_missing_is_found_by_the_first_stage(tmp_path, section):
+    recipe = write_tiny_recipe(tmp_path)
+    assert "device: cuda, but this machine has none" in refused(
+        tmp_path, "prepare", recipe, f"{section}.device=cuda"
+    )
+    assert not (tmp_path / "runs" / "tiny" / "prepare").exists()
 
 
 def test_a_rule_across_fields_names_its_section_beside_the_other_problems(tmp_path):

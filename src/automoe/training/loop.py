@@ -328,14 +328,19 @@ class _Training:
         return [self.fabric.device] if self.fabric.device.type == "cuda" else []
 
 
+def check_device(settings: TrainingSettings) -> None:
+    """Raises an InputError where this machine has no such device as the settings name."""
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: cuda, but this machine has none", ["set device to auto or cpu"])
+
+
 def _launch(settings: TrainingSettings) -> Fabric:
     """Fabric on the settings' device; under torchrun, one of its processes."""
     from lightning.fabric import Fabric
 
     processes = int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: cuda, but this machine has none", ["set device to auto or cpu"])
+    check_device(settings)
     fabric = Fabric(
         accelerator=settings.device,
         devices=local,
