@@ -38,7 +38,7 @@ def test_it_ends_as_a_user_without_rights():
 
 def test_what_starts_serves_the_mounted_folder_to_other_machines(monkeypatch):
     asked = []
-    monkeypatch.setattr("automoe.serving.server.serve", lambda *arguments: asked.append(arguments[:3]))
+    monkeypatch.setattr("automoe.serving.server.serve", lambda *given, **_: asked.append(given[:3]))
     program, *arguments = words("ENTRYPOINT")
     assert program == "automoe"
     port = int(instructions("EXPOSE")[-1])

@@ -15,7 +15,7 @@ from automoe.processes import joined_processes
 from automoe.storage import read_json
 from automoe.training.history import read_history
 from automoe.training.loop import train, train_until
-from automoe.training.progress import TrainResult
+from automoe.training.results import TrainResult
 from automoe.training.rules import Members
 from automoe.training.settings import TrainingSettings
 from helpers.reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw

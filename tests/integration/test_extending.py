@@ -333,6 +333,7 @@ class AverageAttention:
         "inference/onnx_graph.py",
         "model/sublayers.py",
         "report/architecture_drawing.py",
+        "report/search_front.py",
         "search/finalists.py",
         "training/rules.py",
     }

@@ -114,8 +114,9 @@ def test_the_same_pairs_in_other_files_and_words_change_nothing(recipe, monkeypa
     records = [json.dumps({"document": "", "target": row[1], "source": row[0]}) for row in rows]
     (elsewhere / "valid.jsonl").write_text("\n\n".join(records))
     rows = [line.split("\t") for line in (folder / "test.tsv").read_text().splitlines()]
-    for column, side in enumerate(("source", "target")):
-        (elsewhere / f"test.{side}").write_text("".join(f"{row[column]}  \n" for row in rows))
+    # Scores are against references as they are spelled, to the last blank.
+    for column, (side, blanks) in enumerate((("source", "  "), ("target", ""))):
+        (elsewhere / f"test.{side}").write_text("".join(f"{row[column]}{blanks}\n" for row in rows))
     for split in ("train", "valid", "test"):
         (folder / f"{split}.tsv").unlink()
     *lines, last = recipe.read_text().strip().splitlines()

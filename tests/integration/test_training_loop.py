@@ -17,7 +17,7 @@ from automoe.model.sharing import Supernet
 from automoe.training.history import read_history
 from automoe.training.loop import train, train_until
 from automoe.training.objective import validation_loss
-from automoe.training.progress import TrainingDiverged
+from automoe.training.results import TrainingDiverged
 from automoe.training.rules import Members, only
 from automoe.training.schedule import learning_rate
 from automoe.training.settings import TrainingSettings

@@ -101,8 +101,8 @@ def test_the_demo_is_prepared_where_there_is_no_clone(installed, tmp_path):
     recipe = installed / "automoe" / "builtin" / "recipes" / "demo.yaml"
     assert done.stderr.startswith(f"demo is the built-in recipe {recipe}\n")
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-    report = json.loads((tmp_path / "runs" / "demo" / "prepare" / "report.json").read_text(encoding="utf-8"))
-    assert report["train"]["kept"] == 40_382  # data/README.md
+    read = json.loads((tmp_path / "runs" / "demo" / "corpora.json").read_text(encoding="utf-8"))
+    assert read["train"]["pairs"] == 40_382  # data/README.md
     assert names_below(installed) == before
 
 

@@ -88,12 +88,13 @@ def test_dropped_pairs_are_told_by_reason_on_the_console_and_in_the_report(finis
         f"{counts['too_long']} over limits.max_characters, {counts['unequal']} over limits.max_length_ratio)"
     )
     assert sum(test in line for line in said) == 3  # prepare, and the evaluation of two systems
-    assert f"- test: {test}." in report
-    prepared = json.loads((folder / "runs" / "tiny" / "prepare" / "report.json").read_text())
-    train = prepared["train"]
-    assert (train["empty"], train["kept"] + train["too_many_tokens"]) == (3, 600)
-    assert train["too_many_tokens"] > 0
-    told = f"{train['kept']} of 603 pairs (dropped: 3 with an empty side, {train['too_many_tokens']} over max"
+    assert f"- test: {test}; every score is of these." in report
+    run = folder / "runs" / "tiny"
+    train = json.loads((run / "corpora.json").read_text())["train"]["report"]
+    assert (train["empty"], train["kept"]) == (3, 600)
+    too_many = json.loads((run / "prepare" / "report.json").read_text())["train"]["too_many_tokens"]
+    assert too_many > 0
+    told = f"{600 - too_many} of 603 pairs (dropped: 3 with an empty side, {too_many} over max"
     assert f"- train: {told}" in report
     assert any(told in line for line in said)
 

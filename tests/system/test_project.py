@@ -32,6 +32,7 @@ def test_two_commands_lead_from_text_to_a_table(tmp_path):
         "latency.runs=10",
         "search.algorithm.iterations=0",
         "training.steps=30",
+        "training.warmup_steps=2",
         "training.average_checkpoints=1",
     ]
     done = automoe("run", "my-project", *fewer, cwd=tmp_path)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from automoe.errors import InputError
 from automoe.processes import is_first_process
+from automoe.storage import user_path
 
 Kind = Literal["recipe", "space", "architecture"]
 
@@ -47,6 +48,7 @@ def find_file(given: Path, *kinds: Kind) -> Path:
     Raises:
         InputError: there is neither such a file nor such a name; the names there are are listed.
     """
+    given = user_path(given)
     # os.path, which answers no where pathlib raises: too long a name, a folder that may not be entered.
     if os.path.exists(given) and not os.path.isdir(given):
         return given

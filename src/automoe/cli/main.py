@@ -15,6 +15,7 @@ from automoe.cli import cost_commands, deploy, project
 from automoe.cli.built_in import find_file
 from automoe.cli.streams import OutputLostError, utf8_streams
 from automoe.errors import InputError
+from automoe.storage import user_path
 
 if TYPE_CHECKING:
     from automoe.run.pipeline import StageName
@@ -51,12 +52,7 @@ Overrides = Annotated[
 ]
 
 
-def _from_home(path: Path) -> Path:
-    """Shells leave the `~` of `--runs-folder=~/runs` as it is."""
-    return path.expanduser()
-
-
-RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is made.", callback=_from_home)]
+RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is made.", callback=user_path)]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Delete finished work whose inputs changed, and make it again.")
 ]

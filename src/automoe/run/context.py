@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from automoe.cost.measure import random_engine
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.design.space import SearchSpace
@@ -14,6 +15,7 @@ from automoe.progress import Reporter
 from automoe.run.folder import RunFolder
 from automoe.run.inputs import chosen, recipe_values
 from automoe.run.recipe import LoadedRecipe, Recipe
+from automoe.training.loop import check_device
 
 
 @dataclass(frozen=True)
@@ -67,3 +69,16 @@ class Run:
         """Of everything random, in a part of one seed."""
         (seed,) = self.recipe.seeds
         return seed
+
+
+def check_engines(run: Run) -> None:
+    """What would stop a later stage stops the first one: devices to train on, the engine to be measured.
+
+    Raises:
+        InputError: there is no such device, or no such engine, on this machine.
+    """
+    recipe = run.recipe
+    for settings in (recipe.supernet if recipe.searched else None, recipe.training, recipe.fine_tuning):
+        if settings is not None:
+            check_device(settings)
+    random_engine(run.space.smallest(), run.protocol)

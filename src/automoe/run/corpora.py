@@ -84,4 +84,7 @@ def _read_from(run: Run, split: Split) -> str:
         if plain[key] is not None:
             path = Path(plain[key])
             plain[key] = [path.name, file_digest(path)]
+    if plain["dataset"] is not None and (folder := Path(plain["dataset"])).is_dir():
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        plain["dataset"] = [[str(path.relative_to(folder)), file_digest(path)] for path in files]
     return digest([__version__, plain, dataclasses.asdict(data.limits)])

@@ -27,7 +27,7 @@ from automoe.model.sharing import Supernet
 from automoe.processes import is_first_process, wait_for_all
 from automoe.progress import Reporter
 from automoe.report.fidelity_picture import Point, draw_fidelity
-from automoe.run.context import Run
+from automoe.run.context import Run, check_engines
 from automoe.run.corpora import corpus_values
 from automoe.run.folder import MayOverwrite, RunFolder, Stage, never
 from automoe.run.inputs import GREEDY
@@ -39,7 +39,7 @@ from automoe.run.train import Training, training_key
 from automoe.search.ranking import Fidelity, Member, fidelity, spread_members
 from automoe.storage import append_to_journal, digest, read_journal, write_json, write_text
 from automoe.training.history import read_history
-from automoe.training.progress import TrainingDiverged
+from automoe.training.results import TrainingDiverged
 from automoe.training.rules import RULES
 from automoe.training.settings import SupernetSettings
 
@@ -121,6 +121,7 @@ def _study(run: Run, study: Study, share: tuple[int, int] | None) -> Path | None
     recipe, reporter = run.recipe, run.reporter
     seed = recipe.seeds[0]
     supernets = [f"seed-{seed}/{_supernet_settings(run, rule)[1]}" for rule in study.rules]
+    check_engines(run)
     run.folder.expect(run.values | corpus_values(run, "train", "valid"), ["prepare", *supernets])
     prepared = prepare(run)
     run = run.with_seed(seed)

@@ -16,7 +16,7 @@ from automoe.run.search import Found
 from automoe.run.train import Training, training_inputs
 from automoe.search.race import Judged, plan_rungs, race
 from automoe.storage import write_json
-from automoe.training.progress import TrainingDiverged
+from automoe.training.results import TrainingDiverged
 
 
 def run_finals(run: Run, prepared: Prepared, system: str, found: Found) -> tuple[Stage, Architecture] | None:

@@ -25,7 +25,7 @@ from automoe.run.scales import Scale
 from automoe.search.constraint import violations
 from automoe.training.loop import train
 from automoe.training.objective import validation_loss
-from automoe.training.progress import TrainingProgress
+from automoe.training.results import TrainingProgress
 from automoe.training.rules import SupernetRule, only, random_members
 from automoe.training.settings import TrainingSettings
 

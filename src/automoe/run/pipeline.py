@@ -25,7 +25,7 @@ from typing import Literal, get_args
 from automoe.model.sharing import Supernet
 from automoe.progress import Reporter
 from automoe.run.budget import Budget, find_budget
-from automoe.run.context import Run
+from automoe.run.context import Run, check_engines
 from automoe.run.corpora import corpus_values
 from automoe.run.device_profile import find_latency_file
 from automoe.run.evaluate import evaluate, measure_systems
@@ -37,7 +37,6 @@ from automoe.run.report import SeedStages, report_run
 from automoe.run.search import search_architectures
 from automoe.run.supernet import train_supernet
 from automoe.run.train import fine_tuned_names, inherit, train_system
-from automoe.training.loop import check_device
 
 StageName = Literal["prepare", "budget", "supernet", "search", "finals", "train", "evaluate", "report"]
 
@@ -98,10 +97,7 @@ def stage_names(recipe: Recipe, until: StageName) -> list[str]:
 
 def _run(run: Run, until: StageName) -> Outcome | None:
     recipe = run.recipe
-    # What would stop a later stage stops the first one: here the devices, below the corpora and the metric.
-    for settings in (recipe.supernet if recipe.searched else None, recipe.training, recipe.fine_tuning):
-        if settings is not None:
-            check_device(settings)
+    check_engines(run)
     corpora = corpus_values(run, "train", "valid", "test")  # what is wrong with the test set is known now
     run.folder.expect(run.values | corpora, stage_names(recipe, until))
     prepared = prepare(run)

@@ -37,7 +37,7 @@ from automoe.training.settings import SupernetSettings, TrainingSettings
 
 
 def _off(finals: Any) -> Any:
-    return None if finals in ("off", False) else finals
+    return None if finals in ("off", "no", False) else finals
 
 
 def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
@@ -175,6 +175,15 @@ class Recipe(_Section):
                 problem = f"finals: half would leave at step {rungs[0].step}, within training.warmup_steps"
                 mend = "let fewer race, raise finals.price, or warm up for less"
                 raise InputError("finals", [f"{problem} ({warmup_steps}); {mend}"])
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_measured(self) -> Recipe:
+        """Lengths, beams and threads beyond bounds are known now, not when everything is trained."""
+        try:
+            self.protocol()
+        except InputError as error:
+            raise InputError("latency", [f"latency.{problem}" for problem in error.problems]) from error
         return self
 
     @model_validator(mode="after")
@@ -344,9 +353,13 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
         given = {field: value for field in fields if (value := getattr(settings, field))}
         return dataclasses.replace(settings, **{field: absolute(value) for field, value in given.items()})
 
+    def local_dataset(source: CorpusSource) -> list[str]:
+        """A name that is a folder here means that folder, as everywhere in a recipe."""
+        return ["dataset"] if source.dataset and Path(absolute(source.dataset)).is_dir() else []
+
     sources = {split: _with_languages(getattr(recipe.data, split), recipe.data) for split in SPLITS}
     splits = {
-        split: made_absolute(source, "path", "source_path", "target_path")
+        split: made_absolute(source, "path", "source_path", "target_path", *local_dataset(source))
         for split, source in sources.items()
     }
     data = recipe.data.model_copy(update=splits)

@@ -72,7 +72,7 @@ def report_run(run: Run, prepared: Prepared, seeds: Mapping[int, SeedStages], bu
             }
             models = {name: s.folder / "model" for name, s in stages.trained.items()}
             # One seed's are enough to read.
-            sentences = [] if reports else sentences_of(pairs, models, translations)
+            sentences = [] if reports else sentences_of(pairs, references, models, translations)
             histories: dict[str, Path] = {}
             supernet_seconds = None
             if stages.supernet:

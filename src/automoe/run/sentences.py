@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from automoe.data.corpus import Pair
+from automoe.data.text_parts import MAX_SOURCE_TOKENS
 from automoe.data.vocabulary import EOS_ID
 from automoe.evaluation.routing import route_sentences
 from automoe.inference.model_folder import load_model
@@ -33,23 +34,29 @@ def choose_sentences(pairs: Sequence[Pair]) -> list[int]:
 
 
 def sentences_of(
-    pairs: Sequence[Pair], models: Mapping[str, Path], translations: Mapping[str, Sequence[str]]
+    pairs: Sequence[Pair],
+    references: Sequence[str],
+    models: Mapping[str, Path],
+    translations: Mapping[str, Sequence[str]],
 ) -> list[dict[str, Any]]:
     """What `SeedReport.sentences` holds: some pairs, and for each what every system wrote.
 
     Args:
-        pairs: the test set. `models`: by system, its folder. `translations`: by system, of the test set.
+        pairs: the test set. `references`: what scores are against.
+        models: by system, its folder. `translations`: by system, of the test set.
     """
     chosen = choose_sentences(pairs)
+    most = MAX_SOURCE_TOKENS - 1  # of a longer line, which was translated in parts, the beginning
     outputs: dict[str, list[dict[str, Any]]] = {}
     for system, folder in models.items():
         model, tokenizer = load_model(folder)
         written = [translations[system][index] for index in chosen]
-        sources = [[*tokens, EOS_ID] for tokens in tokenizer.encode([pairs[i].source for i in chosen])]
+        sources = [[*tokens[:most], EOS_ID] for tokens in tokenizer.encode([pairs[i].source for i in chosen])]
+        targets = [tokens[:most] for tokens in tokenizer.encode(written)]
         # One by one: sentences of many lengths are mostly padding.
         routed = [
             route_sentences(model, [source], [target])[0]
-            for source, target in zip(sources, tokenizer.encode(written), strict=True)
+            for source, target in zip(sources, targets, strict=True)
         ]
         outputs[system] = [
             {"translation": text, "grids": grids_of(routing, tokenizer)}
@@ -58,7 +65,7 @@ def sentences_of(
     return [
         {
             "source": pairs[index].source,
-            "reference": pairs[index].target,
+            "reference": references[index],
             "outputs": {system: of_system[place] for system, of_system in outputs.items()},
         }
         for place, index in enumerate(chosen)

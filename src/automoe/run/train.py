@@ -24,7 +24,7 @@ from automoe.run.inputs import settings_values
 from automoe.run.prepare import Prepared
 from automoe.storage import digest, write_json
 from automoe.training.loop import train, train_until
-from automoe.training.progress import Judgement, TrainingProgress, TrainResult
+from automoe.training.results import Judgement, TrainingProgress, TrainResult
 from automoe.training.rules import SupernetRule, only
 from automoe.training.schedule import snapshot_steps
 from automoe.training.settings import TrainingSettings

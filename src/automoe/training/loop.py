@@ -39,7 +39,7 @@ from automoe.training.checkpoint import (
 from automoe.training.history import History
 from automoe.training.objective import validation_nll
 from automoe.training.optimizer import BlockAdam
-from automoe.training.progress import BatchSource, Judgement, TrainingDiverged, TrainingProgress, TrainResult
+from automoe.training.results import BatchSource, Judgement, TrainingDiverged, TrainingProgress, TrainResult
 from automoe.training.rules import SupernetRule
 from automoe.training.schedule import learning_rate, snapshot_steps
 from automoe.training.settings import TrainingSettings

@@ -12,7 +12,7 @@ from automoe.data.batching import Batch
 from automoe.model.transformer import Transformer
 from automoe.training.objective import objective, to_device, validation_loss
 from automoe.training.optimizer import BlockAdam
-from automoe.training.progress import BatchSource
+from automoe.training.results import BatchSource
 from automoe.training.schedule import learning_rate
 from automoe.training.settings import TrainingSettings
 from automoe.training.step import seed_dropout

@@ -121,7 +121,7 @@ def test_a_forgotten_suffix_is_noticed():
 def test_a_run_of_a_name_is_a_folder_here(monkeypatch):
     asked = []
 
-    def run_recipe(loaded, runs_folder, reporter, until) -> None:
+    def run_recipe(loaded, runs_folder, reporter, until, may_overwrite) -> None:
         asked.append((loaded.recipe.name, loaded.recipe.data.train.path, Path(runs_folder), until))
 
     monkeypatch.setattr("automoe.run.pipeline.run_recipe", run_recipe)

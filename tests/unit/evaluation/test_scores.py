@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from automoe.data.corpus import Pair
+from automoe.data.text_parts import Part
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.evaluation.routing import expert_use
 from automoe.evaluation.scores import evaluate_model, evaluate_translations
@@ -25,6 +26,10 @@ class Letters:
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         return [[4 + ALPHABET.index(letter) for letter in text] for text in texts]
+
+    def parts(self, lines: list[str], max_source_tokens: int) -> list[list[Part]]:
+        rows = zip(lines, self.encode(lines), strict=True)
+        return [[Part(line, tokens)] if tokens else [] for line, tokens in rows]
 
     def decode(self, ids: list[list[int]]) -> list[str]:
         return ["".join(ALPHABET[i - 4] for i in row if i >= 4) for row in ids]

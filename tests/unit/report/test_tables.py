@@ -124,12 +124,12 @@ def test_scores_of_a_part_of_the_test_set_say_so() -> None:
         Result("a", 20.0, scored_pairs=1990, test_pairs=2000),
         Result("b", 21.0, scored_pairs=1990, test_pairs=2000),
     ]
-    heading, _, *rows = tables.to_markdown(results, "a").splitlines()
+    heading, _, *rows = tables.results_table(results, "a").markdown().splitlines()
     assert heading.startswith("| system | test pairs scored, of 2,000 | BLEU |")
     assert [row.split(" | ")[1] for row in rows] == ["1,990", "1,990"]
     assert "\na,1,1990,20.0," in tables.to_csv(results, "a")
     whole = [replace(result, scored_pairs=2000) for result in results]
-    assert "scored" not in tables.to_markdown(whole, "a")
+    assert "scored" not in tables.results_table(whole, "a").markdown()
 
 
 def test_csv_has_a_row_a_system_and_seed_that_make_the_means() -> None:

@@ -14,7 +14,7 @@ from automoe.run.finals import run_finals
 from automoe.run.folder import RunFolder, Stage
 from automoe.run.recipe import load_recipe
 from automoe.run.search import Found
-from automoe.training.progress import Judgement, TrainingDiverged
+from automoe.training.results import Judgement, TrainingDiverged
 from helpers.tiny_run import Listener, write_tiny_recipe
 
 PREPARED = SimpleNamespace(stage=Stage(Path("prepare"), "of prepare", "prepare"))

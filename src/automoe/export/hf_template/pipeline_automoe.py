@@ -96,11 +96,10 @@ class AutomoeTranslationPipeline(ChunkPipeline):
 
     def _parts(self, text: str, truncation: Any) -> list[Part]:
         """At least one; cut rather than split where that was asked for."""
-        tokens = self._encode(text)
-        if truncation:
-            cut = self.tokenizer(text, truncation=truncation)["input_ids"]
-            tokens = cut[:-1]  # without end-of-sentence
-            return [Part("" if tokens else text.strip(), tokens)]
+        if truncation in (False, None, "do_not_truncate"):
+            tokens = self._encode(text)
+        else:
+            tokens = self.tokenizer(text, truncation=truncation)["input_ids"][:-1]  # without end-of-sentence
         return self._splitter.parts(text, tokens) or [Part("", [])]
 
     @cached_property
@@ -142,5 +141,10 @@ class AutomoeTranslationPipeline(ChunkPipeline):
             return self.tokenizer.decode(tokens, skip_special_tokens=True, **decode_arguments)
 
         return [
-            {"translation_text": join_parts([text(part, rank) for part in model_outputs])} for rank in ranks
+            {
+                "translation_text": " ".join(
+                    join_parts([text(part, rank) for part in model_outputs]).splitlines()
+                )
+            }
+            for rank in ranks
         ]

@@ -67,7 +67,7 @@ function show(answer) {
   detail.textContent = "";
   sentences.replaceChildren(
     ...answer.sentences.flatMap((sentence, index, all) => {
-      const line = all.length > 1 ? `, line ${index + 1}` : "";
+      const line = all.length > 1 ? `, sentence ${index + 1}` : "";
       return sentenceGrids(sentence, { tell, line });
     }),
   );
