@@ -18,18 +18,19 @@ from helpers.served import tiny_model
 
 
 @cache
-def _schema() -> schemathesis.BaseSchema:
+def _schema(of: str) -> schemathesis.BaseSchema:
+    """Of a server for one kind: schemathesis stops it when the test that used it ends."""
     model, tokenizer = tiny_model()
     return schemathesis.openapi.from_asgi("/openapi.json", create_app(model, make_engine(model), tokenizer))
 
 
 def _cases() -> st.SearchStrategy[Any]:
     """Requests as the document describes them, and such as break its rules."""
-    posts = [found.ok() for found in _schema().get_all_operations() if found.ok().method == "post"]
+    schema = _schema("requests")
+    posts = [found.ok() for found in schema.get_all_operations() if found.ok().method == "post"]
     modes = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
-    return st.one_of(
-        _schema().as_strategy(), *(p.as_strategy(generation_mode=mode) for p in posts for mode in modes)
-    )
+    strategies = [post.as_strategy(generation_mode=mode) for post in posts for mode in modes]
+    return st.one_of(schema.as_strategy(), *strategies)
 
 
 _PLAIN = {"text": ["the cat sat", "on the mat\na dog"], "beam_size": 2, "n_best": 1}
@@ -84,7 +85,7 @@ def _use_case(case: Any) -> End:
 
 
 def _use_raw(request: dict[str, Any]) -> End:
-    with asgi.get_client(_schema().app) as client:
+    with asgi.get_client(_schema("bodies").app) as client:
         answer = client.request(**request)
     return _end(answer.status_code, answer.text)
 
