@@ -58,5 +58,5 @@ $(INSTALLED_DEV): pyproject.toml | $(BIN)/python
 	@touch $(INSTALLED) $@
 
 $(INSTALLED_BENCH): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[bench,serve]'
+	$(BIN)/python -m pip install --quiet --editable '.[bench,dev]'
 	@touch $(INSTALLED) $@

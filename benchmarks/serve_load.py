@@ -6,7 +6,7 @@
 Eight clients, each sending the next sentence of the demo's test set as soon as the last one is answered, ask
 first a server that translates one request at a time, then one with the default limits. Without MODEL, random
 weights of the demo's size or of Transformer-Base are served: their translations mean nothing and are as long
-as is allowed.
+as is allowed. The server's peak of memory is told too, and how much of it came after the warm-up.
 """
 
 from __future__ import annotations
@@ -84,17 +84,20 @@ def main() -> None:
                 threads=arguments.threads,
                 limits=limits,
             )
-            with _server(program) as port:
+            with _server(program) as (port, pid):
                 _load(port, sentences[:20], arguments.clients, seconds=3)  # warm-up
+                warm_mib = _peak_mib(pid)
                 latencies_s, errors = _load(port, sentences, arguments.clients, arguments.seconds)
                 batch = _mean_batch(port)
+                peak_mib = _peak_mib(pid)
             rates.append(len(latencies_s) / arguments.seconds)
             failed += errors
             percentiles = statistics.quantiles(latencies_s, n=100)
             median_ms, late_ms = 1000 * percentiles[49], 1000 * percentiles[94]
             print(
                 f"  {name:16} {rates[-1]:7.1f} sentences/s   latency median {median_ms:6.0f} ms, "
-                f"95th percentile {late_ms:6.0f} ms   batch {batch:4.1f}   {errors} errors",
+                f"95th percentile {late_ms:6.0f} ms   batch {batch:4.1f}   {errors} errors   "
+                f"memory at most {peak_mib:.0f} MiB, {peak_mib - warm_mib:+.0f} after the first 3 s",
                 flush=True,
             )
     ratio = rates[1] / rates[0]
@@ -111,14 +114,21 @@ def _random_model(folder: Path, architecture: Architecture, texts: Sequence[str]
 
 
 @contextmanager
-def _server(program: str) -> Iterator[int]:
-    """A server in a process of its own; its port."""
+def _server(program: str) -> Iterator[tuple[int, int]]:
+    """A server in a process of its own; its port, and the process's number."""
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
-            yield int(process.stdout.readline().rsplit(":", 1)[1])
+            yield int(process.stdout.readline().rsplit(":", 1)[1]), process.pid
         finally:
             process.terminate()
+
+
+def _peak_mib(pid: int) -> float:
+    """The most memory that a process had so far (Linux; elsewhere unknown, nan)."""
+    status = Path(f"/proc/{pid}/status")
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.M) if status.exists() else None
+    return int(found[1]) / 1024 if found else float("nan")
 
 
 def _mean_batch(port: int) -> float:

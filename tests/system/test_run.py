@@ -3,13 +3,10 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -18,42 +15,19 @@ from automoe.cost.counting import count
 from automoe.cost.device.profile import load_profile
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
-from automoe.run.recipe import load_recipe
 from automoe.training.history import read_history
+from helpers.killed_run import (
+    RANKING,
+    SEARCHED,
+    SYSTEMS,
+    killed,
+    numbers,
+    write_tiny_recipe_with_profile,
+)
 from helpers.small_disk import small_disk
-from helpers.tiny_run import automoe, write_made_up_profile, write_tiny_recipe
+from helpers.tiny_run import automoe, write_tiny_recipe
 
 pytestmark = pytest.mark.slow  # whole processes, seconds each
-
-# A bound that every machine keeps: two runs measure different latencies and must choose the same.
-BOUNDS = "{flops: 90%, latency_ms: 10000}"
-SYSTEMS = ["automoe", "dense", "hat", "switch", "random", "automoe-inherited", "automoe-fine-tuned"]
-SEARCHED = ["automoe", "hat", "random"]
-RANKING = {"finals": "{candidates: 4, dense: 1}", "own_steps": "{steps: 2, candidates: 6}"}
-
-
-def write_tiny_recipe_with_profile(folder: Path) -> Path:
-    recipe = write_tiny_recipe(folder, constraints=BOUNDS, **RANKING)
-    profile = write_made_up_profile(folder / "device.json", load_recipe(recipe))
-    recipe.write_text(recipe.read_text().replace("latency: {", f"latency: {{profile: {profile}, "))
-    return recipe
-
-
-def numbers(run: Path) -> dict[str, Any]:
-    """Everything a run concludes, but for times."""
-    found: dict[str, Any] = {}
-    for system in SYSTEMS:
-        result = json.loads((run / "seed-1" / f"evaluate-{system}" / "result.json").read_text())
-        del result["translation_seconds"], result["training"]["seconds"]
-        result["translations"] = (run / "seed-1" / f"evaluate-{system}" / "translations.txt").read_text()
-        found[system] = result
-    for system in SEARCHED:
-        race = json.loads((run / "seed-1" / f"finals-{system}" / "race.json").read_text())
-        del race["seconds"]
-        chosen = json.loads((run / "seed-1" / f"search-{system}" / "chosen.json").read_text())
-        scores = [(f["architecture"], f["inherited_score"], f["score"]) for f in chosen["finalists"]]
-        found |= {f"race of {system}": race, f"finalists of {system}": scores}
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -242,20 +216,6 @@ def test_a_full_disk_is_one_message_and_the_run_continues_after_it(finished, tmp
         done = automoe("run", recipe, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert numbers(runs / "tiny") == numbers(finished[0] / "runs" / "tiny")
-
-
-def killed(recipe: Path, moment: Callable[[], bool], seconds: float) -> None:
-    """Run a recipe, and kill it with signal 9 at a moment, or after some seconds; it may end before."""
-    command = [sys.executable, "-m", "automoe", "run", str(recipe)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command, cwd=recipe.parent, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    start = time.monotonic()
-    while process.poll() is None and time.monotonic() < start + seconds and not moment():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
 
 
 def test_kill_9_in_a_race_and_at_random_moments_changes_no_number(finished, tmp_path):

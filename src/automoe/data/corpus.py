@@ -82,6 +82,11 @@ class CorpusSource:
                 problems.append(f"{names[0]} and {names[1]} go together")
         if isinstance(self.source_column, str) != isinstance(self.target_column, str):
             problems.append("source_column and target_column: expected two names or two positions")
+        problems += [
+            f"{side}_column: expected a name or a position from 0, got {column}"
+            for side, column in (("source", self.source_column), ("target", self.target_column))
+            if isinstance(column, int) and column < 0
+        ]
         if self.dataset is not None and self.split is None:
             problems.append("split: missing, a dataset needs it")
         if problems:
@@ -299,7 +304,7 @@ def _jsonl(path: Path, source: CorpusSource) -> Iterator[Pair]:
             continue
         try:
             pair = _row_pair(json.loads(line), source)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             pair = f"is not JSON ({error})"
         if isinstance(pair, str):
             problems.add(f"line {number}: {pair}")

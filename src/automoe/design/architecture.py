@@ -14,11 +14,18 @@ from typing import Annotated, Any, Literal, TypeAlias, assert_never
 
 from pydantic import BeforeValidator, Field
 
-from automoe.errors import AtLeastOne, AtLeastZero, InputError, checked, validate_plain
+from automoe.errors import AtLeastOne, InputError, checked, validate_plain
 
 Stack: TypeAlias = Literal["encoder", "decoder"]
 Norm: TypeAlias = Literal["pre", "post"]
 STACKS: tuple[Stack, ...] = ("encoder", "decoder")
+# Far above every published model. What is larger is a slip, which would fill the memory before it fails.
+MAX_SIZE = 1_000_000
+MAX_LAYERS = 1000
+MAX_EXPERTS = 4096
+
+Width = Annotated[int, Field(ge=1, le=MAX_SIZE)]
+FfnSize = Annotated[int, Field(ge=0, le=MAX_SIZE)]
 
 
 @checked("this expert is impossible")
@@ -30,7 +37,7 @@ class Expert:
         size: its FFN size; 0 is an identity expert, which returns its input and costs nothing.
     """
 
-    size: AtLeastZero
+    size: FfnSize
 
     def to_plain(self) -> int | dict[str, Any]:
         """As in files: a bare number, or keys and values where it has more than a size."""
@@ -51,7 +58,9 @@ def _expert(value: Any) -> Any:
     return value
 
 
-Experts = Annotated[tuple[Annotated[Expert, BeforeValidator(_expert)], ...], Field(min_length=1)]
+Experts = Annotated[
+    tuple[Annotated[Expert, BeforeValidator(_expert)], ...], Field(min_length=1, max_length=MAX_EXPERTS)
+]
 
 
 StatePer: TypeAlias = Literal["position", "beam", "source"]
@@ -249,11 +258,11 @@ class Architecture:
         InputError: listing every rule the values break.
     """
 
-    encoder_width: AtLeastOne
-    decoder_width: AtLeastOne
-    qkv_dim: AtLeastOne
-    encoder: Annotated[tuple[EncoderLayer, ...], Field(min_length=1)]
-    decoder: Annotated[tuple[DecoderLayer, ...], Field(min_length=1)]
+    encoder_width: Width
+    decoder_width: Width
+    qkv_dim: Width
+    encoder: Annotated[tuple[EncoderLayer, ...], Field(min_length=1, max_length=MAX_LAYERS)]
+    decoder: Annotated[tuple[DecoderLayer, ...], Field(min_length=1, max_length=MAX_LAYERS)]
 
     def __post_init__(self) -> None:
         problems = list(self._problems())

@@ -18,8 +18,18 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from automoe.design.architecture import STACKS, Architecture, DecoderLayer, EncoderLayer, Expert
-from automoe.errors import AtLeastOne, AtLeastZero, InputError, checked, validate_plain
+from automoe.design.architecture import (
+    MAX_EXPERTS,
+    MAX_LAYERS,
+    STACKS,
+    Architecture,
+    DecoderLayer,
+    EncoderLayer,
+    Expert,
+    FfnSize,
+    Width,
+)
+from automoe.errors import AtLeastOne, InputError, checked, validate_plain
 from automoe.storage import read_mapping
 
 Choose = Callable[[Sequence[int], Sequence[int]], int]
@@ -34,8 +44,11 @@ def _distinct(choices: tuple[int, ...]) -> tuple[int, ...]:
     return choices
 
 
-Choices = Annotated[tuple[AtLeastOne, ...], Field(min_length=1), AfterValidator(_distinct)]
-SizeChoices = Annotated[tuple[AtLeastZero, ...], Field(min_length=1), AfterValidator(_distinct)]
+_Few = (Field(min_length=1), AfterValidator(_distinct))
+Choices = Annotated[tuple[AtLeastOne, ...], *_Few]
+WidthChoices = Annotated[tuple[Width, ...], *_Few]
+DepthChoices = Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_LAYERS)], ...], *_Few]
+SizeChoices = Annotated[tuple[FfnSize, ...], *_Few]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +64,11 @@ class StackSpace:
         top_k: experts a token is sent to. In a layer with fewer experts it means all of them.
     """
 
-    widths: Choices
-    layer_counts: Choices
+    widths: WidthChoices
+    layer_counts: DepthChoices
     self_attention_heads: Choices
     ffn_sizes: SizeChoices
-    max_experts: AtLeastOne = 1
+    max_experts: Annotated[int, Field(ge=1, le=MAX_EXPERTS)] = 1
     top_k: Choices = (1,)
 
     def __post_init__(self) -> None:
@@ -114,7 +127,7 @@ class SearchSpace:
         InputError: listing every value that is wrong or can never be used.
     """
 
-    qkv_dim: AtLeastOne
+    qkv_dim: Width
     encoder: EncoderSpace
     decoder: DecoderSpace
     experts: Literal["standard", "fractional"] = "standard"

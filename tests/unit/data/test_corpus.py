@@ -292,10 +292,17 @@ def test_columns_that_change_are_refused(tmp_path):
     [
         ('{"source": "a", "target": "b"}\nnonsense\n\n[1]\n{"source": 5, "target": "b"}\n', ["2", "4", "5"]),
         ('{"source": "a", "target": "b"}\n{"source": "a"}\n', ["2"]),
+        ('{"source": "a", "target": "b"}\n' + 10_000 * "[" + "\n" + 10_000 * '{"a":' + "\n", ["2", "3"]),
     ],
 )
 def test_bad_json_lines_are_named(tmp_path, rows, lines):
     assert re.findall(r"- line (\d+)", refusal(path=write(tmp_path / "a.jsonl", rows))) == lines
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.jsonl"])
+def test_positions_of_columns_count_from_0(tmp_path, name):
+    message = refusal(path=write(tmp_path / name, "a\tb\n"), source_column=0, target_column=-2)
+    assert "target_column: expected a name or a position from 0, got -2" in message
 
 
 def test_a_missing_text_is_an_empty_one(tmp_path):

@@ -20,7 +20,7 @@ from automoe.design.architecture_file import load_architecture, save_architectur
 from automoe.design.space import load_space
 from automoe.errors import InputError
 from automoe.run.recipe import load_recipe
-from helpers.paths import TEST_DATA
+from helpers.paths import RECIPES, TEST_DATA
 
 HAT_FILES = sorted((TEST_DATA / "hat").glob("*.yml"))
 
@@ -130,6 +130,34 @@ def test_unknown_and_missing_keys_are_listed() -> None:
     text = "\n".join(caught.value.problems)
     for part in ("depth: unknown", "qkv_dim: missing", "[1].head: unknown", "decoder: expected a list"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("widths", [8, 10**7], "encoder.widths[1]: expected at most 1000000, got 10000000"),
+        ("ffn_sizes", [2**63], "encoder.ffn_sizes[0]: expected at most 1000000"),
+        ("layer_counts", [10**9], "encoder.layer_counts[0]: expected at most 1000, got 1000000000"),
+        ("max_experts", 10**9, "encoder.max_experts: expected at most 4096, got 1000000000"),
+    ],
+)
+def test_a_space_whose_members_no_memory_holds_is_refused(
+    tmp_path: Path, field: str, value: object, problem: str
+) -> None:
+    plain = yaml.safe_load((RECIPES / "spaces" / "copy-toy.yaml").read_text())
+    plain["encoder"][field] = value
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(plain))
+    with pytest.raises(InputError, match=re.escape(problem)):
+        load_space(tmp_path / "space.yaml")
+
+
+def test_an_architecture_that_no_memory_holds_is_refused() -> None:
+    plain = dense(8, 16, 2, 1, 1).to_dict()
+    huge = plain | {"encoder_width": 10**7, "qkv_dim": 10**7, "decoder": plain["decoder"] * 1001}
+    with pytest.raises(InputError) as caught:
+        Architecture.from_dict(huge)
+    places = [problem.partition(":")[0] for problem in caught.value.problems]
+    assert places == ["encoder_width", "qkv_dim", "decoder"]
 
 
 @pytest.mark.parametrize("content", ["a: [1", "- 1\n- 2\n", "", b"\xff\xfe\x00".decode("latin-1")])
