@@ -21,7 +21,7 @@ demo: $(INSTALLED) ## corpus to searched, trained and measured model: recipes/de
 	$(BIN)/automoe run recipes/demo.yaml
 
 test: $(INSTALLED_DEV) ## run every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: $(INSTALLED_DEV) ## formatting, lint, types, floors and documentation, changing no code
 	$(BIN)/ruff format --check .

@@ -187,7 +187,7 @@ def test_every_line_has_its_own_grids_and_text_is_never_markup(page, address):
     translate(page, text)
     assert page.get_by_role("grid").count() == 4
     assert page.locator("main b").count() == 0
-    expect(page.get_by_role("heading", name="Encoder: reading the text, line 2")).to_be_visible()
+    expect(page.get_by_role("heading", name="Encoder: reading the text, sentence 2")).to_be_visible()
     assert page.locator("output").inner_text() == explain(address, text)["translation"]
 
 
