@@ -50,7 +50,10 @@ def numbers(run: Path) -> dict[str, Any]:
         scores = [(f["architecture"], f["inherited_score"], f["score"]) for f in chosen["finalists"]]
         journal = (seed / f"search-{system}" / "candidates.jsonl").read_text().splitlines()
         found |= {f"race of {system}": race, f"finalists of {system}": scores}
-        found[f"candidates of {system}"] = [json.loads(line) for line in journal]
+        candidates = [json.loads(line) for line in journal]
+        for candidate in candidates:  # priced only where there is a bound on it
+            candidate.pop("latency_ms", None)
+        found[f"candidates of {system}"] = candidates
     found["supernet"] = _weights_digest(seed / "supernet" / "weights.safetensors")
     return found
 
