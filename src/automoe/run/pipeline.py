@@ -36,7 +36,8 @@ from automoe.run.recipe import LoadedRecipe, Recipe
 from automoe.run.report import SeedStages, report_run
 from automoe.run.search import search_architectures
 from automoe.run.supernet import train_supernet
-from automoe.run.train import fine_tuned_names, inherit, train_system
+from automoe.run.systems import fine_tuned_names
+from automoe.run.train import inherit, train_system
 
 StageName = Literal["prepare", "budget", "supernet", "search", "finals", "train", "evaluate", "report"]
 

@@ -29,6 +29,7 @@ from automoe.run.systems import (
     RecipeBounds,
     System,
     check_systems,
+    fine_tuned_names,
 )
 from automoe.search.evolution import EvolutionSettings
 from automoe.search.race import plan_rungs
@@ -200,7 +201,7 @@ class Recipe(_Section):
             problem = f"own_steps.candidates: expected at least finals.candidates ({finals.candidates})"
             raise InputError("search", [f"{problem}, got {own.candidates}"])
         if self.fine_tuning and self.searched:
-            made = {f"{self.searched[0].name}-{how}" for how in ("inherited", "fine-tuned")}
+            made = set(fine_tuned_names(self.searched[0].name))
             if taken := [system.name for system in self.systems if system.name in made]:
                 raise InputError(
                     "systems", [f"{name}: is what fine_tuning makes; rename it" for name in taken]

@@ -138,3 +138,8 @@ def check_systems(systems: tuple[System, ...]) -> tuple[System, ...]:
     if problems:
         raise InputError("these systems are impossible", problems)
     return systems
+
+
+def fine_tuned_names(system: str) -> list[str]:
+    """What `fine_tuning` calls the two systems it makes of a searched one: as inherited, and trained on."""
+    return [f"{system}-inherited", f"{system}-fine-tuned"]

@@ -22,6 +22,7 @@ from automoe.run.context import Run
 from automoe.run.folder import FORMATS, Stage, read_stage_json
 from automoe.run.inputs import settings_values
 from automoe.run.prepare import Prepared
+from automoe.run.systems import fine_tuned_names
 from automoe.storage import digest, write_json
 from automoe.training.loop import train, train_until
 from automoe.training.results import Judgement, TrainingProgress, TrainResult
@@ -203,11 +204,6 @@ def inherit(
         **built_on,
     )
     return {names[0]: inherited, names[1]: tuned}
-
-
-def fine_tuned_names(system: str) -> list[str]:
-    """What the systems are called that `inherit` makes of a searched one."""
-    return [f"{system}-inherited", f"{system}-fine-tuned"]
 
 
 def new_supernet(run: Run, prepared: Prepared, largest: Architecture, seed: int) -> Supernet:
