@@ -9,7 +9,6 @@ from typing import Literal
 
 from automoe.errors import InputError
 from automoe.processes import is_first_process
-from automoe.storage import user_path
 
 Kind = Literal["recipe", "space", "architecture"]
 
@@ -42,13 +41,12 @@ def find_file(given: Path, *kinds: Kind) -> Path:
     said on standard error.
 
     Args:
-        given: a path or a name.
+        given: a path or a name; the options have put the user's home for a `~`.
         kinds: what it may be the name of; an earlier one wins.
 
     Raises:
         InputError: there is neither such a file nor such a name; the names there are are listed.
     """
-    given = user_path(given)
     # os.path, which answers no where pathlib raises: too long a name, a folder that may not be entered.
     if os.path.exists(given) and not os.path.isdir(given):
         return given

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from automoe.cli.built_in import find_file
-from automoe.cli.options import takes_protocol
+from automoe.cli.options import path_argument, path_option, takes_protocol
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.hat_file import HAT_QKV_DIM
 from automoe.errors import InputError
@@ -27,7 +27,7 @@ app = typer.Typer()
 def cost(
     architecture: Annotated[
         Path,
-        typer.Argument(help="An architecture's YAML, ours or HAT's, or the name of a built-in one."),
+        path_argument("An architecture's YAML, ours or HAT's, or the name of a built-in one."),
     ],
     protocol: MeasuringProtocol,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -56,9 +56,7 @@ def cost(
 def latency(
     subject: Annotated[
         Path,
-        typer.Argument(
-            metavar="ARCHITECTURE.yml|MODEL", help="A YAML, the name of a built-in one, or a model folder."
-        ),
+        path_argument("A YAML, the name of a built-in one, or a model folder.", "ARCHITECTURE.yml|MODEL"),
     ],
     protocol: MeasuringProtocol,
     runs: Annotated[int, typer.Option(min=1, help="Measurements.")] = 300,
@@ -93,15 +91,15 @@ def profile(
     protocol: MeasuringProtocol,
     space: Annotated[
         Path | None,
-        typer.Option(
-            help="The search space's YAML, or the name of a built-in one. With --check: by default the "
+        path_option(
+            text="The search space's YAML, or the name of a built-in one. With --check: by default the "
             "profile's own."
         ),
     ] = None,
     turns: Annotated[int, typer.Option(min=1, help="Measurements of every model.")] = 12,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write.")] = Path("device.json"),
+    output: Annotated[Path, path_option("-o", "--output", text="Where to write.")] = Path("device.json"),
     check: Annotated[
-        Path | None, typer.Option(metavar="DEVICE.json", help="Check this profile instead of making one.")
+        Path | None, path_option(text="Check this profile instead of making one.", metavar="DEVICE.json")
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="With --check: random architectures to measure.")] = 60,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -170,8 +168,8 @@ def _predictor() -> None:
 
 @predictor_app.command("fit")
 def predictor_fit(
-    table: Annotated[Path, typer.Argument(metavar="TABLE.csv", help="HAT's columns, one row a model.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write the JSON.")] = None,
+    table: Annotated[Path, path_argument("HAT's columns, one row a model.", "TABLE.csv")],
+    output: Annotated[Path | None, path_option("-o", "--output", text="Where to write the JSON.")] = None,
     qkv_dim: Annotated[int, typer.Option(min=1, help="Of the measured models.")] = HAT_QKV_DIM,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:

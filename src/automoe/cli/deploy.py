@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from automoe.cli.options import BackendOption, PrecisionOption, ThreadsOption
+from automoe.cli.options import BackendOption, ModelFolder, PrecisionOption, ThreadsOption, path_option
 from automoe.cli.streams import lines_as_they_come
 from automoe.errors import InputError
 
@@ -17,7 +17,7 @@ app = typer.Typer()
 
 @app.command()
 def translate(
-    model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/seed-1/train-automoe/model.")],
+    model: ModelFolder,
     beam_size: Annotated[int, typer.Option(help="1 is greedy.")] = 5,
     length_penalty: Annotated[float, typer.Option(help="Larger prefers longer translations.")] = 0.6,
     min_length: Annotated[int, typer.Option(help="In tokens, end-of-sentence counted.")] = 2,
@@ -63,9 +63,9 @@ class ExportFormat(StrEnum):
 
 @app.command()
 def export(
-    model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/seed-1/train-automoe/model.")],
+    model: ModelFolder,
     to: Annotated[ExportFormat, typer.Option("--to", help="The program that is to run it.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder.")],
+    output: Annotated[Path, path_option("--output", "-o", text="A new folder.", metavar="DIR")],
     precision: Annotated[
         Literal["float32", "int8"], typer.Option(help="Of the weights, for onnx.")
     ] = "float32",
@@ -85,7 +85,7 @@ def export(
 
 @app.command()
 def serve(
-    model: Annotated[Path, typer.Argument(help="A model folder, e.g. runs/demo/seed-1/train-automoe/model.")],
+    model: ModelFolder,
     host: Annotated[str, typer.Option(help="0.0.0.0 is every network of this machine.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
     beam_size: Annotated[int, typer.Option(help="Unless a request says otherwise; 1 is greedy.")] = 5,

@@ -13,6 +13,7 @@ import typer
 from automoe import __version__
 from automoe.cli import cost_commands, deploy, project
 from automoe.cli.built_in import find_file
+from automoe.cli.options import path_argument, path_option
 from automoe.cli.streams import OutputLostError, utf8_streams
 from automoe.errors import InputError
 from automoe.storage import user_path
@@ -44,7 +45,7 @@ def _options(
 
 
 RecipePath = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="The run's YAML, or the name of a built-in one, e.g. demo.")
+    Path, path_argument("The run's YAML, or the name of a built-in one, e.g. demo.", "RECIPE")
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -52,7 +53,7 @@ Overrides = Annotated[
 ]
 
 
-RunsFolder = Annotated[Path, typer.Option(help="Where the run's folder NAME/ is made.", callback=user_path)]
+RunsFolder = Annotated[Path, path_option(text="Where the run's folder NAME/ is made.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Delete finished work whose inputs changed, and make it again.")
 ]
@@ -160,9 +161,7 @@ def fidelity(
 def space(
     recipe: Annotated[
         Path,
-        typer.Argument(
-            metavar="RECIPE|SPACE", help="A recipe's or a space's YAML, or the name of a built-in one."
-        ),
+        path_argument("A recipe's or a space's YAML, or the name of a built-in one.", "RECIPE|SPACE"),
     ],
 ) -> None:
     """Print the size of a search space and its extremes."""
@@ -174,7 +173,7 @@ def space(
     path = find_file(recipe, "recipe", "space")
     plain = read_mapping(path)
     if isinstance(plain.get("space"), str):
-        path = path.parent / plain["space"]
+        path = path.parent / user_path(plain["space"])
     loaded = load_space(path)
     print(f"{path}: {loaded.size():,} architectures ({loaded.size():.3g})")
     members = {

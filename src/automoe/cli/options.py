@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import Annotated, Any, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Norm
 from automoe.inference.backends import ENGINES, MOST_THREADS
+
+PathT = TypeVar("PathT", str, Path)
+
+
+def path_argument(text: str, metavar: str | None = None) -> Any:
+    """An argument that is a path, a `Path` or a `str`; `~` is the home of the user."""
+    return typer.Argument(help=text, metavar=metavar, callback=_at_home)
+
+
+def path_option(*names: str, text: str, metavar: str | None = None) -> Any:
+    """An option that is a path, a `Path` or a `str`; `~` is the home, also where no shell expands it."""
+    return typer.Option(*names, help=text, metavar=metavar, callback=_at_home)
+
+
+def _at_home(path: PathT | None) -> PathT | None:
+    return None if path is None else type(path)(os.path.expanduser(path))
 
 
 def _named(names: Iterable[str], text: str) -> Any:
@@ -28,6 +46,7 @@ PrecisionOption = Annotated[
         "; ".join(f"{backend}: {', '.join(precisions)}" for backend, precisions in ENGINES.items()) + ".",
     ),
 ]
+ModelFolder = Annotated[Path, path_argument("A model folder, e.g. runs/demo/seed-1/train-automoe/model.")]
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=MOST_THREADS, help="By default torch's number.")
 ]

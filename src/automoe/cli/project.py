@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from automoe.cli.options import takes_protocol
+from automoe.cli.options import path_argument, path_option, takes_protocol
 from automoe.cost.costs import Bound, check_bounds
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.corpus import CorpusSource
@@ -33,37 +32,33 @@ _LANGUAGES = """
 _BEHIND_CODE = re.compile(r"\.(gz|xz|bz2|zst|txt)$", re.IGNORECASE)
 _BOUND_EXAMPLE = "20, or a share such as 40% of what a deep dense Transformer takes"
 
-SourceFile = Annotated[str | None, typer.Option("--source", help="Text file, a sentence a line.")]
-TargetFile = Annotated[str | None, typer.Option("--target", help="Its translation, line by line.")]
+SourceFile = Annotated[str | None, path_option("--source", text="Text file, a sentence a line.")]
+TargetFile = Annotated[str | None, path_option("--target", text="Its translation, line by line.")]
 
 
 @app.command()
 @takes_protocol("backend", "precision", "threads", backend="onnx")
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The project's; it must not exist.")],
+    folder: Annotated[Path, path_argument("The project's; it must not exist.", "FOLDER")],
     protocol: MeasuringProtocol,
     source: SourceFile = None,
     target: TargetFile = None,
-    corpus: Annotated[
-        str | None, typer.Option(help="Or one file with both: TSV, JSONL, Parquet, ...")
-    ] = None,
-    dataset: Annotated[
-        str | None, typer.Option(help="Or the name of a corpus that `datasets` knows.")
-    ] = None,
+    corpus: Annotated[str | None, path_option(text="Or one file with both: TSV, JSONL, Parquet, ...")] = None,
+    dataset: Annotated[str | None, path_option(text="Or the name of a corpus that `datasets` knows.")] = None,
     config: Annotated[str | None, typer.Option(help="With --dataset: its configuration.")] = None,
     split: Annotated[str, typer.Option(help="With --dataset: its split.")] = "train",
     source_column: Annotated[str | None, typer.Option(help="Of --corpus: name, or place from 0.")] = None,
     target_column: Annotated[str | None, typer.Option(help="Of --corpus: name, or place from 0.")] = None,
     valid: Annotated[
-        str | None, typer.Option(help="Validation set: a file like --corpus, or a split of --dataset.")
+        str | None, path_option(text="Validation set: a file like --corpus, or a split of --dataset.")
     ] = None,
     test: Annotated[
-        str | None, typer.Option(help="Test set: a file like --corpus, or a split of --dataset.")
+        str | None, path_option(text="Test set: a file like --corpus, or a split of --dataset.")
     ] = None,
-    valid_source: Annotated[str | None, typer.Option(help="Validation set: two files.")] = None,
-    valid_target: Annotated[str | None, typer.Option(help="Its other side.")] = None,
-    test_source: Annotated[str | None, typer.Option(help="Test set: two files.")] = None,
-    test_target: Annotated[str | None, typer.Option(help="Its other side.")] = None,
+    valid_source: Annotated[str | None, path_option(text="Validation set: two files.")] = None,
+    valid_target: Annotated[str | None, path_option(text="Its other side.")] = None,
+    test_source: Annotated[str | None, path_option(text="Test set: two files.")] = None,
+    test_target: Annotated[str | None, path_option(text="Its other side.")] = None,
     source_language: Annotated[str | None, typer.Option(help="A code such as en.")] = None,
     target_language: Annotated[str | None, typer.Option(help="A code such as de.")] = None,
     latency_ms: Annotated[
@@ -112,9 +107,6 @@ def init(
         fields: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
         if not fields:
             return None
-        for key in ("path", "source_path", "target_path"):
-            if key in fields:
-                fields[key] = os.path.expanduser(fields[key])
         if "source_path" not in fields and "target_path" not in fields:
             fields |= {"source_language": languages[0], "target_language": languages[1], **columns}
         try:
