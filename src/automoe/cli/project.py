@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from automoe.cli.options import path_argument, path_option, takes_protocol
+from automoe.cli.text_options import TextOptions
 from automoe.cost.costs import Bound, check_bounds
 from automoe.cost.protocol import MeasuringProtocol
-from automoe.data.corpus import CorpusSource
 from automoe.errors import InputError
 
 app = typer.Typer()
@@ -32,21 +32,18 @@ _LANGUAGES = """
 _BEHIND_CODE = re.compile(r"\.(gz|xz|bz2|zst|txt)$", re.IGNORECASE)
 _BOUND_EXAMPLE = "20, or a share such as 40% of what a deep dense Transformer takes"
 
-SourceFile = Annotated[str | None, path_option("--source", text="Text file, a sentence a line.")]
-TargetFile = Annotated[str | None, path_option("--target", text="Its translation, line by line.")]
-
 
 @app.command()
 @takes_protocol("backend", "precision", "threads", backend="onnx")
 def init(
     folder: Annotated[Path, path_argument("The project's; it must not exist.", "FOLDER")],
     protocol: MeasuringProtocol,
-    source: SourceFile = None,
-    target: TargetFile = None,
+    source: Annotated[str | None, path_option(text="Text file, a sentence a line.")] = None,
+    target: Annotated[str | None, path_option(text="Its translation, line by line.")] = None,
     corpus: Annotated[str | None, path_option(text="Or one file with both: TSV, JSONL, Parquet, ...")] = None,
     dataset: Annotated[str | None, path_option(text="Or the name of a corpus that `datasets` knows.")] = None,
     config: Annotated[str | None, typer.Option(help="With --dataset: its configuration.")] = None,
-    split: Annotated[str, typer.Option(help="With --dataset: its split.")] = "train",
+    split: Annotated[str | None, typer.Option(help="With --dataset: its split, by default train.")] = None,
     source_column: Annotated[str | None, typer.Option(help="Of --corpus: name, or place from 0.")] = None,
     target_column: Annotated[str | None, typer.Option(help="Of --corpus: name, or place from 0.")] = None,
     valid: Annotated[
@@ -78,8 +75,23 @@ def init(
     from automoe.run.new_project import ProjectRequest, make_project
     from automoe.run.plan import Wish
 
-    asked = _Asked(on_terminal())
-    columns = _columns(source_column, target_column)
+    text = TextOptions(
+        source=source,
+        target=target,
+        corpus=corpus,
+        dataset=dataset,
+        config=config,
+        split=split,
+        source_column=source_column,
+        target_column=target_column,
+        valid=valid,
+        test=test,
+        valid_source=valid_source,
+        valid_target=valid_target,
+        test_source=test_source,
+        test_target=test_target,
+    )
+    asked = _Asked(on_terminal(), text.problems())
     languages = (
         source_language or _guessed(source, corpus, 0),
         target_language or _guessed(target, corpus, 1),
@@ -96,41 +108,19 @@ def init(
         )
     if languages[0] is not None and languages[0] == languages[1]:
         asked.problems.append(f"--source-language, --target-language: both are {languages[0]}")
-
-    def named(path: str | None, paths: Sequence[str | None], options: str, part: str | None) -> Any:
-        """The corpus of one set; None where it is not given."""
-        known = {
-            "source_path": paths[0], "target_path": paths[1],
-            "path": None if dataset else path, "dataset": dataset if part else None,
-            "config": config if part else None, "split": part,
-        }  # fmt: skip
-        fields: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
-        if not fields:
-            return None
-        if "source_path" not in fields and "target_path" not in fields:
-            fields |= {"source_language": languages[0], "target_language": languages[1], **columns}
-        try:
-            return CorpusSource(**fields)
-        except InputError as error:
-            asked.problems += [f"{options}: {problem}" for problem in error.problems]
-            return None
-
-    problems_before = len(asked.problems)
-    train = named(corpus, (source, target), "--source, --target, --corpus", split if dataset else None)
-    if train is None and len(asked.problems) == problems_before:
-        asked.problems.append("give the text: --source and --target, or --corpus, or --dataset")
-    validation = named(valid, (valid_source, valid_target), "--valid", valid if dataset else None)
-    testing = named(test, (test_source, test_target), "--test", test if dataset else None)
     if asked.problems:
-        raise InputError("automoe init needs to know more", asked.problems)
+        raise InputError("automoe init cannot work with these options", asked.problems)
     assert allowed_hours is not None
     assert languages[0] is not None
     assert languages[1] is not None
+    known = (languages[0], languages[1])
+    train = text.corpus_of("corpus", known)
+    assert train is not None
     request = ProjectRequest(
         folder=folder,
         train=train,
-        valid=validation,
-        test=testing,
+        valid=text.corpus_of("valid", known),
+        test=text.corpus_of("test", known),
         source_language=languages[0],
         target_language=languages[1],
         wish=Wish(bounds, allowed_hours, gpu=torch.cuda.is_available()),
@@ -147,16 +137,20 @@ def on_terminal() -> bool:
 
 
 class _Asked:
-    """Asks for what no option said, on a terminal; elsewhere it is a problem."""
+    """Asks for what no option said, on a terminal; elsewhere it is a problem.
 
-    def __init__(self, answered: bool) -> None:
-        self.answered = answered
-        self.problems: list[str] = []
+    Nobody is asked where there is a problem already, which no answer would mend.
+    """
+
+    def __init__(self, on_terminal: bool, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        self.on_terminal = on_terminal
+        self.answered = on_terminal and not self.problems
 
     def text(self, option: str, given: str | None, question: str) -> str | None:
         if given is None and self.answered:
             given = str(typer.prompt(question, err=True))
-        if given is None:
+        if given is None and not self.on_terminal:
             self.problems.append(f"{option}: missing")
         return given
 
@@ -164,7 +158,8 @@ class _Asked:
         if given is None and self.answered:
             given = float(typer.prompt(question, type=float, err=True))
         if given is None:
-            self.problems.append(f"{option}: missing")
+            if not self.on_terminal:
+                self.problems.append(f"{option}: missing")
         elif not math.isfinite(given):
             self.problems.append(f"{option}: expected a number, got {given}")
             return None
@@ -188,14 +183,9 @@ def _bounds(asked: _Asked, latency_ms: str | None, flops: str | None) -> dict[st
             bounds[name] = bound
         except (InputError, ValueError):
             asked.problems.append(f"{option}: expected a number, or a share such as 40%, got {text!r}")
-    if not any(given.values()):
+    if not any(given.values()) and not asked.on_terminal:
         asked.problems.append(f"--latency-ms or --flops: missing, the budget: {_BOUND_EXAMPLE}")
     return bounds
-
-
-def _columns(source: str | None, target: str | None) -> dict[str, int | str]:
-    given = {"source_column": source, "target_column": target}
-    return {key: int(text) if text.isdecimal() else text for key, text in given.items() if text is not None}
 
 
 def _guessed(own: str | None, corpus: str | None, side: int) -> str | None:

@@ -1,12 +1,16 @@
 """`automoe init`: what becomes of its options, and what is asked or refused."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from automoe.cli import project
-from automoe.cli.main import app
+from automoe.cli.main import app, main
+from automoe.cli.text_options import TextOptions
 from automoe.data.corpus import CorpusSource
 from automoe.errors import InputError
 from automoe.run.new_project import ProjectRequest
@@ -145,14 +149,117 @@ def test_everything_that_is_missing_is_listed_at_once(asked):
         (["--latency-ms", "0%"], "--latency-ms: expected"),
         (["--flops", "inf"], "--flops: expected"),
         (["--target-language", "en"], "--source-language, --target-language: both are en"),
-        (["--corpus", "x.tsv"], "--source, --target, --corpus: give exactly one of"),
-        (["--test-source", "t.en"], "--test: source_path and target_path go together"),
+        (["--corpus", "x.tsv"], "--source, --target, --corpus: give the text in one way, not in 2"),
+        (["--dataset", "x"], "--source, --target, --dataset: give the text in one way, not in 2"),
+        (["--test-source", "t.en"], "--test-source: needs --test-target"),
+        (["--valid-target", "v.de"], "--valid-target: needs --valid-source"),
+        (
+            ["--valid", "v.tsv", "--valid-source", "v.en", "--valid-target", "v.de"],
+            "--valid, --valid-source, --valid-target: give the validation set in one way",
+        ),
+        (["--config", "de-en"], "--config: has no effect without --dataset"),
+        (["--split", "train"], "--split: has no effect without --dataset"),
+        (["--source-column", "a", "--target-column", "b"], "--source-column, --target-column: no effect"),
+        (
+            ["--valid", "v.tmx.gz", "--source-column", "0", "--target-column", "1"],
+            "--source-column, --target-column: no effect",
+        ),
+        (["--valid", "v.tsv", "--source-column", "0"], "--source-column: needs --target-column"),
+        (
+            ["--valid", "v.tsv", "--test", "t.tsv", "--source-column", "0", "--target-column", "b"],
+            "--source-column, --target-column: expected two names or two positions",
+        ),
+        (["--test", ""], "--test: is empty"),
     ],
 )
 def test_absurd_options_are_one_problem(asked, arguments, expected):
     (found,) = problems("--source", "x.en", "--target", "x.de", *BUDGET, *arguments)
     assert found.startswith(expected)
     assert asked == []
+
+
+def test_all_that_contradicts_itself_is_listed_at_once(asked):
+    found = problems(
+        "--corpus", "a.tsv", "--dataset", "b", "--target", "c.de", "--test", "x", "--test-source", "t.en",
+        "--source-column", "0", "--hours", "0", "--flops", "none",
+    )  # fmt: skip
+    assert [problem.partition(":")[0] for problem in found] == [
+        "--target, --corpus, --dataset",
+        "--test, --test-source",
+        "--target",
+        "--source-column",
+        "--test-source",
+        "--source-language",
+        "--flops",
+        "--hours",
+    ]
+    assert asked == []
+
+
+def test_the_command_itself_refuses_with_one_message_and_code_2(asked, monkeypatch, capsys):
+    line = ["automoe", "init", "p", "--corpus", "x.en-de.tsv", "--config", "de-en", "--split", "a", *BUDGET]
+    monkeypatch.setattr("sys.argv", line)
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "--config: has no effect without --dataset" in said
+    assert "--split: has no effect without --dataset" in said
+    assert asked == []
+
+
+# Each option of the text, with options beside which it means something.
+BESIDE = {
+    "source": ["--target", "x.de"],
+    "target": ["--source", "x.en"],
+    "corpus": [],
+    "dataset": [],
+    "config": ["--dataset", "x"],
+    "split": ["--dataset", "x"],
+    "source_column": ["--corpus", "x.tsv", "--target-column", "b"],
+    "target_column": ["--source", "x.en", "--target", "x.de", "--test", "t.tsv", "--source-column", "b"],
+    "valid": ["--corpus", "x.tsv"],
+    "test": ["--dataset", "x"],
+    "valid_source": ["--corpus", "x.tsv", "--valid-target", "v.de"],
+    "valid_target": ["--dataset", "x", "--valid-source", "v.en"],
+    "test_source": ["--corpus", "x.tmx", "--test-target", "t.de"],
+    "test_target": ["--source", "x.en", "--target", "x.de", "--test-source", "t.en"],
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(TextOptions)])
+def test_no_option_of_the_text_is_accepted_and_ignored(asked, name):
+    """Whatever is accepted is seen in the corpora that are asked for."""
+    languages = ["--source-language", "en", "--target-language", "de"]
+    option = f"--{name.replace('_', '-')}"
+    result = invoke(option, "unmistakable", *BESIDE[name], *languages, *BUDGET)
+    assert result.exit_code == 0, result.exception
+    corpora = (asked[0].train, asked[0].valid, asked[0].test)
+    assert "unmistakable" in str(corpora)
+
+
+@given(st.dictionaries(st.sampled_from([field.name for field in dataclasses.fields(TextOptions)]),
+                       st.sampled_from(["a.tsv", "b.tmx", "3"])))  # fmt: skip
+def test_any_options_are_refused_or_each_is_in_the_corpora(given_options):
+    names = {name: f"{name}.{value}" for name, value in given_options.items()}
+    options = TextOptions(**names)
+    if problems := list(options.problems()):
+        assert all(isinstance(problem, str) for problem in problems)
+        return
+    corpora = [options.corpus_of(part, ("en", "de")) for part in ("corpus", "valid", "test")]
+    assert corpora[0] is not None
+    for value in names.values():
+        assert repr(value) in str(corpora)
+
+
+def test_on_a_terminal_nothing_is_asked_that_would_be_in_vain(asked, monkeypatch):
+    monkeypatch.setattr(project, "on_terminal", lambda: True)
+    result = invoke("--source", "x.txt", "--target", "y.txt", "--split", "train", "--hours", "0")
+    assert result.exception.problems == (
+        "--split: has no effect without --dataset",
+        "--hours: expected 0 to 8760, more than 0, got 0",
+    )
+    assert result.output == ""
 
 
 def test_on_a_terminal_what_is_missing_is_asked(asked, monkeypatch):
