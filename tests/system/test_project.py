@@ -25,7 +25,7 @@ def test_two_commands_lead_from_text_to_a_table(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "training text: 40 pairs of use" in done.stdout
     assert done.stdout.splitlines()[-1] == "Run it:   automoe run my-project"
-    recipe = load_recipe(tmp_path / "my-project").recipe
+    recipe = load_recipe(tmp_path / "my-project" / "recipe.yaml").recipe
     assert (recipe.data.source_language, recipe.data.target_language) == ("en", "de")
     # Fewer steps and measurements, so that the test takes less; the recipe is the one that was written.
     fewer = [
@@ -54,4 +54,4 @@ def test_a_killed_init_leaves_no_folder_of_that_name_or_a_whole_one(tmp_path, se
     process.send_signal(signal.SIGKILL)
     process.wait()
     if "my-project" in os.listdir(tmp_path):
-        load_recipe(tmp_path / "my-project")
+        load_recipe(tmp_path / "my-project" / "recipe.yaml")

@@ -276,13 +276,12 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
     """Read a recipe; `overrides` such as `training.steps=100` replace single values.
 
     Args:
-        path: a file, or a project's folder, which has a `recipe.yaml`.
+        path: a file; what else the command line takes for a recipe, `automoe.cli.built_in` finds.
 
     Raises:
         InputError: listing every unknown key, wrong type and missing value, in recipe or space.
     """
-    path = user_path(path)
-    path = path / "recipe.yaml" if path.is_dir() else path
+    path = Path(path)
     plain = read_mapping(path)
     for override in overrides:
         _apply(plain, override)

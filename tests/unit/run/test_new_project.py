@@ -58,7 +58,7 @@ def test_a_project_has_a_recipe_that_loads_and_sets_that_are_apart(tmp_path, cou
     write_pairs(tmp_path, count)
     said = made(request(tmp_path))
     assert sorted(os.listdir(tmp_path)) == ["my-project", "train.de", "train.en"]
-    recipe = load_recipe(tmp_path / "my-project").recipe
+    recipe = load_recipe(tmp_path / "my-project" / "recipe.yaml").recipe
     assert recipe.name == "my-project"
     assert (recipe.data.source_language, recipe.data.target_language) == ("en", "de")
     sets = {name: sources(getattr(recipe.data, name)) for name in ("train", "valid", "test")}
@@ -89,7 +89,7 @@ def test_sets_that_are_given_stay_where_they_are_and_their_sources_leave_the_tra
     (elsewhere / "test.tsv").write_text("\n".join(rows), encoding="utf-8")
     said = made(request(tmp_path, test=CorpusSource(path=str(elsewhere / "test.tsv"))))
     assert "test set: 3 pairs of use; 2 with a source that is in the training text" in said
-    recipe = load_recipe(tmp_path / "my-project").recipe
+    recipe = load_recipe(tmp_path / "my-project" / "recipe.yaml").recipe
     assert recipe.data.test.path == str(elsewhere / "test.tsv")
     plain = yaml.safe_load((tmp_path / "my-project" / "recipe.yaml").read_text(encoding="utf-8"))
     assert plain["data"]["test"]["path"] == "../sets of others/test.tsv"
@@ -106,7 +106,7 @@ def test_with_both_sets_given_and_apart_nothing_is_copied(tmp_path):
     made(request(tmp_path, **given))
     folder = tmp_path / "my-project"
     assert sorted(os.listdir(folder)) == ["dense.yaml", "recipe.yaml", "space.yaml"]
-    assert load_recipe(folder).recipe.data.train.source_path == str(tmp_path / "train.en")
+    assert load_recipe(folder / "recipe.yaml").recipe.data.train.source_path == str(tmp_path / "train.en")
 
 
 def test_a_project_can_be_made_with_paths_relative_to_where_one_is(tmp_path, monkeypatch):
@@ -121,7 +121,7 @@ def test_a_project_can_be_made_with_paths_relative_to_where_one_is(tmp_path, mon
         test=CorpusSource(path="test.tsv"),
     )
     made(asked)
-    recipe = load_recipe(Path("projects") / "My first one!").recipe
+    recipe = load_recipe(Path("projects") / "My first one!" / "recipe.yaml").recipe
     assert recipe.data.test.path == str(tmp_path / "test.tsv")
     assert recipe.name == "My-first-one"
 
@@ -131,7 +131,7 @@ def test_documents_stay_whole(tmp_path):
     (tmp_path / "all.tsv").write_text("\n".join(rows), encoding="utf-8")
     said = made(request(tmp_path, train=CorpusSource(path=str(tmp_path / "all.tsv"))))
     assert "  documents: 60" in said
-    data = load_recipe(tmp_path / "my-project").recipe.data
+    data = load_recipe(tmp_path / "my-project" / "recipe.yaml").recipe.data
     documents = [
         {pair.document for pair in load_pairs(getattr(data, name))[0]} for name in ("train", "valid", "test")
     ]
@@ -147,7 +147,7 @@ def test_whatever_a_document_is_called_the_text_stays_the_same(tmp_path):
     (tmp_path / "all.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
     whole = CorpusSource(path=str(tmp_path / "all.jsonl"))
     made(request(tmp_path, train=whole))
-    data = load_recipe(tmp_path / "my-project").recipe.data
+    data = load_recipe(tmp_path / "my-project" / "recipe.yaml").recipe.data
     found = [pair for name in ("train", "valid", "test") for pair in load_pairs(getattr(data, name))[0]]
     expected = [(pair.source, pair.target) for pair in load_pairs(whole)[0]]
     assert sorted((pair.source, pair.target) for pair in found) == sorted(expected)
@@ -227,5 +227,5 @@ def test_the_engine_of_the_recipe_is_the_one_asked_for(tmp_path):
     protocol = MeasuringProtocol(backend="onnx", precision="int8", threads=3)
     asked = dataclasses.replace(request(tmp_path), protocol=protocol)
     made(asked)
-    latency = load_recipe(tmp_path / "my-project").recipe.latency
+    latency = load_recipe(tmp_path / "my-project" / "recipe.yaml").recipe.latency
     assert (latency.backend, latency.precision, latency.threads) == ("onnx", "int8", 3)

@@ -149,7 +149,7 @@ def test_every_recipe_can_be_loaded_and_says_what_was_planned(tmp_path_factory, 
     (folder / RECIPE).write_text(recipe_text("my-project", DATA, plan, wish, protocol), encoding="utf-8")
     (folder / SPACE).write_text(space_text(plan.scale), encoding="utf-8")
     save_architecture(plan.scale.baseline, folder / BASELINE)
-    loaded = load_recipe(folder)
+    loaded = load_recipe(folder / RECIPE)
     recipe = loaded.recipe
     assert loaded.space == plan.scale.space == load_space(folder / SPACE)
     assert recipe.search.constraints == wish.bounds
@@ -176,7 +176,7 @@ def test_whatever_a_path_or_a_code_spells_stays_text(tmp_path, text):
         recipe_text("n", data, plan, Wish({"flops": 1e8}, 1), MeasuringProtocol()), encoding="utf-8"
     )
     (tmp_path / SPACE).write_text(space_text(plan.scale), encoding="utf-8")
-    recipe = load_recipe(tmp_path).recipe
+    recipe = load_recipe(tmp_path / RECIPE).recipe
     assert recipe.data.source_language == text
     assert recipe.data.train.path == str(tmp_path / "x" / f"{text}.tsv")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from automoe.cli.built_in import find_file
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import dense
 from automoe.design.architecture_file import save_architecture
@@ -82,11 +83,19 @@ def test_a_tilde_is_the_home_in_every_path(tmp_path: Path, monkeypatch):
     write_tiny_recipe(home)
     overrides = ["data.train.path=~/a.tsv", "data.valid={source_path: ~/a.en, target_path: ~/a.de}"]
     overrides += ["space=~/space.yaml", "systems=[{name: a, architecture: ~/mine.yaml}]", "baseline=a"]
-    loaded = load_recipe("~/tiny.yaml", [*overrides, "fine_tuning=null", "latency.profile=~/p.json"])
+    loaded = load_recipe(home / "tiny.yaml", [*overrides, "fine_tuning=null", "latency.profile=~/p.json"])
     data = loaded.recipe.data
     found = [data.train.path, data.valid.source_path, data.valid.target_path, loaded.recipe.latency.profile]
     assert found == [str(home / name) for name in ("a.tsv", "a.en", "a.de", "p.json")]
     assert loaded.architectures == {"a": dense(16, 32, 2, 2, 1)}
+
+
+def test_a_folder_is_no_recipe_here(tmp_path: Path):
+    """Which file a project or a name stands for is found in one place, `automoe.cli.built_in`."""
+    write_tiny_recipe(tmp_path).rename(tmp_path / "recipe.yaml")
+    assert load_recipe(find_file(tmp_path, "recipe")).recipe.name == "tiny"
+    with pytest.raises(InputError, match="cannot be read"):
+        load_recipe(tmp_path)
 
 
 @pytest.mark.parametrize("code", ["no", "NO", "on", "zh-CN", "pt_BR", "th"])
