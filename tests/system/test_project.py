@@ -23,7 +23,7 @@ def test_two_commands_lead_from_text_to_a_table(tmp_path):
     write_pairs(tmp_path, 40)
     done = automoe(*INIT, *WISH, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "training text: 40 pairs of use" in done.stdout
+    assert "training text: 40 of 40 pairs" in done.stdout
     assert done.stdout.splitlines()[-1] == "Run it:   automoe run my-project"
     recipe = load_recipe(tmp_path / "my-project" / "recipe.yaml").recipe
     assert (recipe.data.source_language, recipe.data.target_language) == ("en", "de")

@@ -116,14 +116,16 @@ def _find_sets(request: ProjectRequest, say: Say) -> _Sets:
     """Read the corpora, tell what is in them, take out what is missing or must not be in the training set."""
     given = {"valid": request.valid, "test": request.test}
     train, report = load_pairs(request.train)
-    say(f"training text: {_kept(report)}")
+    say(f"training text: {report}")
+    _say_cleaned(report, say)
     _say_survey(train, request, say)
     held_out = {name: load_pairs(source) for name, source in given.items() if source is not None}
     known = {name: text_keys(pair.source for pair in pairs) for name, (pairs, _) in held_out.items()}
     trained_on = text_keys(pair.source for pair in train) if known else None
     for name, (_, report) in held_out.items():
         overlap = 0 if trained_on is None else int(np.isin(known[name], trained_on).sum())
-        say(f"{name} set: {_kept(report)}; {overlap:,} with a source that is in the training text")
+        say(f"{name} set: {report}; {overlap:,} with a source that is in the training text")
+        _say_cleaned(report, say)
     apart = np.concatenate(list(known.values())) if known else None
     sizes = {name: held_out_size(len(train)) if source is None else 0 for name, source in given.items()}
     division = divide(train, sizes["valid"], sizes["test"], apart)
@@ -150,10 +152,9 @@ def _some(pairs: Sequence[Pair], indices: NDArray[np.int64]) -> list[Pair]:
     return [pairs[index] for index in indices.tolist()]
 
 
-def _kept(report: LoadReport) -> str:
-    dropped = {name: count for name, count in dataclasses.asdict(report).items() if count and name != "kept"}
-    told = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in dropped.items())
-    return f"{report.kept:,} pairs of use" + (f" ({told})" if told else "")
+def _say_cleaned(report: LoadReport, say: Say) -> None:
+    if report.cleaned:
+        say(f"  with characters that show nothing, which are left out: {report.cleaned:,}")
 
 
 def _say_survey(pairs: Sequence[Pair], request: ProjectRequest, say: Say) -> None:

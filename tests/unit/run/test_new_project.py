@@ -64,10 +64,29 @@ def test_a_project_has_a_recipe_that_loads_and_sets_that_are_apart(tmp_path, cou
     sets = {name: sources(getattr(recipe.data, name)) for name in ("train", "valid", "test")}
     assert sum(map(len, sets.values())) == count
     assert len(set().union(*sets.values())) == sum(map(len, map(set, sets.values())))
-    assert said[0] == f"training text: {count} pairs of use"
+    assert said[0] == f"training text: {count} of {count} pairs"
     assert f"divided by source sentence: train {len(sets['train']):,}, " in "\n".join(said)
     # What is trained is the text, in the vocabulary that the recipe asks for.
     assert 8 <= recipe.data.vocabulary.size < 4000
+
+
+def test_what_became_of_the_text_is_said_as_everywhere(tmp_path):
+    write_pairs(tmp_path, 40)
+    with (tmp_path / "train.en").open("a", encoding="utf-8") as english:
+        english.write(f"\n{'x' * 2001}\nOK\na\u200bb\n")
+    with (tmp_path / "train.de").open("a", encoding="utf-8") as german:
+        german.write(f"leer\n{'y' * 2001}\n{'z' * 200}\nab\n")
+    (tmp_path / "test.tsv").write_text("something\tetwas\n\tleer\n", encoding="utf-8")
+    said = made(request(tmp_path, test=CorpusSource(path=str(tmp_path / "test.tsv"))))
+    assert said[:2] == [
+        "training text: 41 of 44 pairs (dropped: 1 with an empty side, 1 over limits.max_characters, "
+        "1 over limits.max_length_ratio)",
+        "  with characters that show nothing, which are left out: 1",
+    ]
+    test = (
+        "test set: 1 of 2 pairs (dropped: 1 with an empty side); 0 with a source that is in the training text"
+    )
+    assert test in said
 
 
 def test_the_recipe_explains_itself(tmp_path):
@@ -88,7 +107,7 @@ def test_sets_that_are_given_stay_where_they_are_and_their_sources_leave_the_tra
     rows = [f"{lines[7].upper()}\tneu", f"{lines[9]}\tneu", "something new\tetwas Neues"]
     (elsewhere / "test.tsv").write_text("\n".join(rows), encoding="utf-8")
     said = made(request(tmp_path, test=CorpusSource(path=str(elsewhere / "test.tsv"))))
-    assert "test set: 3 pairs of use; 2 with a source that is in the training text" in said
+    assert "test set: 3 of 3 pairs; 2 with a source that is in the training text" in said
     recipe = load_recipe(tmp_path / "my-project" / "recipe.yaml").recipe
     assert recipe.data.test.path == str(elsewhere / "test.tsv")
     plain = yaml.safe_load((tmp_path / "my-project" / "recipe.yaml").read_text(encoding="utf-8"))
