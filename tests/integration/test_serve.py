@@ -332,6 +332,29 @@ def test_a_thousand_requests_at_once_are_answered_or_asked_to_come_back():
         assert post(address, {"text": TEXT})[0] == 200
 
 
+def test_a_line_of_more_sentences_than_the_queue_holds_is_never_refused_for_its_size():
+    """While one that waits takes a place of the queue, and others come while it is being translated."""
+    engine = GatedEngine(ENGINE)
+    limits = {"waiting_sentences": 4, "batch_sentences": 2, "characters": 200_000}
+    line = "the cat sat on the mat, the dog ran, " * 200
+    with running(app(engine, **limits)) as address, ThreadPoolExecutor(8) as threads:
+        first = threads.submit(post, address, {"text": "the"})
+        wait_until(lambda: batches(address) == 1)
+        second = threads.submit(post, address, {"text": "a bird"})
+        wait_until(lambda: waiting(address) == 1)
+        long = threads.submit(post, address, {"text": line})
+        wait_until(lambda: waiting(address) > 100)
+        status, answer, headers = post(address, {"text": "the dog"})
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert "try again later" in answer["error"]
+        engine.gate.set()
+        assert [asked.result()[0] for asked in (first, second, long)] == [200, 200, 200]
+        (expected,) = Translator(ENGINE, TOKENIZER, GREEDY).translate([line])
+        assert len(expected) > 100
+        assert long.result()[1]["translations"][0]["text"] == expected
+        assert post(address, {"text": "the dog"})[0] == 200
+
+
 def test_concurrent_clients_share_batches_and_get_their_own_translations():
     engine = GatedEngine(ENGINE)
     texts = [TEXT, "a bird", "the dog ran", "every bird sings", "a mat", "words are read"]

@@ -11,7 +11,7 @@ from automoe.serving.translation import Sentence, Translated
 
 
 class QueueFullError(Exception):
-    """More sentences are waiting than the server is willing to hold; the client may try again."""
+    """As many sentences are waiting as the server is willing to hold; the client may try again."""
 
 
 class Batcher:
@@ -46,14 +46,15 @@ class Batcher:
         return len(self._waiting)
 
     async def submit(self, sentences: Sequence[Sentence]) -> list[Translated]:
-        """Queue sentences and wait for their translations, in their order.
+        """Queue the sentences of one request and wait for their translations, in their order.
 
-        When the caller is cancelled, those that have not begun leave the queue.
+        All of them are queued where there is room for one, or a request of many could be refused at every
+        try. When the caller is cancelled, those that have not begun leave the queue.
 
         Raises:
-            QueueFullError: not all of them fit; none is queued.
+            QueueFullError: the queue is full; none is queued.
         """
-        if len(self._waiting) + len(sentences) > self._limits.waiting_sentences:
+        if sentences and len(self._waiting) >= self._limits.waiting_sentences:
             raise QueueFullError
         loop = asyncio.get_running_loop()
         futures: list[asyncio.Future[Translated]] = [loop.create_future() for _ in sentences]

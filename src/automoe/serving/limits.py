@@ -14,7 +14,8 @@ class ServingLimits:
         texts: a request may hold.
         characters: of all its texts together.
         beam_size: the largest beam a request may ask for; a larger one is answered 422.
-        waiting_sentences: not yet begun; what would exceed it is answered 503.
+        waiting_sentences: not yet begun; while so many wait, a further request is answered 503. Before that
+            one is held whole, into however many sentences its lines are split; more lines are answered 413.
         request_seconds: from a request's last byte to its answer; after that it is answered 504.
         batch_sentences, batch_tokens: one batch holds at most so many sentences, and so many source
             tokens with padding counted; a longer sentence is a batch of its own.

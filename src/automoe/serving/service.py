@@ -89,7 +89,7 @@ class Service:
             for part in parts
             if part.tokens
         ]
-        translated = iter(await self._submit(sentences))
+        translated = iter(await self._batcher.submit(sentences))
         by_line = iter([_line(parts, translated) for parts in parts_of_lines])
         return [_join(breaks, [next(by_line) for _ in breaks[::2]]) for breaks in split]
 
@@ -115,14 +115,6 @@ class Service:
         most = self._limits.waiting_sentences
         if lines > most:
             raise TooLargeError(f"{lines} lines: send at most {most} a request")
-
-    async def _submit(self, sentences: Sequence[Sentence]) -> list[Translated]:
-        """Long lines may have more sentences than the queue holds: then one share after the other."""
-        translated: list[Translated] = []
-        most = self._limits.waiting_sentences
-        for start in range(0, len(sentences), most):
-            translated += await self._batcher.submit(sentences[start : start + most])
-        return translated
 
 
 def _line(parts: Sequence[Part], translated: Iterator[Translated]) -> TranslatedLine | None:

@@ -135,21 +135,67 @@ def test_a_caller_who_leaves_takes_its_waiting_sentences_along():
     asyncio.run(scenario())
 
 
-def test_a_full_queue_refuses_the_whole_request_and_accepts_again_later():
+def test_only_a_full_queue_refuses_a_request_and_accepts_again_later():
     async def scenario():
         work = Work(permissions=0)
         async with batcher_of(work, waiting_sentences=3) as batcher:
-            first = await queued(batcher, [sentence(1)])
+            begun = await queued(batcher, [sentence(1)])
             await work.until_begun()
-            second = await queued(batcher, [sentence(2), sentence(3)])
-            with pytest.raises(QueueFullError):
-                await batcher.submit([sentence(4), sentence(5)])
-            assert batcher.waiting == 2
-            third = await queued(batcher, [sentence(6)])
+            held = [await queued(batcher, [sentence(2), sentence(3)])]
+            held.append(await queued(batcher, [sentence(n) for n in (4, 5, 6)]))  # there is room for one
+            assert batcher.waiting == 5
+            for refused in ([sentence(7)], [sentence(8), sentence(9)]):
+                with pytest.raises(QueueFullError):
+                    await batcher.submit(refused)
+            assert await batcher.submit([]) == []
+            assert batcher.waiting == 5
             work.allowed.release(10)
-            await asyncio.gather(first, second, third)
-            assert await batcher.submit([sentence(7), sentence(8)]) == [result(7), result(8)]
-        assert {n for batch in work.batches for n in batch} == {1, 2, 3, 6, 7, 8}
+            await asyncio.gather(begun, *held)
+            assert await batcher.submit([sentence(10), sentence(11)]) == [result(10), result(11)]
+        assert [n for batch in work.batches for n in batch] == [1, 2, 3, 4, 5, 6, 10, 11]
+
+    asyncio.run(scenario())
+
+
+@settings(max_examples=60)
+@given(
+    most=st.integers(1, 5),
+    moves=st.lists(st.one_of(st.integers(1, 12), st.just("translate")), max_size=30),
+)
+def test_a_request_is_refused_when_the_queue_is_full_and_only_then(most, moves):
+    """Against a count of what waits: batches of one, each let go by itself."""
+
+    async def scenario():
+        work = Work(permissions=0)
+        numbers = iter(range(100, 1000))
+        waiting, busy, accepted = 0, False, []
+        async with batcher_of(work, waiting_sentences=most, batch_sentences=1) as batcher:
+            for move in moves:
+                if move == "translate":
+                    if busy:
+                        work.allowed.release()
+                        busy = waiting > 0
+                        if busy:
+                            await work.until_begun()
+                            waiting -= 1
+                        else:
+                            await asyncio.gather(*accepted)
+                    continue
+                request = [sentence(next(numbers)) for _ in range(move)]
+                task = await queued(batcher, request)
+                assert task.done() == (waiting >= most)  # at once, or not before it is translated
+                if task.done():
+                    with pytest.raises(QueueFullError):
+                        task.result()
+                    continue
+                accepted.append(task)
+                waiting += move
+                if not busy:
+                    await work.until_begun()
+                    waiting, busy = waiting - 1, True
+                assert batcher.waiting == waiting < most + max(12, move)
+            work.allowed.release(1000)
+            await asyncio.gather(*accepted)
 
     asyncio.run(scenario())
 

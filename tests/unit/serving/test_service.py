@@ -70,10 +70,12 @@ def test_requests_at_a_limit_are_served():
     assert [t.text for t in translate(["the cat"] * 2, limits=limits)] == ["THE CAT"] * 2
 
 
-def test_a_line_of_any_length_is_translated_in_shares_that_the_queue_holds():
+def test_a_line_of_any_length_is_translated_in_parts_that_are_queued_as_one_request():
     class Queue(Capitals):
+        requests = 0
+
         async def submit(self, sentences):
-            assert len(sentences) <= 3
+            self.requests += 1
             return await super().submit(sentences)
 
     queue = Queue()
@@ -84,6 +86,7 @@ def test_a_line_of_any_length_is_translated_in_shares_that_the_queue_holds():
     )  # a comma is unknown, and unknown tokens have no spelling
     assert translated.text == f"A MAT\n{expected}\n漢字"
     assert [len(found.sentences) for found in translated.lines] == [1, len(queue.sentences) - 1, 0]
+    assert queue.requests == 1
     assert len(queue.sentences) > 100
     assert max(len(sentence.tokens) for sentence in queue.sentences) <= MAX_SOURCE_TOKENS
 
