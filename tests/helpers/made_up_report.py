@@ -118,6 +118,7 @@ def made_up_sentence(text: str, systems: Mapping[str, Architecture]) -> dict[str
         name: {
             "translation": text,
             "grids": {stack: grid(architecture, stack) for stack in ("encoder", "decoder")},
+            "note": None,
         }
         for name, architecture in systems.items()
     }

@@ -137,7 +137,7 @@ def _data(page: Page) -> dict[str, Any]:
             for seed, part in page.seeds.items()
         },
         "sentences": [
-            {system: output["grids"] for system, output in sentence["outputs"].items()}
+            {system: output["grids"] for system, output in sentence["outputs"].items() if output["grids"]}
             for sentence in first.report.sentences
         ],
     }

@@ -24,7 +24,7 @@ class SeedReport:
         compared: by (one system, another), whether the other's translations are better.
         supernet_seconds: of its training, if there is one.
         sentences: some of the test set: `source`, `reference`, and in `outputs`, by system, its `translation`
-            and `grids` (`automoe.web.expert_grid`).
+            and `grids` (`automoe.web.expert_grid`), or None and in `note` why there are none.
     """
 
     results: Mapping[str, Mapping[str, Any]]

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from automoe.data.corpus import Pair
-from automoe.data.text_parts import MAX_SOURCE_TOKENS
+from automoe.data.text_parts import MAX_SOURCE_TOKENS, Part
+from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import EOS_ID
 from automoe.evaluation.routing import route_sentences
 from automoe.inference.model_folder import load_model
+from automoe.model.transformer import Transformer
 from automoe.web.expert_grid import grids_of
 
 SHOWN = 20
@@ -46,21 +48,12 @@ def sentences_of(
         models: by system, its folder. `translations`: by system, of the test set.
     """
     chosen = choose_sentences(pairs)
-    most = MAX_SOURCE_TOKENS - 1  # of a longer line, which was translated in parts, the beginning
     outputs: dict[str, list[dict[str, Any]]] = {}
     for system, folder in models.items():
         model, tokenizer = load_model(folder)
-        written = [translations[system][index] for index in chosen]
-        sources = [[*tokens[:most], EOS_ID] for tokens in tokenizer.encode([pairs[i].source for i in chosen])]
-        targets = [tokens[:most] for tokens in tokenizer.encode(written)]
         # One by one: sentences of many lengths are mostly padding.
-        routed = [
-            route_sentences(model, [source], [target])[0]
-            for source, target in zip(sources, targets, strict=True)
-        ]
         outputs[system] = [
-            {"translation": text, "grids": grids_of(routing, tokenizer)}
-            for text, routing in zip(written, routed, strict=True)
+            _output(model, tokenizer, pairs[index].source, translations[system][index]) for index in chosen
         ]
     return [
         {
@@ -70,3 +63,26 @@ def sentences_of(
         }
         for place, index in enumerate(chosen)
     ]
+
+
+def _output(model: Transformer, tokenizer: Tokenizer, source: str, translation: str) -> dict[str, Any]:
+    """A translation with the experts that one pass over both sides takes, or why no such pass was made."""
+    (parts,) = tokenizer.parts([source])
+    (target,) = tokenizer.encode([translation])
+    if (note := _no_pass(parts, target)) is not None:
+        return {"translation": translation, "grids": None, "note": note}
+    (routing,) = route_sentences(model, [[*parts[0].tokens, EOS_ID]], [target])
+    return {"translation": translation, "grids": grids_of(routing, tokenizer), "note": None}
+
+
+def _no_pass(parts: Sequence[Part], target: Sequence[int]) -> str | None:
+    """Why the experts of a line cannot be shown as those of one pass; None where they can."""
+    if not parts:
+        return "the source is blank, so nothing was translated"
+    if len(parts) > 1:
+        return f"split in {len(parts)} parts, each translated by itself, because it is too long"
+    if not parts[0].tokens:
+        return "copied, because the vocabulary knows no letter of it"
+    if len(target) >= MAX_SOURCE_TOKENS:
+        return f"the translation is too long to be shown token by token ({len(target):,} tokens)"
+    return None

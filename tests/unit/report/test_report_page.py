@@ -252,6 +252,24 @@ def test_only_systems_with_experts_offer_them(tmp_path):
     assert [page.elements[i][1]["data-system"] for i in page.find("details", class_="experts")] == ["mine"]
 
 
+def test_a_sentence_without_one_pass_says_why_and_offers_no_experts(tmp_path):
+    systems = {"mine": ARCHITECTURE, "dense": DENSE}
+    sentences = [made_up_sentence(text, systems) for text in ("one", "漢字", "three")]
+    for output in sentences[1]["outputs"].values():
+        output |= {"grids": None, "note": "copied <as it is>"}
+    results = {name: made_up_result(architecture) for name, architecture in systems.items()}
+    seed = made_up_seed(results, p={("dense", "mine"): 1}, sentences=sentences)
+    page = Parsed(made_up_page(tmp_path, {1: seed}, reference="dense"))
+    details = page.find("details", class_="experts")
+    assert len(details) == 2
+    articles = page.find("article", class_="sentence")
+    assert [sum(article < index for article in articles) for index in details] == [1, 3]
+    told = {index: page.text(index) for index in page.find("p", class_="explanation")}
+    (note,) = [index for index, text in told.items() if text == "No experts of mine: copied <as it is>."]
+    assert articles[1] < note < articles[2]
+    assert [set(of) for of in page.data()["sentences"]] == [{"mine", "dense"}, set(), {"mine", "dense"}]
+
+
 def test_every_scored_candidate_is_in_the_data_and_the_front_is_the_best_at_each_cost(tmp_path):
     front = whole_report(tmp_path).data()["seeds"]["1"]["front"]
     found = candidates()

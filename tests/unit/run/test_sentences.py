@@ -4,12 +4,16 @@ import pytest
 import torch
 
 from automoe.data.corpus import Pair
+from automoe.data.text_parts import MAX_SOURCE_TOKENS
 from automoe.data.vocabulary import BOS_ID, EOS_ID
 from automoe.design.architecture import dense
+from automoe.inference.backends import make_engine
+from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import save_model
+from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer
 from automoe.run.sentences import READABLE_CHARACTERS, SHOWN, choose_sentences, sentences_of
-from helpers.served import TEXTS, tiny_model
+from helpers.served import TEXTS, GatedEngine, tiny_model
 
 LONG = Pair("x", "y" * (READABLE_CHARACTERS + 1))
 SHORT = Pair("x", "y" * READABLE_CHARACTERS)
@@ -35,6 +39,39 @@ def test_there_are_never_more_nor_the_same_twice():
         chosen = choose_sentences([SHORT] * count)
         assert len(chosen) == len(set(chosen)) == min(count, SHOWN)
         assert chosen == sorted(chosen)
+
+
+def test_a_line_that_no_single_pass_translated_shows_no_experts_and_says_why(tmp_path):
+    model, tokenizer = tiny_model()
+    save_model(tmp_path / "mixed", model, tokenizer, {})
+    sources = [
+        "漢字 漢字",
+        "the cat sat on the mat. " * 300,
+        "the cat sat on the mat",
+        "\u200b",
+        "the 漢字",
+        "a bird",
+    ]
+    written = ["漢字 漢字", "the dog " * 300, "a dog", "", "the bird", "the " * MAX_SOURCE_TOKENS]
+    pairs = [Pair(source, "x") for source in sources]
+    found = sentences_of(pairs, ["x"] * 6, {"mixed": tmp_path / "mixed"}, {"mixed": written})
+    outputs = [sentence["outputs"]["mixed"] for sentence in found]
+    assert [output["translation"] for output in outputs] == written
+    assert [output["note"] for output in outputs] == [
+        "copied, because the vocabulary knows no letter of it",
+        "split in 300 parts, each translated by itself, because it is too long",
+        None,
+        "the source is blank, so nothing was translated",
+        None,
+        "the translation is too long to be shown token by token (1,024 tokens)",
+    ]
+    assert [output["grids"] is None for output in outputs] == [True, True, False, True, False, True]
+    # Shown are the tokens that the translator's engine reads, and all of them.
+    for index in (2, 4):
+        engine = GatedEngine(make_engine(model))
+        engine.gate.set()
+        list(Translator(engine, tokenizer, BeamSettings(beam_size=1)).translate([sources[index]]))
+        assert outputs[index]["grids"]["encoder"]["tokens"] == tokenizer.pieces(engine.encoded[0])
 
 
 def test_each_system_shows_what_it_wrote_and_which_experts_a_pass_over_it_takes(tmp_path):
