@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from automoe.data.corpus_rows import (
+    Columns,
+    Row,
+    UnusedColumns,
+    dataset_rows,
+    jsonl_rows,
+    parquet_rows,
+    tsv_rows,
+)
 from automoe.data.normaliser import INVISIBLE, normalised
 from automoe.data.text_file import LineProblems, kind_of, numbered_lines
 from automoe.data.tmx import tmx_texts
@@ -20,6 +27,7 @@ from automoe.errors import AtLeastOne, InputError, checked
 from automoe.storage import user_path
 
 _TMX = ".tmx"
+MOST_SHOWN = 10  # unused columns that are told by name
 # Control characters, the separators a terminal or an editor takes for a new line, and halves of surrogate
 # pairs, which JSON can spell and UTF-8 cannot.
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -46,14 +54,15 @@ class CorpusSource:
     Args:
         path: a `.tsv`, `.jsonl`, `.parquet` or `.tmx` file. All but Parquet may be compressed (`.gz`, `.xz`,
             `.bz2`, `.zst`); text is UTF-8, UTF-16 or UTF-32. `~` is the user's home, as in `source_path`.
-        source_column, target_column: names or positions, from 0, of the columns. A TSV file has a first
-            line of names when these are names. By default 0 and 1 in a TSV file, whose third column, if
-            any, is the document; `source` and `target` elsewhere.
+        source_column, target_column: names or positions, from 0, of the columns; elsewhere than in a TSV
+            file, `a.b` is the key `b` of the object `a`. A TSV file has a first line of names when these are
+            names. By default 0 and 1 in a TSV file, whose third column, if any, is the document; `source`
+            and `target` elsewhere.
         source_path, target_path: two text files, one sentence a line.
         dataset, config, split: a corpus that the `datasets` library knows by name, downloaded on
             first use.
-        source_language, target_language: of a row that has a `translation`, as WMT's, the keys in it; of a
-            TMX file, the languages to take from it.
+        source_language, target_language: of a row that has a `translation`, as WMT's, and no `source` or
+            `target`, the keys in it; of a TMX file, the languages to take from it.
 
     Raises:
         InputError: none, or several, of the three ways are given; half of a pair of fields is missing.
@@ -93,6 +102,16 @@ class CorpusSource:
             raise InputError("this corpus cannot be found", problems)
 
     @property
+    def columns(self) -> Columns:
+        """Where the texts are in a row."""
+        texts = languages = None
+        if self.source_column is not None and self.target_column is not None:
+            texts = self.source_column, self.target_column
+        if self.source_language is not None and self.target_language is not None:
+            languages = self.source_language, self.target_language
+        return Columns(texts, languages)
+
+    @property
     def is_tmx(self) -> bool:
         """Whether it is a file of texts in several languages, two of which are to be named."""
         return self.path is not None and kind_of(Path(self.path)) == _TMX
@@ -115,6 +134,7 @@ class LoadReport:
         kept: pairs that are used. `cleaned`: of these, those that had characters which show nothing.
         empty: with an empty side. `too_long`, `unequal`: beyond `CorpusLimits`.
         too_many_tokens: with a side of more tokens than may be trained on.
+        unused: the columns that nothing was read from.
     """
 
     kept: int
@@ -123,6 +143,12 @@ class LoadReport:
     unequal: int
     cleaned: int
     too_many_tokens: int = 0
+    unused: tuple[str, ...] = ()
+
+    @staticmethod
+    def from_plain(plain: Mapping[str, Any]) -> LoadReport:
+        """The report whose `dataclasses.asdict` was written as JSON."""
+        return LoadReport(**{**plain, "unused": tuple(plain.get("unused", ()))})
 
     @property
     def read(self) -> int:
@@ -138,6 +164,14 @@ class LoadReport:
         }
         dropped = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
         return f"{self.kept:,} of {self.read:,} pairs" + (f" (dropped: {dropped})" if dropped else "")
+
+    @property
+    def not_used(self) -> str | None:
+        """One phrase with the columns that are not used; None when all are."""
+        if not self.unused:
+            return None
+        named, more = self.unused[:MOST_SHOWN], len(self.unused) - MOST_SHOWN
+        return f"not used: {', '.join(named)}" + (f" and {more} more" if more > 0 else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,11 +201,13 @@ def load_pairs(source: CorpusSource, limits: CorpusLimits | None = None) -> tupl
 
     Raises:
         InputError: the corpus is missing or damaged, has invalid UTF-8 or a wrong number of columns (by
-            line number), its two files differ in length, or nothing usable is left.
+            line number), or several that may be meant; its two files differ in length, or nothing usable is
+            left.
     """
     counts: Counter[str] = Counter()
-    pairs = [pair for _, pair, fate in _judged(source, limits, counts) if fate == "kept"]
-    return pairs, _report(source, counts)
+    unused = UnusedColumns()
+    pairs = [pair for _, pair, fate in _judged(source, limits, counts, unused) if fate == "kept"]
+    return pairs, _report(source, counts, unused)
 
 
 def load_whole(source: CorpusSource, limits: CorpusLimits | None = None) -> WholeCorpus:
@@ -181,21 +217,22 @@ def load_whole(source: CorpusSource, limits: CorpusLimits | None = None) -> Whol
         InputError: as `load_pairs`.
     """
     counts: Counter[str] = Counter()
+    unused = UnusedColumns()
     pairs, references, kept = [], [], []
-    for index, (raw, pair, fate) in enumerate(_judged(source, limits, counts)):
+    for index, (raw, pair, fate) in enumerate(_judged(source, limits, counts, unused)):
         pairs.append(pair)
         references.append(" ".join(CONTROL.sub(" ", raw.target).splitlines()))
         if fate == "kept":
             kept.append(index)
-    return WholeCorpus(pairs, references, kept, _report(source, counts))
+    return WholeCorpus(pairs, references, kept, _report(source, counts, unused))
 
 
 def _judged(
-    source: CorpusSource, limits: CorpusLimits | None, counts: Counter[str]
-) -> Iterator[tuple[Pair, Pair, str]]:
+    source: CorpusSource, limits: CorpusLimits | None, counts: Counter[str], unused: UnusedColumns
+) -> Iterator[tuple[Row, Pair, str]]:
     """Each pair as it is and cleaned, and the field of `LoadReport` that it is counted in."""
     limits = limits or CorpusLimits()
-    for raw in _raw_pairs(source):
+    for raw in _rows(source, unused):
         pair = Pair(normalised(raw.source), normalised(raw.target), raw.document)
         lengths = len(pair.source), len(pair.target)
         if min(lengths) == 0:
@@ -212,8 +249,9 @@ def _judged(
         yield raw, pair, fate
 
 
-def _report(source: CorpusSource, counts: Counter[str]) -> LoadReport:
-    report = LoadReport(*(counts[name] for name in ("kept", "empty", "too_long", "unequal", "cleaned")))
+def _report(source: CorpusSource, counts: Counter[str], unused: UnusedColumns) -> LoadReport:
+    counted = {name: counts[name] for name in ("kept", "empty", "too_long", "unequal", "cleaned")}
+    report = LoadReport(**counted, unused=unused.names)
     if not report.kept:
         raise InputError(f"{_name(source)}: no usable sentence pair", [str(report)])
     return report
@@ -223,124 +261,35 @@ def _name(source: CorpusSource) -> str:
     return source.path or source.source_path or f"{source.dataset}/{source.config}"
 
 
-def _raw_pairs(source: CorpusSource) -> Iterator[Pair]:
+def _rows(source: CorpusSource, unused: UnusedColumns) -> Iterator[Row]:
     if source.dataset is not None:
-        return _named(source)
+        return _named(source, unused)
     if source.source_path is not None and source.target_path is not None:
         return _parallel(user_path(source.source_path), user_path(source.target_path))
     assert source.path is not None
     path = user_path(source.path)
     kind = kind_of(path)
     if kind == ".tsv":
-        return _tsv(path, source)
+        return tsv_rows(path, source.columns, unused)
     if kind == ".jsonl":
-        return _jsonl(path, source)
+        return jsonl_rows(path, source.columns, unused)
     if kind == ".parquet":
-        return _parquet(path, source)
+        return parquet_rows(path, source.columns, unused)
     if kind == _TMX:
         return _tmx(path, source)
     expected = "expected .tsv, .jsonl, .parquet or .tmx (compressed: .gz, .xz, .bz2, .zst behind it)"
     raise InputError(f"{path}: unknown kind of file", [expected])
 
 
-def _tsv(path: Path, source: CorpusSource) -> Iterator[Pair]:
-    problems = LineProblems(path)
-    lines = numbered_lines(path, problems)
-    positions: list[int] = [0, 1]
-    if isinstance(source.source_column, str):
-        _, header = next(lines, (1, ""))
-        names = header.split("\t")
-        wanted = [source.source_column, source.target_column]
-        missing = [
-            f"line 1: no column {name!r} (columns: {header!r})" for name in wanted if name not in names
-        ]
-        if missing:
-            raise InputError(f"{path}: columns are missing", missing)
-        positions = [names.index(str(name)) for name in wanted]
-        documents = names.index("document") if "document" in names else None
-    else:
-        if source.source_column is not None:
-            positions = [int(source.source_column), int(source.target_column or 0)]
-        documents = 2 if positions == [0, 1] else None
-    width = 0
-    for number, line in lines:
-        columns = line.split("\t")
-        if not line.strip():
-            yield Pair("", "")
-            continue
-        width = width or len(columns)
-        if len(columns) != width or len(columns) <= max(positions):
-            expected = max(width, max(positions) + 1)
-            problems.add(f"line {number}: {len(columns)} columns, expected {expected}")
-            continue
-        document = columns[documents] if documents is not None and documents < width else ""
-        yield Pair(columns[positions[0]], columns[positions[1]], document)
-    problems.raise_any()
-
-
-def _row_pair(row: Any, source: CorpusSource) -> Pair | str:
-    """The pair of a named row, or what is wrong with it; a missing text (null) is an empty one."""
-    if not isinstance(row, dict):
-        return "expected an object with named columns"
-    document = str(row.get("document") or "")
-    wanted = source.source_column, source.target_column
-    if wanted == (None, None):
-        wanted = "source", "target"
-        if source.source_language is not None and isinstance(row.get("translation"), dict):
-            row, wanted = row["translation"], (source.source_language, source.target_language)
-    names = list(row)
-    keys = [names[column] if isinstance(column, int) and column < len(names) else column for column in wanted]
-    wrong = [str(key) for key in keys if not isinstance(row.get(key, 0), str | None)]
-    if wrong:
-        return f"no text under {', '.join(wrong)} (columns: {', '.join(map(str, names))})"
-    return Pair(row[keys[0]] or "", row[keys[1]] or "", document)
-
-
-def _jsonl(path: Path, source: CorpusSource) -> Iterator[Pair]:
-    problems = LineProblems(path)
-    for number, line in numbered_lines(path, problems):
-        if not line.strip():
-            yield Pair("", "")
-            continue
-        try:
-            pair = _row_pair(json.loads(line), source)
-        except (ValueError, RecursionError) as error:
-            pair = f"is not JSON ({error})"
-        if isinstance(pair, str):
-            problems.add(f"line {number}: {pair}")
-        else:
-            yield pair
-    problems.raise_any()
-
-
-def _parquet(path: Path, source: CorpusSource) -> Iterator[Pair]:
-    from pyarrow import ArrowException, parquet
-
-    problems = LineProblems(path)
-    try:
-        rows: Iterable[dict[str, Any]] = itertools.chain.from_iterable(
-            batch.to_pylist() for batch in parquet.ParquetFile(path).iter_batches()
-        )
-        for number, row in enumerate(rows, start=1):
-            pair = _row_pair(row, source)
-            if isinstance(pair, str):
-                problems.add(f"row {number}: {pair}")
-            else:
-                yield pair
-    except (OSError, ArrowException) as error:
-        raise InputError(f"{path}: cannot be read as Parquet", [str(error)]) from error
-    problems.raise_any()
-
-
-def _tmx(path: Path, source: CorpusSource) -> Iterator[Pair]:
+def _tmx(path: Path, source: CorpusSource) -> Iterator[Row]:
     if source.source_language is None or source.target_language is None:
         missing = "source_language, target_language: missing, a TMX file needs them"
         raise InputError(f"{path}: holds several languages", [missing])
     for texts in tmx_texts(path, source.source_language, source.target_language):
-        yield Pair(*texts)
+        yield Row(*texts)
 
 
-def _parallel(source_path: Path, target_path: Path) -> Iterator[Pair]:
+def _parallel(source_path: Path, target_path: Path) -> Iterator[Row]:
     sides = []
     for path in (source_path, target_path):
         problems = LineProblems(path)
@@ -349,10 +298,10 @@ def _parallel(source_path: Path, target_path: Path) -> Iterator[Pair]:
     if len(sides[0]) != len(sides[1]):
         lengths = [f"{source_path}: {len(sides[0])} lines", f"{target_path}: {len(sides[1])} lines"]
         raise InputError("source and target differ in length", lengths)
-    yield from map(Pair, *sides)
+    yield from map(Row, *sides)
 
 
-def _named(source: CorpusSource) -> Iterator[Pair]:
+def _named(source: CorpusSource, unused: UnusedColumns) -> Iterator[Row]:
     import datasets  # takes seconds, so only where it is needed
 
     name = f"{source.dataset}/{source.config}"
@@ -361,8 +310,4 @@ def _named(source: CorpusSource) -> Iterator[Pair]:
         rows = datasets.load_dataset(str(user_path(source.dataset)), source.config, split=source.split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise InputError(f"{name}: the corpus cannot be loaded by name", [str(error)]) from error
-    for number, row in enumerate(rows, start=1):
-        pair = _row_pair(row, source)
-        if isinstance(pair, str):
-            raise InputError(f"{name}: has no such texts", [f"row {number}: {pair}"])
-        yield pair
+    return dataset_rows(name, rows, source.columns, unused)

@@ -119,7 +119,7 @@ def _row(
         system=system,
         seed=seed,
         scored_pairs=result["test_pairs"]["kept"],
-        test_pairs=LoadReport(**result["test_pairs"]).read,
+        test_pairs=LoadReport.from_plain(result["test_pairs"]).read,
         bleu=scores["bleu"],
         chrf=scores["chrf"],
         tokenised_bleu=scores["tokenised_bleu"],

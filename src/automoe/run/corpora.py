@@ -49,7 +49,9 @@ def load_reports(run: Run, prepared: Path) -> dict[str, LoadReport]:
         prepared: the folder of the stage `prepare`, which knows how many pairs have too many tokens.
     """
     known = _read(run.folder.root / "corpora.json")
-    reports = {split: LoadReport(**known[split]["report"]) for split in get_args(Split) if split in known}
+    reports = {
+        split: LoadReport.from_plain(known[split]["report"]) for split in get_args(Split) if split in known
+    }
     for split, counted in read_stage_json(prepared / "report.json").items():
         count = counted["too_many_tokens"]
         kept = reports[split].kept - count
@@ -73,6 +75,8 @@ def _content(run: Run, split: Split) -> dict[str, Any]:
         pairs, report = load_pairs(getattr(data, split), data.limits)
         for pair in pairs:  # no side has a tab or a line end
             hashed.update(f"{pair.source}\t{pair.target}\n".encode())
+    if report.not_used is not None:
+        run.reporter.say(f"data.{split}: {report.not_used}")
     return {"pairs": report.kept, "content": hashed.hexdigest(), "report": dataclasses.asdict(report)}
 
 

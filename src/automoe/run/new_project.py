@@ -117,7 +117,7 @@ def _find_sets(request: ProjectRequest, say: Say) -> _Sets:
     given = {"valid": request.valid, "test": request.test}
     train, report = load_pairs(request.train)
     say(f"training text: {report}")
-    _say_cleaned(report, say)
+    _say_left_out(report, say)
     _say_survey(train, request, say)
     held_out = {name: load_pairs(source) for name, source in given.items() if source is not None}
     known = {name: text_keys(pair.source for pair in pairs) for name, (pairs, _) in held_out.items()}
@@ -125,7 +125,7 @@ def _find_sets(request: ProjectRequest, say: Say) -> _Sets:
     for name, (_, report) in held_out.items():
         overlap = 0 if trained_on is None else int(np.isin(known[name], trained_on).sum())
         say(f"{name} set: {report}; {overlap:,} with a source that is in the training text")
-        _say_cleaned(report, say)
+        _say_left_out(report, say)
     apart = np.concatenate(list(known.values())) if known else None
     sizes = {name: held_out_size(len(train)) if source is None else 0 for name, source in given.items()}
     division = divide(train, sizes["valid"], sizes["test"], apart)
@@ -152,9 +152,11 @@ def _some(pairs: Sequence[Pair], indices: NDArray[np.int64]) -> list[Pair]:
     return [pairs[index] for index in indices.tolist()]
 
 
-def _say_cleaned(report: LoadReport, say: Say) -> None:
+def _say_left_out(report: LoadReport, say: Say) -> None:
     if report.cleaned:
         say(f"  with characters that show nothing, which are left out: {report.cleaned:,}")
+    if report.not_used is not None:
+        say(f"  {report.not_used}")
 
 
 def _say_survey(pairs: Sequence[Pair], request: ProjectRequest, say: Say) -> None:

@@ -34,17 +34,20 @@ def prepare(run: Run) -> Prepared:
     inputs |= run.chosen("data.vocabulary.size", "data.vocabulary.kind", "data.max_tokens")
 
     def work(folder: Path) -> None:
-        train_pairs, _ = load_pairs(data.train, data.limits)
+        train_pairs, train_report = load_pairs(data.train, data.limits)
         texts = (text for pair in train_pairs for text in (pair.source, pair.target))
         tokenizer = train_tokenizer(texts, data.vocabulary.size, data.vocabulary.kind)
         tokenizer.save(folder / "tokenizer.json")
-        valid_pairs, _ = load_pairs(data.valid, data.limits)
-        too_many = {}
-        for split, pairs in (("train", train_pairs), ("valid", valid_pairs)):
+        valid_pairs, valid_report = load_pairs(data.valid, data.limits)
+        told = {}
+        for split, pairs, report in (
+            ("train", train_pairs, train_report),
+            ("valid", valid_pairs, valid_report),
+        ):
             corpus = TokenisedCorpus.build(pairs, tokenizer, data.max_tokens)
             corpus.save(folder / split)
-            too_many[split] = {"too_many_tokens": len(pairs) - len(corpus)}
-        write_json(folder / "report.json", too_many)
+            told[split] = {"too_many_tokens": len(pairs) - len(corpus), "unused_columns": report.unused}
+        write_json(folder / "report.json", told)
         for split, report in load_reports(run, folder).items():
             run.reporter.say(f"prepare: {split}: {report}")
 

@@ -136,7 +136,7 @@ def _lines(path: Path) -> list[str]:
 
 def measured_facts(run: Run, result: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any]:
     """What a model's card says of it."""
-    train, test = run.recipe.data.train, LoadReport(**result["test_pairs"])
+    train, test = run.recipe.data.train, LoadReport.from_plain(result["test_pairs"])
     subset = {} if test.kept == test.read else {"test pairs scored": f"{test.kept:,} of {test.read:,}"}
     return {
         "source_language": run.recipe.data.source_language,

@@ -117,6 +117,20 @@ def test_sets_that_are_given_stay_where_they_are_and_their_sources_leave_the_tra
     assert len(train) + len(valid) == 98
 
 
+def test_columns_that_are_not_used_are_said_once_a_file(tmp_path):
+    write_pairs(tmp_path, 60)
+    sides = [(tmp_path / f"train.{side}").read_text(encoding="utf-8").splitlines() for side in ("en", "de")]
+    rows = [{"source": source, "target": target, "id": 1} for source, target in zip(*sides, strict=True)]
+    (tmp_path / "train.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    (tmp_path / "test.tsv").write_text("something new\tetwas Neues\tpage\t0.5\n", encoding="utf-8")
+    given = {name: CorpusSource(path=str(tmp_path / name)) for name in ("train.jsonl", "test.tsv")}
+    said = made(request(tmp_path, train=given["train.jsonl"], test=given["test.tsv"]))
+    assert [line for line in said if "not used" in line] == [
+        "  not used: id", "  not used: column 3 (from 0)"
+    ]  # fmt: skip
+    assert said[said.index("  not used: id") - 1] == "training text: 60 of 60 pairs"
+
+
 def test_with_both_sets_given_and_apart_nothing_is_copied(tmp_path):
     write_pairs(tmp_path, 100)
     for name in ("valid", "test"):
