@@ -138,6 +138,41 @@ def test_the_same_pairs_in_other_files_and_words_change_nothing(recipe, monkeypa
     assert len(became) == 10
 
 
+OTHERWISE = [
+    f"{section}.{setting}"
+    for section in ("training", "supernet")
+    for setting in ("validate_every=3", "device=auto", "checkpoint_every=3")
+]
+
+
+def test_neither_when_it_is_validated_nor_where_it_is_computed_starts_a_training_again(recipe):
+    before = weights(recipe)
+    assert started(run(recipe, *OTHERWISE)) == set()
+    assert weights(recipe) == before
+    noted = [json.loads(path.read_text())["inputs"] for path in (recipe.parent / "runs").rglob("stage.json")]
+    assert any("training.steps" in inputs for inputs in noted)
+    assert not any(name.endswith(("validate_every", "device")) for inputs in noted for name in inputs)
+
+
+def test_stages_of_a_version_that_took_these_for_inputs_are_kept(tmp_path, monkeypatch):
+    recipe = write_tiny_recipe(tmp_path, steps=STEPS)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("automoe.run.inputs._NO_INPUTS", ("seed", "checkpoint_every"))
+        earlier.setattr("automoe.training.loop.UNDECISIVE", ("checkpoint_every",))
+        assert set(run(recipe).values()) == {"starts"}
+    before = weights(recipe)
+    assert started(run(recipe)) == set()
+    assert weights(recipe) == before
+    why, start = refused(refusal(recipe, "training.validate_every=3"))
+    assert why == ["training.validate_every: 20 -> 3"]
+    assert {"seed-1/train-mine", "seed-1/train-dense"} <= start
+    # A new system is trained by the same architecture's training of then.
+    systems = f"systems=[{SYSTEMS}, {{name: twin, architecture: largest-dense}}]"
+    folders = set((recipe.parent / "runs/tiny/seed-1/trainings").iterdir())
+    assert run(recipe, systems)["seed-1/train-twin"] == "starts"
+    assert set((recipe.parent / "runs/tiny/seed-1/trainings").iterdir()) == folders
+
+
 @pytest.mark.parametrize("what", ["a line more", "a character", "the order"])
 def test_other_pairs_to_train_on_start_everything_again(recipe, what):
     train = recipe.parent / "train.tsv"

@@ -218,6 +218,88 @@ def test_resumed_after_an_exception_equals_uninterrupted(tmp_path, step, rule):
     assert losses[0] == losses[1]
 
 
+# The same training, on a machine without a GPU.
+DEVICE = "cpu" if torch.cuda.is_available() else "auto"
+OTHERWISE = {"validate_every": 3, "device": DEVICE, "checkpoint_every": 4}
+
+
+def watched_training(folder, chosen, rule=both, report=None):
+    """Validated on three batches as it goes."""
+    stream = ReversalStream(9)
+    batches = [next(stream) for _ in range(3)]
+    return train(
+        supernet(0.1),
+        rule,
+        ReversalStream(1),
+        chosen,
+        folder,
+        validation_batches=batches,
+        validation_networks=WATCHED,
+        report=report,
+    )
+
+
+def validated(folder):
+    return [r["step"] for r in read_history(folder) if "validation/largest" in r]
+
+
+@pytest.mark.parametrize("rule", [one, both])
+def test_validated_at_other_steps_it_is_the_same_training(tmp_path, rule):
+    """Interrupted, it goes on to the same weights as without any validation; finished, it is not repeated."""
+
+    def interrupt(progress):
+        if progress.step == 12:
+            raise InterruptError
+
+    chosen = settings(average_checkpoints=3)
+    never = train(
+        supernet(0.1), rule, ReversalStream(1), settings(average_checkpoints=3, validate_every=99), tmp_path
+    )
+    with pytest.raises(InterruptError):
+        watched_training(tmp_path / "cut", chosen, rule, interrupt)
+    otherwise = dataclasses.replace(chosen, **OTHERWISE)
+    cut = watched_training(tmp_path / "cut", otherwise, rule)
+    assert validated(tmp_path / "cut") == [7, 12, 15, 18, 20]  # it went on behind step 10
+    expected = load_file(never.weights)
+    assert all(torch.equal(value, expected[name]) for name, value in load_file(cut.weights).items())
+    again = watched_training(tmp_path / "cut", chosen, rule, lambda _: pytest.fail("trained"))
+    assert again == cut
+
+
+def test_a_judgement_stays_when_it_is_validated_at_other_steps(tmp_path):
+    otherwise = settings(**OTHERWISE)
+    whole = watched_training(tmp_path / "whole", SETTINGS)
+    judged = pause(8, tmp_path / "paused", SETTINGS, both)
+    assert pause(8, tmp_path / "paused", otherwise, both, report=lambda _: pytest.fail("trained")) == judged
+    later = pause(13, tmp_path / "paused", otherwise, both)
+    uncut = [pause(until, tmp_path / "uncut", SETTINGS, both) for until in (8, 13)]
+    assert [found.validation for found in (judged, later)] == [found.validation for found in uncut]
+    paused = watched_training(tmp_path / "paused", otherwise)
+    expected = load_file(whole.weights)
+    assert all(torch.equal(value, expected[name]) for name, value in load_file(paused.weights).items())
+
+
+def test_what_an_earlier_version_began_goes_on(tmp_path, monkeypatch):
+    """It took the device, and the steps between validations, for a part of what the training is."""
+
+    def interrupt(progress):
+        if progress.step == 12:
+            raise InterruptError
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr("automoe.training.loop.UNDECISIVE", ("checkpoint_every",))
+        pause(8, tmp_path / "old", SETTINGS, both)
+        with pytest.raises(InterruptError):
+            watched_training(tmp_path / "old", SETTINGS, report=interrupt)
+    with pytest.raises(InputError, match="belongs to another training"):
+        watched_training(tmp_path / "old", settings(**OTHERWISE))
+    pause(8, tmp_path / "old", SETTINGS, both, report=lambda _: pytest.fail("trained"))
+    begun = watched_training(tmp_path / "old", SETTINGS)
+    whole = watched_training(tmp_path / "whole", SETTINGS)
+    expected = load_file(whole.weights)
+    assert all(torch.equal(value, expected[name]) for name, value in load_file(begun.weights).items())
+
+
 # Forks a training once everything is imported and kills it some checkpoints later, by its files and not by
 # the clock, so that it gets as far on any machine; the short wait lets kills fall between checkpoints, too.
 KILLING = """

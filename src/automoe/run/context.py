@@ -13,7 +13,7 @@ from automoe.design.architecture import Architecture
 from automoe.design.space import SearchSpace
 from automoe.progress import Reporter
 from automoe.run.folder import RunFolder
-from automoe.run.inputs import chosen, recipe_values
+from automoe.run.inputs import chosen, former_values, recipe_values
 from automoe.run.recipe import LoadedRecipe, Recipe
 from automoe.training.loop import check_device
 
@@ -55,9 +55,21 @@ class Run:
         """What the recipe says, by name (`recipe_values`): of these, stages choose their inputs."""
         return recipe_values(self.loaded)
 
+    @cached_property
+    def former_values(self) -> dict[str, Any]:
+        """Of the recipe's trainings, what earlier versions took for inputs (`former_values`)."""
+        sections = ("supernet", "training", "fine_tuning")
+        given = {section: getattr(self.recipe, section) for section in sections}
+        values = (former_values(settings, section) for section, settings in given.items() if settings)
+        return {name: value for part in values for name, value in part.items()}
+
     def chosen(self, *names: str) -> dict[str, Any]:
         """The values of these names, and of these sections."""
         return chosen(self.values, *names)
+
+    def formerly(self, section: str) -> dict[str, Any]:
+        """The `former_values` of one section."""
+        return chosen(self.former_values, section)
 
     def with_seed(self, seed: int) -> Run:
         """The part of the run that is repeated with this seed, in a folder of its own."""

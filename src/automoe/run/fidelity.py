@@ -35,7 +35,7 @@ from automoe.run.prepare import Prepared, prepare
 from automoe.run.recipe import LoadedRecipe, OwnSteps
 from automoe.run.scoring import inherited_score, own_score
 from automoe.run.supernet import train_supernet
-from automoe.run.train import Training, training_key
+from automoe.run.train import Training, training_keys
 from automoe.search.ranking import Fidelity, Member, fidelity, spread_members
 from automoe.storage import append_to_journal, digest, read_journal, write_json, write_text
 from automoe.training.history import read_history
@@ -122,7 +122,8 @@ def _study(run: Run, study: Study, share: tuple[int, int] | None) -> Path | None
     seed = recipe.seeds[0]
     supernets = [f"seed-{seed}/{_supernet_settings(run, rule)[1]}" for rule in study.rules]
     check_engines(run)
-    run.folder.expect(run.values | corpus_values(run, "train", "valid"), ["prepare", *supernets])
+    corpora = corpus_values(run, "train", "valid")
+    run.folder.expect(run.values | run.former_values | corpora, ["prepare", *supernets])
     prepared = prepare(run)
     run = run.with_seed(seed)
     result = run.folder.path / "fidelity"
@@ -154,9 +155,14 @@ def _study(run: Run, study: Study, share: tuple[int, int] | None) -> Path | None
         for steps in study.own_steps:
             score = inherited_score(run, supernet, prepared)
             if steps:
-                key = digest([stage.fingerprint, run.chosen("training"), run.seed, study.own_rate])
                 own = OwnSteps(steps=steps, candidates=len(owns), peak_rate=study.own_rate)
-                journal = result / f"losses-{rule}-{steps}-{key[:8]}.jsonl"
+                values = run.chosen("training")
+                keys = [
+                    digest([stage.fingerprint, decides, run.seed, study.own_rate])
+                    for decides in (values, values | run.formerly("training"))
+                ]
+                journals = [result / f"losses-{rule}-{steps}-{key[:8]}.jsonl" for key in keys]
+                journal = next((path for path in journals if path.exists()), journals[0])
                 score = own_score(run, supernet, prepared, own, journal)
             bar = reporter.bar(f"fidelity {rule}, {steps} own steps")
             members = []
@@ -205,7 +211,8 @@ def _train_members(
     for place, architecture in enumerate(drawn, start=1):
         title = f"fidelity: member {place} of {len(drawn)}"
         translated_as = run.chosen(*GREEDY)
-        key = digest([training_key(run, prepared, architecture), translated_as])
+        keys = [digest([key, translated_as]) for key in training_keys(run, prepared, architecture)]
+        key = next((key for key in keys if key in known), keys[0])
         if key not in known:
             try:
                 single, result = Training(run, prepared, architecture).finish(title)

@@ -85,6 +85,7 @@ def run_finals(run: Run, prepared: Prepared, system: str, found: Found) -> tuple
         work,
         after=[prepared.stage],
         led_by=[found.stage],
+        formerly=run.formerly("training"),
         all_processes=True,
     )
     return stage, Architecture.from_dict(read_stage_json(stage.folder / "race.json")["winner"])

@@ -153,6 +153,7 @@ class RunFolder:
         *,
         after: Iterable[Stage] = (),
         led_by: Iterable[Stage] = (),
+        formerly: Mapping[str, Any] | None = None,
         all_processes: bool = False,
     ) -> Stage:
         """Run `work(folder)` unless it is done already for these inputs.
@@ -162,6 +163,8 @@ class RunFolder:
                 them, or of `after`, `work` finds what is there.
             after: stages whose results decide it, too: where these start again, so does this one.
             led_by: stages that decide some of the inputs.
+            formerly: what earlier versions took for inputs, too: a stage that was made from these as well
+                stays as it is.
             all_processes: under torchrun, every process works; otherwise the first works, the others wait.
 
         Raises:
@@ -171,7 +174,15 @@ class RunFolder:
         builds_on = {stage.name: stage.fingerprint for stage in after}
         format_number = FORMATS[_kind(name)]
         fingerprint = digest([name, format_number, inputs, builds_on])
-        stage = Stage(self.path / name, fingerprint, (self.path / name).relative_to(self.root).as_posix())
+        full_name = (self.path / name).relative_to(self.root).as_posix()
+        state = self._state(full_name)
+        # An earlier version's record names more: it is compared with as much, and stays if it is the same.
+        noted = state.get("inputs", {})
+        compared = inputs | {key: value for key, value in _plain(formerly or {}).items() if key in noted}
+        former_fingerprint = digest([name, format_number, compared, builds_on])
+        if state.get("fingerprint") == former_fingerprint:
+            inputs, fingerprint = compared, former_fingerprint
+        stage = Stage(self.path / name, fingerprint, full_name)
         record = {
             "fingerprint": fingerprint,
             "format": format_number,
@@ -179,7 +190,6 @@ class RunFolder:
             "after": builds_on,
             "led_by": [leader.name for leader in led_by],
         }
-        state = self._state(stage.name)
         wait_for_all()  # nobody writes before all have read
         mark = stage.folder / "stage.json"
         grows = _kind(name) in GROWING
@@ -193,7 +203,7 @@ class RunFolder:
             return stage
         known = known or (grows and _is_contained(state, record))
         if not known and is_first_process():
-            self._ask({stage.name: _told_apart(stage.name, state, record)})
+            self._ask({stage.name: _told_apart(stage.name, state, {**record, "inputs": compared})})
         self._say(f"{stage.name}: {'continues' if known else 'starts'}")
         if is_first_process():
             if not known:

@@ -14,7 +14,7 @@ from typing import Any
 
 from automoe.run.recipe import Finals, LoadedRecipe
 from automoe.storage import digest, file_digest
-from automoe.training.settings import TrainingSettings
+from automoe.training.settings import ONCE_DECISIVE, UNDECISIVE, TrainingSettings
 
 COUNTED = (
     "model.norm",
@@ -37,8 +37,8 @@ GREEDY = (
 )
 """What decides the BLEU of greedy translations: neither the beam nor how many translations are wanted."""
 
-# The seed is the name of a folder of stages; how often a training is saved decides nothing of it.
-_NO_INPUTS = ("seed", "checkpoint_every")
+# The seed is the name of a folder of stages.
+_NO_INPUTS = ("seed", *UNDECISIVE)
 
 
 def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
@@ -90,6 +90,11 @@ def settings_values(settings: TrainingSettings, section: str) -> dict[str, Any]:
     """What decides a training, as `recipe_values` names it."""
     plain = dataclasses.asdict(settings)
     return {f"{section}.{key}": value for key, value in plain.items() if key not in _NO_INPUTS}
+
+
+def former_values(settings: TrainingSettings, section: str) -> dict[str, Any]:
+    """What earlier versions named as well; stages and trainings that these made are known by it."""
+    return {f"{section}.{key}": getattr(settings, key) for key in ONCE_DECISIVE}
 
 
 def chosen(values: Mapping[str, Any], *names: str) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _run(run: Run, until: StageName) -> Outcome | None:
     recipe = run.recipe
     check_engines(run)
     corpora = corpus_values(run, "train", "valid", "test")  # what is wrong with the test set is known now
-    run.folder.expect(run.values | corpora, stage_names(recipe, until))
+    run.folder.expect(run.values | run.former_values | corpora, stage_names(recipe, until))
     prepared = prepare(run)
     if until == "prepare":
         return None

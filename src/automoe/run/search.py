@@ -114,8 +114,10 @@ def _search(
     }
     if bounds_measured:
         inputs |= run.chosen("latency.runs", "baseline.architecture")
+    formerly = {}
     if recipe.search.own_steps:
         inputs |= run.chosen("training")
+        formerly = run.formerly("training")
     if recipe.search.rank_by == "bleu":
         inputs |= run.chosen(*GREEDY)
 
@@ -157,7 +159,9 @@ def _search(
         )
 
     leaders = [budget.stage, *([] if beside is None else [beside.stage])]
-    stage = run.folder.stage(f"search-{system.name}", inputs, work, after=[supernet_stage], led_by=leaders)
+    stage = run.folder.stage(
+        f"search-{system.name}", inputs, work, after=[supernet_stage], led_by=leaders, formerly=formerly
+    )
     chosen = read_stage_json(stage.folder / "chosen.json")
     finalists = tuple(Architecture.from_dict(found["architecture"]) for found in chosen["finalists"])
     return Found(stage, finalists, chosen["evaluated"])

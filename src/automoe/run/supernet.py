@@ -9,7 +9,7 @@ from automoe.model.sharing import Supernet
 from automoe.processes import is_first_process
 from automoe.run.context import Run
 from automoe.run.folder import Stage
-from automoe.run.inputs import settings_values
+from automoe.run.inputs import former_values, settings_values
 from automoe.run.prepare import Prepared
 from automoe.run.train import fit, new_supernet, training_facts
 from automoe.storage import write_json
@@ -42,6 +42,9 @@ def train_supernet(
         if is_first_process():
             write_json(folder / "training.json", training_facts(result))
 
-    stage = run.folder.stage(name, inputs, work, after=[prepared.stage], all_processes=True)
+    formerly = former_values(settings, name)
+    stage = run.folder.stage(
+        name, inputs, work, after=[prepared.stage], formerly=formerly, all_processes=True
+    )
     fit(run, prepared, name, supernet, rule, settings, stage.folder, watched)
     return stage, supernet

@@ -20,7 +20,7 @@ from automoe.model.sharing import Supernet
 from automoe.processes import is_first_process, wait_for_all
 from automoe.run.context import Run
 from automoe.run.folder import FORMATS, Stage, read_stage_json
-from automoe.run.inputs import settings_values
+from automoe.run.inputs import former_values, settings_values
 from automoe.run.prepare import Prepared
 from automoe.run.systems import fine_tuned_names
 from automoe.storage import digest, write_json
@@ -64,6 +64,7 @@ def train_system(
         work,
         after=[prepared.stage, *([] if minutes_of is None else [minutes_of])],
         led_by=[] if found_by is None else [found_by],
+        formerly=run.formerly("training"),
         all_processes=True,
     )
 
@@ -78,10 +79,14 @@ def training_inputs(run: Run) -> dict[str, Any]:
     }
 
 
-def training_key(run: Run, prepared: Prepared, architecture: Architecture) -> str:
-    """A digest of all that decides the weights of an architecture trained from scratch."""
-    decides = [prepared.stage.fingerprint, training_inputs(run), architecture.to_dict(), FORMATS["train"]]
-    return digest(decides)
+def training_keys(run: Run, prepared: Prepared, architecture: Architecture) -> tuple[str, str]:
+    """A digest of what decides the weights of an architecture from scratch, and an earlier version's."""
+    inputs = training_inputs(run)
+    now, before = (
+        digest([prepared.stage.fingerprint, decides, architecture.to_dict(), FORMATS["train"]])
+        for decides in (inputs, inputs | run.formerly("training"))
+    )
+    return now, before
 
 
 class Training:
@@ -102,8 +107,11 @@ class Training:
         self._architecture = architecture
         self._settings = settings or run.recipe.training
         own = settings_values(self._settings, "training")
-        key = digest([training_key(run, prepared, architecture), own])
-        self.folder = run.folder.path / "trainings" / key[:16]
+        now, before = training_keys(run, prepared, architecture)
+        former = digest([before, own | former_values(self._settings, "training")])
+        folders = [run.folder.path / "trainings" / key[:16] for key in (digest([now, own]), former)]
+        # Of several processes none can be misled: what an earlier version made is there before all of them.
+        self.folder = next((folder for folder in folders if folder.is_dir()), folders[0])
 
     def until(self, title: str, step: int) -> Judgement:
         """Train up to a step and judge it, or remember that judgement.
@@ -200,6 +208,7 @@ def inherit(
         f"train-{names[1]}",
         inputs | run.chosen("fine_tuning") | {"seed": run.seed},
         fine_tune,
+        formerly=run.formerly("fine_tuning"),
         all_processes=True,
         **built_on,
     )

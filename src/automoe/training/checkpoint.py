@@ -35,11 +35,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         save_file(dict(tensors), temporary, {"automoe": json.dumps(metadata)})
 
 
-def read_metadata(path: Path, fingerprint: str, mend: str) -> dict[str, Any]:
+def read_metadata(path: Path, fingerprints: tuple[str, ...], mend: str) -> dict[str, Any]:
     """The metadata of a file that this very training wrote.
 
     Args:
-        fingerprint: what the metadata's `fingerprint` must be.
+        fingerprints: one of which the metadata's `fingerprint` must be.
         mend: how to go on without the file, for the error.
 
     Raises:
@@ -51,7 +51,7 @@ def read_metadata(path: Path, fingerprint: str, mend: str) -> dict[str, Any]:
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: is truncated, or not a checkpoint", [str(error), mend]) from error
     metadata = json.loads(text) if text else None
-    if not isinstance(metadata, dict) or metadata.get("fingerprint") != fingerprint:
+    if not isinstance(metadata, dict) or metadata.get("fingerprint") not in fingerprints:
         cause = "it was written with other settings, another architecture or another vocabulary"
         raise InputError(f"{path}: belongs to another training", [cause, mend])
     return metadata
@@ -86,12 +86,12 @@ class Checkpoints:
 
     Args:
         folder: exists.
-        fingerprint: identifies the training (settings, architecture, vocabulary).
+        fingerprints: identify the training (settings, architecture, vocabulary); the first one is written.
     """
 
-    def __init__(self, folder: Path, fingerprint: str) -> None:
+    def __init__(self, folder: Path, *fingerprints: str) -> None:
         self.folder = folder
-        self.fingerprint = fingerprint
+        self.fingerprints = fingerprints
 
     def paths(self) -> list[Path]:
         """The complete checkpoints, oldest first."""
@@ -109,7 +109,7 @@ class Checkpoints:
         for name, parameter in network.named_parameters():
             adam = optimizer.state.get(parameter, {})
             tensors |= {f"{name}/{key}": adam[key] for key in ADAM_STATE if key in adam}
-        metadata = {"fingerprint": self.fingerprint, "step": step, **state}
+        metadata = {"fingerprint": self.fingerprints[0], "step": step, **state}
         write_tensors(self.folder / f"checkpoint-{step:08d}.safetensors", tensors, metadata)
         remove_torn_files(self.folder, "*.safetensors")
         for path in self.paths()[:-KEPT]:
@@ -129,7 +129,7 @@ class Checkpoints:
         if not paths:
             return None
         fallback = f"from {paths[-2].name}" if len(paths) > 1 else "from the beginning"
-        metadata = read_metadata(paths[-1], self.fingerprint, f"delete it, then training resumes {fallback}")
+        metadata = read_metadata(paths[-1], self.fingerprints, f"delete it, then training resumes {fallback}")
         load_weights(paths[-1], network)
         with safe_open(paths[-1], "pt") as file:
             saved = set(file.keys())

@@ -42,7 +42,7 @@ from automoe.training.optimizer import BlockAdam
 from automoe.training.results import BatchSource, Judgement, TrainingDiverged, TrainingProgress, TrainResult
 from automoe.training.rules import SupernetRule
 from automoe.training.schedule import learning_rate, snapshot_steps
-from automoe.training.settings import TrainingSettings
+from automoe.training.settings import ONCE_DECISIVE, UNDECISIVE, TrainingSettings
 from automoe.training.step import step_gradients, sum_over_ranks
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def train(
     training.fabric.barrier()
     if not finished:
         training.run(settings.steps)
-    metadata = read_metadata(final, training.fingerprint, "delete it, then this training starts again")
+    metadata = read_metadata(final, training.fingerprints, "delete it, then this training starts again")
     load_weights(final, training.network)
     return TrainResult(final, metadata["target_tokens"], metadata["seconds"], metadata["validation"])
 
@@ -121,7 +121,7 @@ def train_until(
     training.fabric.barrier()
     if not judged:
         if finished:
-            read_metadata(training.final, training.fingerprint, "delete it, then this training starts again")
+            read_metadata(training.final, training.fingerprints, "delete it, then this training starts again")
             raise _passed(folder, until, "it is finished, train returns its result")
         training.run(until)
     return training.read_judgement(until)
@@ -151,8 +151,8 @@ class _Training:
         self.report = report
         self.network = supernet.network.to(self.fabric.device)
         self.watched = {name: supernet.subnetwork(architecture) for name, architecture in watched.items()}
-        self.fingerprint = _fingerprint(settings, self.network)
-        self.checkpoints = Checkpoints(folder, self.fingerprint)
+        self.fingerprints = _fingerprints(settings, self.network)
+        self.checkpoints = Checkpoints(folder, *self.fingerprints)
         self.final = folder / "weights.safetensors"
 
     def judged(self, until: int) -> Path:
@@ -163,7 +163,7 @@ class _Training:
         """The judgement of that file; snapshots that a kill left of it are deleted."""
         path, mend = self.judged(until), "delete it, and the folder if the training is past that step"
         plain = read_json(path, mend)
-        if plain.get("fingerprint") != self.fingerprint:
+        if plain.get("fingerprint") not in self.fingerprints:
             cause = "it was written with other settings, another architecture or another vocabulary"
             raise InputError(f"{path}: belongs to another training", [cause, mend])
         if self.fabric.is_global_zero:
@@ -269,10 +269,10 @@ class _Training:
         if not whole:  # those before an earlier pause were never written
             paths = [path for path in paths if path.exists()]
         for path in paths:
-            read_metadata(path, self.fingerprint, f"delete {self.folder}, then this training starts again")
+            read_metadata(path, self.fingerprints, f"delete {self.folder}, then this training starts again")
         average_weights(paths, self.network)
         result = {
-            "fingerprint": self.fingerprint,
+            "fingerprint": self.fingerprints[0],
             "target_tokens": target_tokens,
             "seconds": seconds,
             "validation": self._validate(),
@@ -322,7 +322,7 @@ class _Training:
         return [self._snapshot(step, end) for end in sorted(ends) if step in snapshot_steps(end, averaged)]
 
     def _save_snapshot(self, path: Path) -> None:
-        write_tensors(path, weights(self.network), {"fingerprint": self.fingerprint})
+        write_tensors(path, weights(self.network), {"fingerprint": self.fingerprints[0]})
 
     def _gpus(self) -> list[torch.device]:
         return [self.fabric.device] if self.fabric.device.type == "cuda" else []
@@ -357,13 +357,14 @@ def _passed(folder: Path, until: int, mend: str) -> InputError:
     return InputError(f"{folder}: has passed step {until} without judging it", [f"{mend}; {again}"])
 
 
-def _fingerprint(settings: TrainingSettings, network: Transformer) -> str:
-    decisive = dataclasses.asdict(settings)
-    del decisive["checkpoint_every"]  # how often it is saved decides nothing
+def _fingerprints(settings: TrainingSettings, network: Transformer) -> tuple[str, str]:
+    """Of all that decides a training, and as earlier versions made it."""
     parts = {
-        "settings": decisive,
         "architecture": network.architecture.to_dict(),
         "vocabulary_size": network.vocabulary_size,
         "options": dataclasses.asdict(network.options),
     }
-    return digest(parts)
+    plain = dataclasses.asdict(settings)
+    decisive = {name: value for name, value in plain.items() if name not in UNDECISIVE}
+    formerly = decisive | {name: plain[name] for name in ONCE_DECISIVE}
+    return digest({"settings": decisive, **parts}), digest({"settings": formerly, **parts})

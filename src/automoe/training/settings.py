@@ -11,6 +11,14 @@ from automoe.errors import AtLeastOne, AtLeastZero, InputError, NotNegative, Pos
 from automoe.training.rules import RULES
 from automoe.training.schedule import Schedule
 
+# How often a training is saved and validated, and where it is computed. (On another device sums are rounded
+# otherwise, as with other threads or another version of torch.)
+UNDECISIVE = ("checkpoint_every", "validate_every", "device")
+"""Settings that decide nothing of what a training makes: it continues, and is the same, with others."""
+
+ONCE_DECISIVE = ("validate_every", "device")
+"""Of these, what earlier versions took to decide: what they made is known by its value, too."""
+
 
 def _known_rule(name: str) -> str:
     if name not in RULES:

@@ -118,6 +118,35 @@ def test_a_finished_stage_is_skipped_and_an_interrupted_one_finds_what_it_left(t
     assert found == [True]
 
 
+def test_a_stage_of_an_earlier_version_that_noted_more_stays_until_something_else_differs(tmp_path):
+    more, steps = {"training.device": "cpu"}, {"training.steps": 4}
+    run = RunFolder(tmp_path, "mine", silent)
+    first = run.stage("train-x", steps | more, nothing)
+    behind = run.stage("evaluate-x", {}, nothing, after=[first])
+    before = files(tmp_path)
+
+    def again(changed: dict[str, int], **noted: str) -> Stage:
+        noted = {f"training.{key}": value for key, value in noted.items()}
+        return run.stage("train-x", changed, lambda _: pytest.fail("made again"), formerly=noted)
+
+    assert again(steps, device="cpu") == first
+    assert run.stage("evaluate-x", {}, lambda _: pytest.fail("made again"), after=[first]) == behind
+    assert files(tmp_path) == before
+    for changed, device, why in (
+        (steps, "auto", "training.device: cpu -> auto"),
+        ({"training.steps": 5}, "cpu", "training.steps: 4 -> 5"),
+    ):
+        with pytest.raises(InputError) as caught:
+            again(changed, device=device)
+        assert caught.value.problems[0] == why
+        assert caught.value.problems[1].startswith("so this would start again: train-x")
+    assert files(tmp_path) == before
+    fresh = RunFolder(tmp_path / "fresh", "mine", silent)
+    made = fresh.stage("train-x", steps, nothing, formerly=more)
+    assert made == fresh.stage("train-x", steps, nothing, formerly={"training.device": "auto"})
+    assert read_json(tmp_path / "fresh" / "train-x" / "stage.json", "start over")["inputs"] == steps
+
+
 def test_an_interrupted_stage_that_made_nothing_yet_starts_again_unasked(tmp_path):
     run = RunFolder(tmp_path, "mine", silent)
     with pytest.raises(KeyboardInterrupt):

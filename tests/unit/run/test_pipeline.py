@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from automoe.design.architecture import Architecture
@@ -153,6 +154,26 @@ def test_the_winners_training_goes_on_to_the_weights_of_one_that_never_raced(fin
     # The race was a part of this very training.
     rungs = {judged["step"] for judged in race(seed)["judged"]}
     assert {path.name for path in history.glob("judged-*.json")} == {f"judged-{s:08d}.json" for s in rungs}
+
+
+def test_what_raced_goes_on_when_it_is_validated_at_other_steps(finished, tmp_path):
+    recipe = write_tiny_recipe(tmp_path, steps=STEPS)
+    systems = f"systems=[{SYSTEMS}]"
+    run_here(recipe, FINALS, "fine_tuning=null", systems, until="finals")
+    device = "cpu" if torch.cuda.is_available() else "auto"
+    otherwise = ["training.validate_every=3", f"training.device={device}", "supernet.validate_every=5"]
+    became = stages(run_tiny(recipe, FINALS, *otherwise), "seed-1/")
+    assert {became[name] for name in ("supernet", "search-mine", "finals-mine")} == {"done before"}
+    seed, whole = (folder / "runs" / "tiny" / "seed-1" for folder in (tmp_path, finished))
+    for system in ("mine", "hat"):
+        assert race(seed, system) == race(whole, system)
+        assert model_weights(seed, system) == model_weights(whole, system)
+    facts = json.loads((seed / "train-mine" / "training.json").read_text())
+    history = read_history(seed / "train-mine" / facts["history"])
+    assert [record["step"] for record in history] == [*range(1, STEPS + 1)]
+    last_rung = max(judged["step"] for judged in race(seed)["judged"])
+    validated = [record["step"] for record in history if "validation/valid" in record]
+    assert validated == [step for step in range(last_rung + 1, STEPS) if step % 3 == 0] + [STEPS]
 
 
 def test_finals_in_a_run_whose_best_candidate_is_trained_already_end_as_in_a_new_run(finished, tmp_path):
