@@ -30,9 +30,8 @@ from automoe.cost.measure import random_engine, random_source
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture, dense
 from automoe.design.architecture_file import load_architecture
-from automoe.inference.beam import search_encoded
 from automoe.inference.beam_settings import BeamSettings
-from automoe.inference.engine import Engine
+from automoe.inference.engine import Engine, Ids
 from automoe.model.transformer import Transformer
 
 VOCABULARY, LENGTH, BEAMS = 32768, 30, 5
@@ -80,7 +79,7 @@ def compare(
     architecture: Architecture, rivals: Architecture, batch: int, wanted: Sequence[str], runs: int
 ) -> dict[str, float]:
     """Median seconds a batch, by engine; every engine once a turn, CTranslate2 with the rivals' (dense)."""
-    timed: dict[str, Callable[[torch.Tensor], object]] = {}
+    timed: dict[str, Callable[[Ids], object]] = {}
     with tempfile.TemporaryDirectory() as folder:
         dense_spec(rivals).save(folder)
         for precision in ("float32", "int8"):
@@ -99,9 +98,9 @@ def compare(
             )
         )
     seconds: dict[str, list[float]] = {name: [] for name in timed}
-    generator = torch.Generator().manual_seed(0)
+    rng = np.random.default_rng(0)
     for turn in range(1 + runs):
-        source_BS = random_source(batch, LENGTH, VOCABULARY, generator)
+        source_BS = random_source(batch, LENGTH, VOCABULARY, rng)
         for name, run in timed.items():
             if name == "torch float32" and turn > max(3, runs // 5):
                 continue
@@ -112,24 +111,23 @@ def compare(
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def engine_run(engine: Engine) -> Callable[[torch.Tensor], object]:
+def engine_run(engine: Engine) -> Callable[[Ids], object]:
     """Encode and decode one batch."""
     settings = BeamSettings.exactly(LENGTH, BEAMS)
 
-    def run(source_BS: torch.Tensor) -> object:
-        with torch.inference_mode():
-            return search_encoded(engine, engine.encode(source_BS), [LENGTH] * len(source_BS), settings)
+    def run(source_BS: Ids) -> object:
+        return engine.search(source_BS, settings)
 
     return run
 
 
-def ctranslate2_run(folder: str, precision: str) -> Callable[[torch.Tensor], object]:
+def ctranslate2_run(folder: str, precision: str) -> Callable[[Ids], object]:
     """The same by CTranslate2."""
     translator = ctranslate2.Translator(
         folder, compute_type=precision, inter_threads=1, intra_threads=torch.get_num_threads()
     )
 
-    def run(source_BS: torch.Tensor) -> object:
+    def run(source_BS: Ids) -> object:
         tokens = [[str(token) for token in row] for row in source_BS.tolist()]
         found = translator.translate_batch(
             tokens,

@@ -31,8 +31,9 @@ from pathlib import Path
 from automoe.data.corpus import load_pairs
 from automoe.data.tokenizer import train_tokenizer
 from automoe.design.architecture import Architecture, dense
+from automoe.design.model_options import ModelOptions
 from automoe.inference.model_folder import save_model
-from automoe.model.transformer import ModelOptions, Transformer
+from automoe.model.transformer import Transformer
 from automoe.run.recipe import load_recipe
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.yaml"

@@ -2,9 +2,9 @@
 
     python exported_client.py ONNX_FOLDER HUGGINGFACE_FOLDER
 
-A line of standard input is a JSON object: {"parts": text}, or {"translate": texts}. A line of standard
-output is what each folder makes of it, ONNX first: `[text, token ids]` of each part, no ids where the text is
-copied; or the translations.
+A line of standard input is a JSON object: {"parts": text}, {"translate": texts}, or {"greedily": texts}, which
+only the second folder does. A line of standard output is what each folder makes of it, ONNX first: `[text, token
+ids]` of each part, no ids where the text is copied; or the translations.
 """
 
 import json
@@ -28,12 +28,13 @@ def parts(text: str) -> list:
     return [ours, theirs]
 
 
-def translations(texts: list) -> list:
-    """The greedy translations of texts."""
-    found = translator(texts, batch_size=64, num_beams=1)
+def translations(texts: list, **settings: int) -> list:
+    """The translations of texts."""
+    found = translator(texts, batch_size=64, **settings)
     return [[onnx.translate(text) for text in texts], [one["translation_text"] for one in found]]
 
 
 for line in sys.stdin:
     (name, value), *_ = json.loads(line).items()
-    print(json.dumps(parts(value) if name == "parts" else translations(value)), flush=True)
+    settings = {"num_beams": 1} if name == "greedily" else {}
+    print(json.dumps(parts(value) if name == "parts" else translations(value, **settings)), flush=True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.python import asgi
 
+from automoe.evaluation.expert_use import ModelRouter
 from automoe.inference.backends import make_engine
 from automoe.serving.app import create_app
 from helpers.fuzzed import VALUES, End, Kind, changed, damaged
@@ -21,7 +22,8 @@ from helpers.served import tiny_model
 def _schema(of: str) -> schemathesis.BaseSchema:
     """Of a server for one kind: schemathesis stops it when the test that used it ends."""
     model, tokenizer = tiny_model()
-    return schemathesis.openapi.from_asgi("/openapi.json", create_app(model, make_engine(model), tokenizer))
+    app = create_app(ModelRouter(model), make_engine(model), tokenizer)
+    return schemathesis.openapi.from_asgi("/openapi.json", app)
 
 
 def _cases() -> st.SearchStrategy[Any]:

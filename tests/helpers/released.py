@@ -81,12 +81,12 @@ def said(folder: Path) -> dict[str, Any]:
 
 
 def _exported(onnx: Path, huggingface: Path) -> list[list[str]]:
-    """The greedy translations of two exported folders, by programs that do not know this package."""
+    """What two exported folders say, the second greedily, by programs that do not know this package."""
     with tempfile.TemporaryDirectory() as home:
         done = subprocess.run(
             [sys.executable, REPOSITORY / "tests" / "helpers" / "exported_client.py", onnx, huggingface],
             env=os.environ | {"HF_HOME": home, "HF_MODULES_CACHE": home, "PYTHONDONTWRITEBYTECODE": "1"},
-            input=json.dumps({"translate": TEXTS}) + "\n",
+            input=json.dumps({"greedily": TEXTS}) + "\n",
             capture_output=True,
             encoding="utf-8",
         )

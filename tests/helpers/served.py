@@ -89,7 +89,7 @@ def wait_until(condition, seconds: float = 30) -> None:
 
 
 class GatedEngine:
-    """An engine that encodes nothing until its gate is opened, and remembers the sentences it encoded."""
+    """An engine that translates nothing until its gate is opened, and remembers what it translated."""
 
     def __init__(self, engine) -> None:
         self._engine = engine
@@ -99,7 +99,7 @@ class GatedEngine:
     def __getattr__(self, name: str):
         return getattr(self._engine, name)
 
-    def encode(self, source_BS):
+    def search(self, source_BS, settings):
         assert self.gate.wait(timeout=60)
         self.encoded += source_BS.tolist()
-        return self._engine.encode(source_BS)
+        return self._engine.search(source_BS, settings)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
-from automoe.inference.beam import Hypothesis
 from automoe.inference.beam_settings import BeamSettings
+from automoe.inference.engine import Hypothesis
 from automoe.model.transformer import Transformer
 
 FORBIDDEN = (PAD_ID, BOS_ID)

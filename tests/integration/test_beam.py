@@ -1,19 +1,34 @@
 """Batched, cached beam search against a slow obvious one, against enumeration, and its own rules."""
 
+import copy
 import itertools
 import random
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.model_options import ModelOptions
 from automoe.errors import InputError
-from automoe.inference.beam import Hypothesis, beam_search
+from automoe.inference.backends import make_engine
 from automoe.inference.beam_settings import BeamSettings
+from automoe.inference.engine import Engine, Hypothesis
 from automoe.inference.torch_engine import TorchEngine
-from automoe.model.transformer import ModelOptions, Transformer
+from automoe.model.transformer import Transformer
 from helpers.slow_search import FORBIDDEN, assert_same, log_probabilities, random_batch, slow_beam_search
+
+
+def reference(model: Transformer) -> Engine:
+    return TorchEngine(model.eval())
+
+
+def one_graph(model: Transformer) -> Engine:
+    return make_engine(copy.deepcopy(model).float(), "onnx", threads=1)
+
+
+ENGINES = pytest.mark.parametrize("engine", [reference, one_graph])
 
 
 def random_model(seed: int, vocabulary_size: int, norm: str = "post") -> Transformer:
@@ -55,16 +70,20 @@ def random_model(seed: int, vocabulary_size: int, norm: str = "post") -> Transfo
         BeamSettings.exactly(6, beam_size=2),
     ],
 )
-def test_equals_the_slow_search(settings: BeamSettings, norm: str) -> None:
+@ENGINES
+def test_equals_the_slow_search(
+    settings: BeamSettings, norm: str, engine: Callable[[Transformer], Engine]
+) -> None:
     for seed in range(4):
         model = random_model(seed, 14, norm)
         source_BS = random_batch(seed, 14, lengths=[5, 2, 7, 1])
-        found = beam_search(TorchEngine(model.eval()), source_BS, settings)
+        found = engine(model).search(source_BS.numpy(), settings)
         for row, hypotheses in zip(source_BS.tolist(), found, strict=True):
             assert_same(hypotheses, slow_beam_search(model, [t for t in row if t != PAD_ID], settings))
 
 
-def test_an_unlimited_beam_finds_what_enumeration_finds() -> None:
+@ENGINES
+def test_an_unlimited_beam_finds_what_enumeration_finds(engine: Callable[[Transformer], Engine]) -> None:
     vocabulary_size, limit = 6, 4
     words = [t for t in range(vocabulary_size) if t not in (*FORBIDDEN, EOS_ID)]
     everything = [p for n in range(limit) for p in itertools.product(words, repeat=n)]
@@ -89,7 +108,7 @@ def test_an_unlimited_beam_finds_what_enumeration_finds() -> None:
             expected.append(Hypothesis(prefix, score, log_probability))
     expected.sort(key=lambda h: -h.score)
 
-    (found,) = beam_search(TorchEngine(model.eval()), source_BS, settings)
+    (found,) = engine(model).search(source_BS.numpy(), settings)
     assert_same(found, expected)
 
 
@@ -100,9 +119,8 @@ def test_exactly_takes_that_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         model, "step", lambda tokens, state: steps.append(tokens.shape) or step(tokens, state)
     )
-    found = beam_search(
-        TorchEngine(model.eval()), random_batch(1, 14, [4, 6]), BeamSettings.exactly(11, beam_size=5)
-    )
+    settings = BeamSettings.exactly(11, beam_size=5)
+    found = reference(model).search(random_batch(1, 14, [4, 6]).numpy(), settings)
     assert steps == [(2, 5)] * 11
     assert [len(hypotheses[0].tokens) for hypotheses in found] == [10, 10]
 
@@ -114,25 +132,27 @@ def test_finished_sentences_leave_the_batch(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(model, "step", lambda tokens, state: rows.append(len(tokens)) or step(tokens, state))
     # The limit is the source length, and the first sentences are short.
     settings = BeamSettings(2, max_length_ratio=1, max_length_extra=0, min_length=2, length_penalty=0)
-    beam_search(TorchEngine(model.eval()), random_batch(1, 14, [2, 3, 9]), settings)
+    reference(model).search(random_batch(1, 14, [2, 3, 9]).numpy(), settings)
     assert rows[:3] == [3, 3, 2]  # one of three is more than a quarter
     assert all(count <= 1 for count in rows[3:])
 
 
-def test_padding_and_begin_of_sentence_are_never_generated() -> None:
+@ENGINES
+def test_padding_and_begin_of_sentence_are_never_generated(
+    engine: Callable[[Transformer], Engine],
+) -> None:
     model = random_model(2, 8)
     with torch.no_grad():  # make both the most probable tokens by far
         model.embedding[[PAD_ID, BOS_ID]] *= 50
-    for hypotheses in beam_search(
-        TorchEngine(model.eval()), random_batch(2, 8, [3, 5, 4]), BeamSettings(3, n_best=3)
-    ):
+    for hypotheses in engine(model).search(random_batch(2, 8, [3, 5, 4]).numpy(), BeamSettings(3, n_best=3)):
         assert all(token not in FORBIDDEN for h in hypotheses for token in h.tokens)
 
 
-def test_the_search_is_deterministic() -> None:
+@ENGINES
+def test_the_search_is_deterministic(engine: Callable[[Transformer], Engine]) -> None:
     model = random_model(4, 14)
     source_BS = random_batch(4, 14, [4, 4])
-    first, second = (beam_search(TorchEngine(model.eval()), source_BS, BeamSettings(3)) for _ in range(2))
+    first, second = (engine(model).search(source_BS.numpy(), BeamSettings(3)) for _ in range(2))
     assert first == second
 
 

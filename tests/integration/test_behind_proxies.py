@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from starlette.types import ASGIApp
 
 from automoe.errors import InputError
+from automoe.evaluation.expert_use import ModelRouter
 from automoe.inference.backends import make_engine
 from automoe.inference.beam_settings import BeamSettings
 from automoe.serving import server
@@ -35,7 +36,9 @@ POSTS = ["/translate", "/explain"]
 
 
 def app(**http: object) -> ASGIApp:
-    return create_app(MODEL, ENGINE, TOKENIZER, BeamSettings(beam_size=1), http=HttpSettings(**http))
+    return create_app(
+        ModelRouter(MODEL), ENGINE, TOKENIZER, BeamSettings(beam_size=1), http=HttpSettings(**http)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,9 @@ from automoe.cost.counting import count
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.design.architecture_file import load_architecture
+from automoe.design.model_options import ModelOptions
 from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace
-from automoe.model.transformer import ModelOptions, Transformer
+from automoe.model.transformer import Transformer
 from helpers.paths import TEST_DATA
 
 V = 50

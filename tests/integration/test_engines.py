@@ -1,8 +1,10 @@
-"""Every engine computes the model: against the teacher-forced forward pass, for random architectures."""
+"""Every engine computes the model and searches alike: against the forward pass, for random architectures."""
 
 import dataclasses
 import random
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,12 +12,16 @@ from hypothesis import strategies as st
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.model_options import ModelOptions
 from automoe.errors import InputError
 from automoe.inference.backends import make_engine
-from automoe.inference.beam import beam_search
 from automoe.inference.beam_settings import BeamSettings
-from automoe.inference.engine import Engine
-from automoe.model.transformer import ModelOptions, Transformer
+from automoe.inference.engine import Ids
+from automoe.inference.graph_model import ModelGraph
+from automoe.inference.translation_graph import translation_graph
+from automoe.inference.translator import pad_right
+from automoe.inference.weight_shapes import weight_shapes
+from automoe.model.transformer import Transformer
 
 VOCABULARY = 23
 FAST = [("onnx", "float32"), ("onnx", "int8"), ("torch", "float16")]
@@ -63,67 +69,71 @@ def random_model(architecture: Architecture, norm: str = "pre", seed: int = 0) -
     return model.eval()
 
 
-def batch(seed: int, lengths: list[int]) -> torch.Tensor:
+def batch(seed: int, lengths: list[int]) -> Ids:
     rng = random.Random(seed)
     rows = [[*(rng.randrange(4, VOCABULARY) for _ in range(n - 1)), EOS_ID] for n in lengths]
-    return torch.tensor([row + [PAD_ID] * (max(lengths) - len(row)) for row in rows])
+    return pad_right(rows)
 
 
 @torch.inference_mode()
-def stepped(engine: Engine, source_BS: torch.Tensor, target_BKT: torch.Tensor) -> torch.Tensor:
-    """Log probabilities (B, K, T, V) of all tokens, step by step, every beam continuing itself."""
-    B, K, T = target_BKT.shape
-    state = engine.start(engine.encode(source_BS), K, T)
-    out = torch.empty(B, K, T, VOCABULARY)
-    for t in range(T):
-        found = engine.step(target_BKT[:, :, t].contiguous(), state, VOCABULARY)
-        out[:, :, t].scatter_(2, found.tokens_BKC, found.log_probability_BKC)
-        torch.testing.assert_close(found.end_BK, out[:, :, t, EOS_ID])
-        assert (found.log_probability_BKC.diff(dim=2) <= 0).all()
-        state.reorder(torch.arange(K).repeat(B, 1))
-    return out
-
-
-@torch.inference_mode()
-def forced(model: Transformer, source_BS: torch.Tensor, target_BKT: torch.Tensor) -> torch.Tensor:
-    """The same from `Transformer.forward`, sentence by sentence and beam by beam."""
-    rows = []
-    for source_S, target_KT in zip(source_BS, target_BKT, strict=True):
-        alone = source_S[source_S != PAD_ID].repeat(len(target_KT), 1)
-        rows.append(model.logits(model(alone, target_KT).hidden_BTD).log_softmax(-1))
-    return torch.stack(rows)
+def log_probability(model: Transformer, source: Sequence[int], tokens: Sequence[int]) -> float:
+    """Of a translation, by the teacher-forced pass alone."""
+    target_in = torch.tensor([[BOS_ID, *tokens]])
+    logits_TV = model.logits(model(torch.tensor([source]), target_in).hidden_BTD)[0]
+    target_T = torch.tensor([*tokens, EOS_ID])
+    return float(logits_TV.log_softmax(-1).gather(1, target_T[:, None]).sum())
 
 
 @pytest.mark.parametrize(("backend", "precision"), [("torch", "float32"), *FAST])
 @settings(deadline=None, max_examples=12)
-@given(architecture=architectures(), norm=st.sampled_from(["pre", "post"]), seed=st.integers(0, 99))
-def test_steps_equal_teacher_forcing(
-    backend: str, precision: str, architecture: Architecture, norm: str, seed: int
+@given(
+    architecture=architectures(),
+    norm=st.sampled_from(["pre", "post"]),
+    beam_size=st.integers(1, 4),
+    seed=st.integers(0, 99),
+)
+def test_what_is_found_is_as_probable_as_it_says(
+    backend: str, precision: str, architecture: Architecture, norm: str, beam_size: int, seed: int
 ) -> None:
+    """Caches, reordered beams, masks and padding, against the forward pass of each sentence alone."""
     if precision == "int8":  # rounding may send a token of a random router to another expert
         architecture = without_mixtures(architecture)
     model = random_model(architecture, norm, seed)
-    engine = make_engine(model, backend, precision)
     source_BS = batch(seed, [5, 2, 4])
-    generator = torch.Generator().manual_seed(seed)
-    target_BKT = torch.randint(4, VOCABULARY, (3, 2, 4), generator=generator)
-    target_BKT[:, :, 0] = BOS_ID
-    found, expected = stepped(engine, source_BS, target_BKT), forced(model, source_BS, target_BKT)
-    assert (found.exp() - expected.exp()).abs().max() < TOLERANCE[precision]
-    if precision == "float32":
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    searched = BeamSettings(beam_size, n_best=beam_size, max_length_ratio=1, max_length_extra=3, min_length=1)
+    found = make_engine(model, backend, precision).search(source_BS, searched)
+    for source_S, hypotheses in zip(source_BS, found, strict=True):
+        assert hypotheses
+        for one in hypotheses:
+            expected = log_probability(model, source_S[source_S != PAD_ID].tolist(), one.tokens)
+            length = len(one.tokens) + 1
+            assert abs(one.log_probability - expected) < TOLERANCE[precision] * length
+            assert one.score == pytest.approx(one.log_probability / length**0.6, rel=1e-5)
 
 
-@settings(deadline=None, max_examples=15)
-@given(architecture=architectures(), seed=st.integers(0, 99))
-def test_onnx_searches_like_the_model(architecture: Architecture, seed: int) -> None:
+@settings(deadline=None, max_examples=25)
+@given(
+    architecture=architectures(),
+    norm=st.sampled_from(["pre", "post"]),
+    searched=st.builds(
+        BeamSettings,
+        beam_size=st.just(4),
+        n_best=st.integers(1, 4),
+        length_penalty=st.sampled_from([0.0, 0.6, 1.5]),
+        max_length_ratio=st.sampled_from([0.5, 1.0]),
+        max_length_extra=st.integers(0, 4),
+        min_length=st.integers(1, 4),
+    ),
+    seed=st.integers(0, 99),
+)
+def test_onnx_searches_like_the_model(
+    architecture: Architecture, norm: str, searched: BeamSettings, seed: int
+) -> None:
     """Reordered beams, sentences that leave the batch, experts without tokens: the same translations."""
-    model = random_model(architecture, seed=seed)
+    model = random_model(architecture, norm, seed=seed)
     source_BS = batch(seed, [6, 1, 3, 3, 2])
-    searched = BeamSettings(beam_size=3, max_length_ratio=1, max_length_extra=3, n_best=2)
-    found, expected = (
-        beam_search(make_engine(model, backend), source_BS, searched) for backend in ("onnx", "torch")
-    )
+    engines = make_engine(model, "onnx"), make_engine(model, "torch")
+    found, expected = (engine.search(source_BS, searched) for engine in engines)
     for mine, reference in zip(found, expected, strict=True):
         assert [h.tokens for h in mine] == [h.tokens for h in reference]
         for one, other in zip(mine, reference, strict=True):
@@ -141,19 +151,54 @@ def test_all_tokens_on_one_expert(backend: str, precision: str, favourite: int) 
             block.ffn.mixture.router.weight.zero_()
             block.ffn.mixture.router.weight[favourite] = 1.0
     source_BS = batch(1, [7])
-    assert model.encode(source_BS).routing[0].tokens_per_expert_E[favourite] == 7
-    target_BKT = torch.full((1, 2, 3), 5)
-    found = stepped(make_engine(model, backend, precision), source_BS, target_BKT)
-    difference = found.exp() - forced(model, source_BS, target_BKT).exp()
-    assert difference.abs().max() < TOLERANCE[precision]
+    assert model.encode(torch.from_numpy(source_BS)).routing[0].tokens_per_expert_E[favourite] == 7
+    (found,) = make_engine(model, backend, precision).search(source_BS, BeamSettings(2, n_best=2))
+    for one in found:
+        expected = log_probability(model, source_BS[0].tolist(), one.tokens)
+        assert abs(one.log_probability - expected) < TOLERANCE[precision] * (len(one.tokens) + 1)
+
+
+def test_more_positions_than_are_tabled() -> None:
+    model = random_model(Architecture(16, 12, 8, (EncoderLayer(2, (8,)),), (DecoderLayer(2, 2, (8,)),)))
+    source_BS = batch(3, [300, 290])
+    searched = BeamSettings.exactly(290, beam_size=2)
+    engines = make_engine(model, "onnx"), make_engine(model, "torch")
+    found, expected = ([best[0].tokens for best in engine.search(source_BS, searched)] for engine in engines)
+    assert found == expected
+    assert [len(tokens) for tokens in found] == [289, 289]
+
+
+def test_forced_tokens_are_what_the_decoder_reads() -> None:
+    """The tokens chosen after forced ones are the most probable ones after those."""
+    model = random_model(Architecture(16, 16, 8, (EncoderLayer(2, (8,)),), (DecoderLayer(2, 2, (8, 24)),)))
+    source_BS = batch(3, [4])
+    forced_TBK = np.random.default_rng(1).integers(4, VOCABULARY, (5, 1, 1))
+    read = torch.from_numpy(forced_TBK[:, 0, 0])[None]
+    with torch.inference_mode():
+        logits_TV = model.logits(model(torch.from_numpy(source_BS), read).hidden_BTD)[0].clone()
+        logits_TV[:, [PAD_ID, BOS_ID, EOS_ID]] = -torch.inf
+    for backend in ("onnx", "torch"):
+        engine = make_engine(model, backend, forced=True)
+        ((one,),) = engine.search(source_BS, BeamSettings.exactly(5, beam_size=1), forced_TBK)
+        assert list(one.tokens) == logits_TV.argmax(dim=1)[:4].tolist()
 
 
 def test_int8_stores_less() -> None:
-    from automoe.inference.onnx_graph import decoder_graph
-
     model = random_model(Architecture(64, 64, 64, (EncoderLayer(2, (256,)),), (DecoderLayer(2, 2, (256,)),)))
-    small, large = (decoder_graph(model, precision).ByteSize() for precision in ("int8", "float32"))
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    small, large = (
+        translation_graph(ModelGraph(model.architecture, "pre", weights, precision)).ByteSize()
+        for precision in ("int8", "float32")
+    )
     assert small < 0.5 * large
+
+
+@settings(deadline=None, max_examples=30)
+@given(architecture=architectures(), norm=st.sampled_from(["pre", "post"]))
+def test_shapes_of_weights_are_known_without_a_model(architecture: Architecture, norm: str) -> None:
+    model = Transformer(architecture, VOCABULARY, ModelOptions(norm))
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    assert weight_shapes(architecture, VOCABULARY, norm) == expected
 
 
 def test_an_unknown_pair_is_refused() -> None:
@@ -165,6 +210,6 @@ def test_an_unknown_pair_is_refused() -> None:
 
 def test_a_model_too_large_for_a_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model = random_model(Architecture(16, 16, 8, (EncoderLayer(1, (8,)),), (DecoderLayer(1, 1, (8,)),)))
-    monkeypatch.setattr("automoe.inference.onnx_graph.LARGEST_BYTES", 1000)
+    monkeypatch.setattr("automoe.inference.translation_graph.LARGEST_BYTES", 1000)
     with pytest.raises(InputError, match="2 GiB"):
         make_engine(model, "onnx")

@@ -20,13 +20,14 @@ from automoe.cli.main import main
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.model_options import ModelOptions
 from automoe.errors import InputError
 from automoe.export.huggingface import export_huggingface, exported_name
 from automoe.inference.backends import make_engine
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import save_model
 from automoe.inference.translator import Translator
-from automoe.model.transformer import ModelOptions, Transformer
+from automoe.model.transformer import Transformer
 from helpers.paths import REPOSITORY
 
 ARCHITECTURE = Architecture(

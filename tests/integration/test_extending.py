@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pandas as pd
 import pytest
 import torch
@@ -22,14 +21,17 @@ from typer.testing import CliRunner
 from automoe.cli.main import app
 from automoe.cost.costs import COSTS, Conditions, Cost
 from automoe.cost.counting import count
+from automoe.data.vocabulary import BOS_ID, EOS_ID
 from automoe.design.architecture import Architecture, SelfAttention, StateTensor
 from automoe.design.architecture_file import load_architecture
 from automoe.design.space import load_space
 from automoe.inference.backends import ENGINES
-from automoe.inference.beam import beam_search
 from automoe.inference.beam_settings import BeamSettings
-from automoe.inference.onnx_engine import OnnxEncoded, OnnxState
+from automoe.inference.graph import Graph
+from automoe.inference.graph_search import SearchInputs, beam_search
+from automoe.inference.onnx_engine import hypotheses, open_session
 from automoe.inference.torch_engine import TorchEngine
+from automoe.inference.translation_graph import INPUTS, OUTPUTS, search_inputs
 from automoe.model import sublayers
 from automoe.model.sharing import Supernet
 from automoe.model.sublayers import Context, SubLayerModule
@@ -179,27 +181,23 @@ def test_a_rule_says_what_a_supernet_trains(tmp_path, monkeypatch):
 
 
 # --8<-- [start:engine]
-class CountingEngine:
+class CountingEngine(TorchEngine):
     """The reference, counting its steps."""
 
     steps = 0
 
-    def __init__(self, model: Transformer) -> None:
-        self._engine = TorchEngine(model)
-        self.architecture, self.vocabulary_size = model.architecture, model.vocabulary_size
-        self.device = self._engine.device
-        self.encode, self.start = self._engine.encode, self._engine.start
-
     def step(self, tokens_BK: Tensor, state, candidates: int):
         CountingEngine.steps += 1
-        return self._engine.step(tokens_BK, state, candidates)
+        return super().step(tokens_BK, state, candidates)
 
 
 # --8<-- [end:engine]
 
 
 def test_an_engine_is_what_a_search_measures(tmp_path, monkeypatch):
-    monkeypatch.setitem(ENGINES, "counting", {"float32": lambda model, threads: CountingEngine(model)})
+    monkeypatch.setitem(
+        ENGINES, "counting", {"float32": lambda model, threads, forced: CountingEngine(model)}
+    )
     monkeypatch.setattr(CountingEngine, "steps", 0)
     run = search_tiny(
         tmp_path, "latency.backend=counting", "latency.source=measurement",
@@ -256,10 +254,10 @@ def test_a_sublayer_that_keeps_a_running_sum_decodes_as_it_was_taught():
     source_BS = random_batch(5, 12, [3, 7, 5, 4])
     for beam_size in (1, 3):
         settings = BeamSettings(beam_size=beam_size, n_best=beam_size, max_length_extra=6)
-        found = beam_search(TorchEngine(model), source_BS, settings)
-        for row, hypotheses in zip(source_BS.tolist(), found, strict=True):
+        found = TorchEngine(model).search(source_BS.numpy(), settings)
+        for row, best in zip(source_BS.tolist(), found, strict=True):
             source = [token for token in row if token]
-            assert_same(hypotheses, slow_beam_search(model, source, settings))
+            assert_same(best, slow_beam_search(model, source, settings))
 
 
 def test_a_sublayer_of_ones_own_is_searched_by_translating(tmp_path, monkeypatch):
@@ -281,22 +279,40 @@ def test_a_sublayer_of_ones_own_is_searched_by_translating(tmp_path, monkeypatch
     assert not any(name.startswith("decoder.0.attention.") for name in weights)
 
 
-def test_the_fast_engine_reorders_what_is_kept_per_beam_and_not_what_is_kept_per_position():
-    beams, size = 3, 2
-    sums_BKHE = np.arange(2 * beams * size, dtype=np.float32).reshape(2, beams, 1, size)
-    keys_BHPE = np.arange(2 * 4, dtype=np.float32).reshape(2, 1, 4, 1)
-    kept = {
-        "running_sum_0": onnxruntime.OrtValue.ortvalue_from_numpy(sums_BKHE),
-        "self_keys_1": onnxruntime.OrtValue.ortvalue_from_numpy(keys_BHPE),
-    }
-    encoded = OnnxEncoded({}, torch.zeros(2, 5))
-    state = OnnxState(encoded, kept, frozenset({"running_sum_0"}), beams)
-    state.reorder(torch.tensor([[2, 0, 0], [1, 1, 2]]))
-    expected = np.stack([sums_BKHE[0, [2, 0, 0]], sums_BKHE[1, [1, 1, 2]]])
-    np.testing.assert_array_equal(state.kept["running_sum_0"].numpy(), expected)
-    np.testing.assert_array_equal(state.kept["self_keys_1"].numpy(), keys_BHPE)
-    state.keep(torch.tensor([1]))
-    np.testing.assert_array_equal(state.kept["running_sum_0"].numpy(), expected[1:])
+def test_the_search_in_a_graph_reorders_what_follows_its_hypothesis():
+    """A decoder that keeps the sum of the tokens it read, and whose next token depends on that sum alone."""
+    V, tokens = 13, 6
+    table = np.random.default_rng(1).normal(size=(97, V)).astype(np.float32) * 3
+    g = Graph()
+
+    def step(g, tokens_BK, taken, visible, kept, source):
+        rows_N = g.op("Add", kept["sum"], g.op("Reshape", tokens_BK, g.ints([-1])))
+        logits_NV = g.op("Gather", g.constant("table", table), g.op("Mod", rows_N, g.ints(len(table))))
+        return logits_NV, {"sum": rows_N}
+
+    start = {"sum": g.op("Expand", g.ints(0), g.op("Mul", g.dimension("max_lengths", 0), "beam_size"))}
+    found = beam_search(g, step, V, start, {}, SearchInputs(), follows=frozenset(start))
+    for name in OUTPUTS:
+        g.op("Identity", found[name], output=name)
+    given = {name: shape for name, shape in INPUTS.items() if name != "source"}
+    session = open_session(g.model(given, OUTPUTS).SerializeToString(), 1)
+    settings = BeamSettings(beam_size=3, n_best=3, min_length=1)
+    feeds = search_inputs(np.zeros((2, 1), np.int64), [tokens, 2], settings)
+    feeds.pop("source")
+    searched = hypotheses(*session.run(list(OUTPUTS), feeds))
+
+    def log_probability(words) -> float:
+        total, read = 0.0, BOS_ID
+        for word in (*words, EOS_ID):
+            logits_V = table[read % len(table)].astype(float)
+            total += logits_V[word] - np.log(np.exp(logits_V).sum())
+            read += word
+        return total
+
+    for found in searched:
+        assert len({one.tokens for one in found}) == 3
+        for one in found:
+            assert one.log_probability == pytest.approx(log_probability(one.tokens), abs=1e-4)
 
 
 @pytest.mark.slow
@@ -329,8 +345,8 @@ class AverageAttention:
         "design/architecture.py",
         "export/huggingface.py",
         "export/model_card.py",
-        "export/onnx.py",
-        "inference/onnx_graph.py",
+        "inference/graph_model.py",
+        "inference/weight_shapes.py",
         "model/sublayers.py",
         "report/architecture_drawing.py",
         "report/search_front.py",

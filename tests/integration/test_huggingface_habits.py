@@ -12,12 +12,13 @@ import pytest
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.model_options import ModelOptions
 from automoe.export.huggingface import export_huggingface
 from automoe.inference.backends import make_engine
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.model_folder import save_model
 from automoe.inference.translator import Translator
-from automoe.model.transformer import ModelOptions, Transformer
+from automoe.model.transformer import Transformer
 from helpers.paths import REPOSITORY
 
 TEXTS = ["The window is closed.", "Open a new file and save it.", "Close."]

@@ -20,6 +20,7 @@ from automoe.data.normaliser import normalised
 from automoe.data.text_parts import MAX_SOURCE_TOKENS, Part
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.evaluation.expert_use import ModelRouter
 from automoe.evaluation.scores import evaluate_model
 from automoe.export.huggingface import export_huggingface
 from automoe.export.onnx import export_onnx
@@ -185,8 +186,8 @@ def test_a_long_line_is_the_joined_translations_of_its_sentences_everywhere(expo
     while len(exported.tokenizer.encode([" ".join(sentences)])[0]) < 3000:
         sentences.append(rng.choice(few))
     line = " ".join(sentences)
-    greedy = BeamSettings(beam_size=1)
-    translator = Translator(TorchEngine(exported.model), exported.tokenizer, greedy)
+    settings = BeamSettings()
+    translator = Translator(TorchEngine(exported.model), exported.tokenizer, settings)
     alone = {sentence: next(translator.translate([sentence])) for sentence in few}
     expected = " ".join(alone[sentence] for sentence in sentences)
     assert len(set(expected.split())) > 2  # a model that says always the same would prove nothing
@@ -195,9 +196,11 @@ def test_a_long_line_is_the_joined_translations_of_its_sentences_everywhere(expo
     found = [next(translator.translate(["the row"])), expected, "", "漢字"]
     assert list(translator.translate(lines)) == found
     pairs = [Pair(one, "blue") for one in lines]
-    assert list(evaluate_model(exported.model, exported.tokenizer, pairs, "de", greedy).translations) == found
+    evaluated = evaluate_model(exported.model, exported.tokenizer, pairs, "de", settings)
+    assert list(evaluated.translations) == found
     limits = ServingLimits(waiting_sentences=50, characters=200_000)
-    app = create_app(exported.model, TorchEngine(exported.model), exported.tokenizer, greedy, limits)
+    router, engine = ModelRouter(exported.model), TorchEngine(exported.model)
+    app = create_app(router, engine, exported.tokenizer, settings, limits)
     with TestClient(app) as client:
         answer = client.post("/translate", json={"text": lines}).json()
         assert [one["text"] for one in answer["translations"]] == found

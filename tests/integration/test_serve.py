@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 
 from automoe.cli import main as cli
 from automoe.data.vocabulary import EOS_ID
+from automoe.evaluation.expert_use import ModelRouter
 from automoe.evaluation.routing import route_sentences
 from automoe.inference.backends import make_engine
 from automoe.inference.beam_settings import BeamSettings
@@ -33,7 +34,7 @@ CLOSE = "\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def app(engine=ENGINE, settings=GREEDY, **limits):
-    return create_app(MODEL, engine, TOKENIZER, settings, ServingLimits(**limits))
+    return create_app(ModelRouter(MODEL), engine, TOKENIZER, settings, ServingLimits(**limits))
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +105,7 @@ def test_explanations_are_the_reference_models_routing(client):
     for text, sentence in zip((TEXT, "a bird"), answer["sentences"], strict=True):
         ids = [*TOKENIZER.encode([text])[0], EOS_ID]
         (best,) = Translator(ENGINE, TOKENIZER, BeamSettings(beam_size=2)).search([ids], 100)[0]
-        (expected,) = route_sentences(MODEL, [ids], [best.tokens])
+        (expected,) = route_sentences(ModelRouter(MODEL), [ids], [best.tokens])
         for stack, layers in (("encoder", expected.encoder), ("decoder", expected.decoder)):
             assert [layer["name"] for layer in sentence[stack]["layers"]] == [x.layer for x in layers]
             assert [layer["experts"] for layer in sentence[stack]["layers"]] == [

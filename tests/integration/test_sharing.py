@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from automoe.data.vocabulary import PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.model_options import ModelOptions
 from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace
 from automoe.model.sharing import Supernet, leading_block
-from automoe.model.transformer import ModelOptions, Transformer
+from automoe.model.transformer import Transformer
 from automoe.training.optimizer import BlockAdam
 from helpers.reference_mixture import reference_mixture
 

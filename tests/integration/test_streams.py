@@ -53,7 +53,7 @@ ODD = [
 class Setup(NamedTuple):
     model: Path
     exported: Path
-    expected: Callable[[str], str]  # the greedy translation of one line, by itself
+    expected: Callable[[str], str]  # the reference translation of one line, by itself
 
 
 @pytest.fixture(scope="module")
@@ -64,14 +64,14 @@ def setup(tmp_path_factory: pytest.TempPathFactory) -> Setup:
     model.initialise(4)
     save_model(folder / "model", model, tokenizer, {})
     export_onnx(folder / "model", folder / "exported")
-    greedy = Translator(TorchEngine(model.eval()), tokenizer, BeamSettings(beam_size=1))
-    return Setup(folder / "model", folder / "exported", lambda line: next(greedy.translate([line])))
+    reference = Translator(TorchEngine(model.eval()), tokenizer, BeamSettings())
+    return Setup(folder / "model", folder / "exported", lambda line: next(reference.translate([line])))
 
 
 @pytest.fixture(params=["automoe", "exported"])
 def program(request: pytest.FixtureRequest, setup: Setup) -> list[str]:
     if request.param == "automoe":
-        return [sys.executable, "-m", "automoe", "translate", str(setup.model), "--beam-size", "1"]
+        return [sys.executable, "-m", "automoe", "translate", str(setup.model)]
     return [sys.executable, str(setup.exported / "translate.py")]
 
 

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers
 import torch
@@ -16,14 +17,15 @@ from tokenizers import models, pre_tokenizers
 from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.model_options import ModelOptions
 from automoe.errors import InputError
-from automoe.inference.beam import Hypothesis, beam_search
 from automoe.inference.beam_settings import BeamSettings
+from automoe.inference.engine import Hypothesis
 from automoe.inference.model_folder import load_model, save_model
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import WINDOW_LINES, Translation, Translator, batches_by_length
 from automoe.model.sharing import Supernet
-from automoe.model.transformer import ModelOptions, Transformer
+from automoe.model.transformer import Transformer
 
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "."]
 ARCHITECTURE = Architecture(
@@ -66,8 +68,8 @@ def test_each_line_gets_the_translation_it_gets_alone(model: Transformer, tokeni
     together = list(translator.translate(lines, batch_tokens=25))
     assert len(set(together)) > 5  # a model that says always the same would prove nothing
     for line, translation in zip(lines, together, strict=True):
-        source_BS = torch.tensor([[*tokenizer.encode([line])[0], EOS_ID]])
-        ((hypothesis,),) = beam_search(TorchEngine(model.eval()), source_BS, SETTINGS)
+        source_BS = np.array([[*tokenizer.encode([line])[0], EOS_ID]])
+        ((hypothesis,),) = TorchEngine(model.eval()).search(source_BS, SETTINGS)
         assert translation == tokenizer.decode([list(hypothesis.tokens)])[0]
 
 
@@ -187,7 +189,7 @@ def test_a_failed_write_leaves_the_old_model(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("automoe.inference.model_folder.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(InputError, match="No space left"):
         save_model(tmp_path, model, tokenizer, {"version": 2})
     load_model(tmp_path)

@@ -4,10 +4,8 @@ import random
 
 import pytest
 import sacrebleu
-import torch
 
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
-from automoe.inference.beam import beam_search
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model.sharing import Supernet
@@ -37,8 +35,7 @@ def test_reversal_is_learnt_to_a_bleu_above_95(tmp_path):
 
     rng = random.Random("test")
     sources = [digits(rng, LONGEST) for _ in range(100)]
-    with torch.no_grad():
-        found = beam_search(TorchEngine(net.network.eval()), batch_of(sources).source_BS, BeamSettings())
+    found = TorchEngine(net.network.eval()).search(batch_of(sources).source_BS.numpy(), BeamSettings())
 
     def text(tokens):
         return " ".join(str(token - FIRST_DIGIT) for token in tokens)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from automoe.evaluation.expert_use import ModelRouter
 from automoe.inference.backends import make_engine
 from automoe.inference.beam_settings import BeamSettings
 from automoe.serving.app import create_app
@@ -31,7 +32,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     model, tokenizer = tiny_model()
-    with running(create_app(model, make_engine(model), tokenizer, BeamSettings(beam_size=2))) as address:
+    app = create_app(ModelRouter(model), make_engine(model), tokenizer, BeamSettings(beam_size=2))
+    with running(app) as address:
         yield address
 
 
@@ -101,7 +103,11 @@ def shown(token: str) -> str:
 def test_under_the_prefix_of_a_proxy(browser, end):
     model, tokenizer = tiny_model()
     served = create_app(
-        model, make_engine(model), tokenizer, BeamSettings(beam_size=2), http=HttpSettings(root_path="/a/b")
+        ModelRouter(model),
+        make_engine(model),
+        tokenizer,
+        BeamSettings(beam_size=2),
+        http=HttpSettings(root_path="/a/b"),
     )
     with running(served) as address:
         page = browser.new_page()

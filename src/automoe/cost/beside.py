@@ -14,8 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
-from torch import Generator
+import numpy as np
 
 from automoe.cost.machine import ProcessorTimes, stolen_share_between, torch_threads
 from automoe.cost.measure import (
@@ -93,11 +92,10 @@ class Reference:
         p = self._protocol
         engine = random_engine(architecture, replace(p, vocabulary_size=vocabulary_size or p.vocabulary_size))
         settings = BeamSettings.exactly(p.target_length, p.beam_size)
-        generator = Generator().manual_seed(0)
+        rng = np.random.default_rng(0)
 
         def turn(engine: Engine, runs: int) -> tuple[float, float]:
-            source_BS = random_source(p.batch, p.source_length, engine.vocabulary_size, generator)
-            source_BS = source_BS.to(engine.device)
+            source_BS = random_source(p.batch, p.source_length, engine.vocabulary_size, rng)
             times = [timed_run(engine, source_BS, settings, clock) for _ in range(runs)]
             encoder_ms, decoder_ms = zip(*times[1 if runs > 1 else 0 :], strict=True)
             return statistics.median(encoder_ms), statistics.median(decoder_ms)
@@ -106,7 +104,7 @@ class Reference:
             run_ms = sum([turn(engine, 1) for _ in range(WARM_UP_RUNS)][-1])
             return 1 if run_ms >= SHORTEST_TURN_MS else 1 + math.ceil(SHORTEST_TURN_MS / run_ms)
 
-        with torch_threads(p.threads), torch.inference_mode():
+        with torch_threads(p.threads):
             runs, reference_runs = runs_of(engine), runs_of(self._engine)
             before = ProcessorTimes.read()
             pairs = [(turn(self._engine, reference_runs), turn(engine, runs)) for _ in range(turns)]

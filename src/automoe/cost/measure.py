@@ -10,21 +10,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from automoe.cost.machine import ProcessorTimes, stolen_share_between, torch_threads
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 from automoe.design.architecture import Architecture
+from automoe.design.model_options import ModelOptions
 from automoe.errors import InputError
 from automoe.inference.backends import make_engine
-from automoe.inference.beam import search_encoded
 from automoe.inference.beam_settings import BeamSettings
-from automoe.inference.engine import Engine, Extensions
-from automoe.model.transformer import ModelOptions, Transformer
+from automoe.inference.engine import Engine, Hypothesis, Ids
+from automoe.model.transformer import Transformer
 
 FEWEST_RUNS = 10
 _SUBLAYER_SCALE, _TOKEN_SCALE = 0.1, 10.0  # of `random_engine`
@@ -46,7 +45,7 @@ class Latency:
 
     Attributes:
         latency_ms: truncated mean, `encoder_ms + decoder_ms`.
-        encoder_ms, decoder_ms: means over the same runs.
+        encoder_ms: of the encoder by itself. `decoder_ms`: of the rest. Means over the same runs.
         spread_ms: interquartile range of the runs that were not dropped.
         stolen_share: of the time this process wanted to compute, the share in which other processes
             (or other virtual machines) had the processor; None where the system does not tell.
@@ -75,7 +74,7 @@ def measure_latency(
     """Measure by the protocol of HAT and AutoMoE.
 
     Sentences of random token ids, others each run, so that routing is as varied as in real text (for random
-    weights, see `random_engine`); encoded, then exactly `target_length` steps of beam search; no autograd.
+    weights, see `random_engine`); encoded, then exactly `target_length` steps of beam search.
     The lowest and the highest 10 % of the runs are dropped and the rest averaged. The papers use 300 runs
     for a figure to report and 100 during a search.
 
@@ -91,13 +90,13 @@ def measure_latency(
         raise InputError("this latency cannot be measured", [f"runs: at least {FEWEST_RUNS}, not {runs}"])
     settings = BeamSettings.exactly(protocol.target_length, protocol.beam_size)
     shape = protocol.batch, protocol.source_length
-    generator = torch.Generator().manual_seed(seed)
+    rng = np.random.default_rng(seed)
     encoder_ms: list[float] = []
     decoder_ms: list[float] = []
-    with torch_threads(protocol.threads), torch.inference_mode():
+    with torch_threads(protocol.threads):
         before = ProcessorTimes.read()
         for run in range(WARM_UP_RUNS + runs):
-            source_BS = random_source(*shape, engine.vocabulary_size, generator).to(engine.device)
+            source_BS = random_source(*shape, engine.vocabulary_size, rng)
             times_ms = timed_run(engine, source_BS, settings, clock)
             if run >= WARM_UP_RUNS:
                 encoder_ms.append(times_ms[0])
@@ -147,16 +146,16 @@ def _mean(latencies: Sequence[Latency]) -> Latency:
 
 
 def timed_run(
-    engine: Engine, source_BS: Tensor, settings: BeamSettings, clock: Callable[[], float]
+    engine: Engine, source_BS: Ids, settings: BeamSettings, clock: Callable[[], float]
 ) -> tuple[float, float]:
-    """Translate once: the encoder's and the decoder's time in ms. Called in `torch.inference_mode`."""
-    batch, source_length = source_BS.shape
-    started = _now(clock, engine.device)
-    encoded = engine.encode(source_BS)
-    encoded_at = _now(clock, engine.device)
-    search_encoded(engine, encoded, [source_length] * batch, settings)
-    ended = _now(clock, engine.device)
-    return 1000 * (encoded_at - started), 1000 * (ended - encoded_at)
+    """Encode, then translate: the time in ms of the encoder, and of what a translation takes beyond it."""
+    started = clock()
+    engine.encode(source_BS)
+    encoded_at = clock()
+    engine.search(source_BS, settings)
+    ended = clock()
+    encoder_ms, whole_ms = 1000 * (encoded_at - started), 1000 * (ended - encoded_at)
+    return encoder_ms, whole_ms - encoder_ms
 
 
 def summarise(
@@ -230,38 +229,32 @@ def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, se
         for name, parameter in model.named_parameters():
             if name.endswith(("out.weight", "down.weight")):
                 parameter.mul_(_SUBLAYER_SCALE)
-    engine = make_engine(model, protocol.backend, protocol.precision, protocol.threads)
+    engine = make_engine(model, protocol.backend, protocol.precision, protocol.threads, forced=True)
     return _RandomTokens(engine, seed)
 
 
 class _RandomTokens:
-    """An engine that decodes random tokens, whatever it is given."""
+    """An engine whose decoder reads random tokens, whatever it chooses."""
 
     def __init__(self, engine: Engine, seed: int) -> None:
         self._engine = engine
-        self._generator = torch.Generator().manual_seed(seed)
+        self._rng = np.random.default_rng(seed)
         self.architecture = engine.architecture
         self.vocabulary_size = engine.vocabulary_size
-        self.device = engine.device
         self.encode = engine.encode
-        self.start = engine.start
 
-    def step(self, tokens_BK: Tensor, state: Any, candidates: int) -> Extensions:
-        size = tuple(tokens_BK.shape)
-        random_BK = torch.randint(
-            len(SPECIAL_TOKENS), self.vocabulary_size, size, generator=self._generator
-        ).to(self.device)
-        return self._engine.step(random_BK, state, candidates)
+    def search(
+        self, source_BS: Ids, settings: BeamSettings, forced_TBK: Ids | None = None
+    ) -> list[list[Hypothesis]]:
+        batch, length = source_BS.shape
+        steps = settings.max_length(length)
+        shape = steps, batch, settings.beam_size
+        forced_TBK = self._rng.integers(len(SPECIAL_TOKENS), self.vocabulary_size, shape)
+        return self._engine.search(source_BS, settings, forced_TBK)
 
 
-def random_source(batch: int, length: int, vocabulary_size: int, generator: torch.Generator) -> Tensor:
+def random_source(batch: int, length: int, vocabulary_size: int, rng: np.random.Generator) -> Ids:
     """Sentences of random token ids that end with end-of-sentence, (B, S)."""
-    source_BS = torch.randint(len(SPECIAL_TOKENS), vocabulary_size, (batch, length), generator=generator)
+    source_BS = rng.integers(len(SPECIAL_TOKENS), vocabulary_size, (batch, length))
     source_BS[:, -1] = EOS_ID
     return source_BS
-
-
-def _now(clock: Callable[[], float], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return clock()

@@ -14,7 +14,7 @@ from sacremoses import MosesTokenizer  # type: ignore[import-untyped]
 from automoe.data.corpus import Pair
 from automoe.data.tokenizer import Tokenizer
 from automoe.evaluation.bleu import bleu_metric, language_of
-from automoe.evaluation.routing import ExpertUse, expert_use
+from automoe.evaluation.expert_use import ExpertUse, expert_use
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator

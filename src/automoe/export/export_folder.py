@@ -16,7 +16,8 @@ def write_folder(output: Path, mark: tuple[str, str], write: Callable[[Path], No
     """Make the folder `output` of what `write(folder)` writes; an earlier export there is replaced.
 
     Args:
-        mark: a key of the folder's `config.json` and its value, by which an earlier export is known.
+        mark: a key of the folder's `config.json` and what its value begins with, by which an earlier export
+            is known.
 
     Raises:
         InputError: `output` has files or folders that are no export, is no folder, is the one this program
@@ -69,4 +70,4 @@ def _is_export(output: Path, mark: tuple[str, str]) -> bool:
     except InputError:
         return False
     key, value = mark
-    return isinstance(config, dict) and config.get(key) == value
+    return isinstance(config, dict) and str(config.get(key)).startswith(value)

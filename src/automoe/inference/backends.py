@@ -8,6 +8,7 @@ The libraries behind an engine are imported when it is made, not before.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -17,6 +18,7 @@ from automoe.errors import InputError
 if TYPE_CHECKING:
     from automoe.data.tokenizer import Tokenizer
     from automoe.inference.engine import Engine
+    from automoe.inference.model_folder import StoredModel
     from automoe.model.transformer import Transformer
 
 Backend: TypeAlias = str
@@ -24,12 +26,15 @@ Backend: TypeAlias = str
 Precision: TypeAlias = str
 """Of the weights; a key of the backend's entry in `ENGINES`."""
 
-EngineMaker: TypeAlias = "Callable[[Transformer, int], Engine]"
-"""Makes the engine of a model (in evaluation mode), to compute with so many threads."""
+EngineMaker: TypeAlias = "Callable[[Transformer, int, bool], Engine]"
+"""Makes the engine of a model (in evaluation mode), to compute with so many threads; the last argument says
+whether its `search` will be given forced tokens."""
+StoredEngineMaker: TypeAlias = "Callable[[StoredModel, int], Engine]"
+"""The same from a model folder, without torch; 0 threads is one a core."""
 
 
 def _torch(precision: Literal["float32", "float16"]) -> EngineMaker:
-    def make(model: Transformer, threads: int) -> Engine:
+    def make(model: Transformer, threads: int, forced: bool) -> Engine:
         from automoe.inference.torch_engine import TorchEngine
 
         return TorchEngine(model, precision)
@@ -38,10 +43,23 @@ def _torch(precision: Literal["float32", "float16"]) -> EngineMaker:
 
 
 def _onnx(precision: Literal["float32", "int8"]) -> EngineMaker:
-    def make(model: Transformer, threads: int) -> Engine:
+    def make(model: Transformer, threads: int, forced: bool) -> Engine:
+        from automoe.inference.graph_model import ModelGraph
         from automoe.inference.onnx_engine import OnnxEngine
 
-        return OnnxEngine.of(model, precision, threads)
+        weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
+        graph = ModelGraph(model.architecture, model.options.norm, weights, precision)
+        return OnnxEngine(graph, threads, forced)
+
+    return make
+
+
+def _stored_onnx(precision: Literal["float32", "int8"]) -> StoredEngineMaker:
+    def make(model: StoredModel, threads: int) -> Engine:
+        from automoe.inference.graph_model import ModelGraph
+        from automoe.inference.onnx_engine import OnnxEngine
+
+        return OnnxEngine(ModelGraph.of(model, precision), threads)
 
     return make
 
@@ -51,6 +69,11 @@ ENGINES: dict[Backend, dict[Precision, EngineMaker]] = {
     "onnx": {"float32": _onnx("float32"), "int8": _onnx("int8")},
 }
 """Backend and precision to the maker of the engine; one of your own is one more entry."""
+
+STORED_ENGINES: dict[Backend, dict[Precision, StoredEngineMaker]] = {
+    "onnx": {"float32": _stored_onnx("float32"), "int8": _stored_onnx("int8")},
+}
+"""The backends that do without torch; of another one the folder is read as a model first."""
 
 MOST_THREADS = 1024
 """More is a slip of the hand, which no machine could start."""
@@ -81,12 +104,14 @@ def make_engine(
     backend: Backend = "torch",
     precision: Precision = "float32",
     threads: int | None = None,
+    forced: bool = False,
 ) -> Engine:
     """The engine of a model.
 
     Args:
         model: put into evaluation mode; `torch` in float32 shares its weights, the others copy them.
         threads: of ONNX Runtime; None is torch's number. The torch backend uses torch's.
+        forced: whether its `search` will be given forced tokens.
 
     Raises:
         InputError: the backend does not have this precision, or cannot run it here.
@@ -94,7 +119,7 @@ def make_engine(
     import torch
 
     check_engine(backend, precision)
-    return ENGINES[backend][precision](model.eval(), threads or torch.get_num_threads())
+    return ENGINES[backend][precision](model.eval(), threads or torch.get_num_threads(), forced)
 
 
 def load_engine(
@@ -106,10 +131,39 @@ def load_engine(
     """The engine of a model folder, and its tokenizer.
 
     Raises:
-        InputError: as in `load_model` and `make_engine`.
+        InputError: as in `read_model` and `engine_of`.
     """
-    from automoe.inference.model_folder import load_model
+    from automoe.inference.model_folder import read_model
 
     check_engine(backend, precision)
-    model, tokenizer = load_model(folder)
-    return make_engine(model, backend, precision, threads), tokenizer
+    stored = read_model(folder)
+    return engine_of(stored, backend, precision, threads), stored.tokenizer
+
+
+def engine_of(
+    stored: StoredModel, backend: Backend, precision: Precision, threads: int | None = None
+) -> Engine:
+    """The engine of what is in a model folder.
+
+    Args:
+        threads: None is what the variable OMP_NUM_THREADS says, or else one a core.
+
+    Raises:
+        InputError: as in `make_engine`.
+    """
+    check_engine(backend, precision)
+    if precision in STORED_ENGINES.get(backend, {}):
+        return STORED_ENGINES[backend][precision](stored, threads or usual_threads())
+    import torch
+
+    from automoe.inference.model_folder import model_of
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return make_engine(model_of(stored), backend, precision, threads)
+
+
+def usual_threads() -> int:
+    """What the variable OMP_NUM_THREADS says, or else 0, which is one a core."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() else 0

@@ -1,4 +1,4 @@
-"""Batched beam search, whatever engine computes the model.
+"""Batched beam search, step by step, around whatever decodes a position: the reference of all engines.
 
 Shapes: B sentences still in the batch, S source tokens, K beams, V vocabulary, L the longest translation
 allowed, C extensions each beam may hand on (enough for the best 2K that are allowed, at most V).
@@ -8,37 +8,69 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.inference.beam_settings import BeamSettings
-from automoe.inference.engine import Engine, Extensions
+from automoe.inference.engine import Hypothesis
 
 # Finished sentences leave the batch once they are this share of it: leaving copies the caches.
 LEAVING_SHARE = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
-    """A finished translation.
+class Extensions(NamedTuple):
+    """The tokens that may follow each hypothesis.
 
     Attributes:
-        tokens: without begin- and end-of-sentence.
-        score: what hypotheses are ranked by, `log_probability / (len(tokens) + 1) ** length_penalty`.
-        log_probability: natural logarithm, end-of-sentence included.
+        log_probability_BKC: of the most probable tokens, best first.
+        tokens_BKC: int64, those tokens.
+        end_BK: the log probability of end-of-sentence, whether or not it is among them.
     """
 
-    tokens: tuple[int, ...]
-    score: float
-    log_probability: float
+    log_probability_BKC: Tensor
+    tokens_BKC: Tensor
+    end_BK: Tensor
 
 
-def beam_search(engine: Engine, source_BS: Tensor, settings: BeamSettings) -> list[list[Hypothesis]]:
-    """Translate a batch: for each sentence its `n_best` hypotheses, best first.
+class StepperState(Protocol):
+    """What a stepper remembers of a batch between two steps."""
+
+    def reorder(self, beams_BK: Tensor) -> None:
+        """Row k of sentence b continues what row `beams_BK[b, k]` of it had been."""
+
+    def keep(self, sentences_B: Tensor) -> None:
+        """Only these sentences (indices) stay, in this order."""
+
+
+class Stepper(Protocol):
+    """A decoder that is called position by position, in `torch.inference_mode`."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Of the output layer: token ids are below it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+
+    def start(self, encoded: Any, beam_size: int, max_length: int) -> Any:
+        """A `StepperState` before the first of at most `max_length` positions."""
+
+    def step(self, tokens_BK: Tensor, state: Any, candidates: int) -> Extensions:
+        """Decode one position: the best `candidates` tokens after `tokens_BK`; advances the state."""
+
+
+def beam_search(
+    stepper: Stepper,
+    encoded: Any,
+    source_lengths: Sequence[int],
+    settings: BeamSettings,
+    forced_TBK: Tensor | None = None,
+) -> list[list[Hypothesis]]:
+    """Translate an encoded batch: for each sentence its `n_best` hypotheses, best first.
 
     The search is the one of the papers' toolkit (fairseq). At each step every live hypothesis is
     extended with every token but padding and begin-of-sentence, and the extensions are ranked by log
@@ -57,31 +89,19 @@ def beam_search(engine: Engine, source_BS: Tensor, settings: BeamSettings) -> li
     not depend on the batch, up to rounding.
 
     Args:
-        engine: searched without autograd.
-        source_BS: int64, each row ends with EOS and is padded on the right with PAD.
-    """
-    lengths = (source_BS != PAD_ID).sum(dim=1).tolist()
-    with torch.inference_mode():
-        return search_encoded(engine, engine.encode(source_BS), lengths, settings)
-
-
-def search_encoded(
-    engine: Engine, encoded: Any, source_lengths: Sequence[int], settings: BeamSettings
-) -> list[list[Hypothesis]]:
-    """`beam_search` after the encoder, for callers who time or cache the encoder apart.
-
-    Call it inside `torch.inference_mode()`. `encoded` is the engine's; `source_lengths` are tokens of each
-    sentence without padding.
+        stepper: called without autograd.
+        encoded: what it starts from. `source_lengths`: tokens of each sentence, without padding.
+        forced_TBK: as in `Engine.search`.
     """
     K = settings.beam_size
     # Of the best extensions of a beam, at most three are forbidden: padding, begin- and end-of-sentence.
-    C = min(2 * K + 3, engine.vocabulary_size)
+    C = min(2 * K + 3, stepper.vocabulary_size)
     limits = [settings.max_length(length) for length in source_lengths]
     L = max(limits, default=0)
     finished: list[list[Hypothesis]] = [[] for _ in limits]
     rows = {sentence: sentence for sentence in range(len(limits))}  # batch row -> sentence, of those not done
-    state = engine.start(encoded, K, L)
-    device = engine.device
+    state = stepper.start(encoded, K, L)
+    device = stepper.device
     tokens_BK = torch.full((len(limits), K), BOS_ID, device=device)
     prefix_BKL = torch.full((len(limits), K, L), PAD_ID, device=device)
     # All beams start equal: only the first may be extended, or every hypothesis would come K times.
@@ -89,7 +109,9 @@ def search_encoded(
     scores_BK[:, 0] = 0
 
     for length in range(1, L + 1):
-        extensions = engine.step(tokens_BK, state, C)
+        if forced_TBK is not None:
+            tokens_BK = forced_TBK[length - 1, : len(tokens_BK)]
+        extensions = stepper.step(tokens_BK, state, C)
         must_end = [row for row, sentence in rows.items() if limits[sentence] == length]
         scores_BC, origin_BC, tokens_BC = _best_extensions(
             extensions, scores_BK, may_end=length >= settings.min_length, must_end=must_end

@@ -1,47 +1,39 @@
-"""What a beam search needs of a model, whatever computes it.
+"""What translates: anything that finds the best hypotheses of a batch of sentences.
 
-Shapes: B sentences, S source tokens, K beams, C candidates.
+Shapes: B sentences, S source tokens, T steps, K beams.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from automoe.design.architecture import Architecture
+from automoe.inference.beam_settings import BeamSettings
+
+Ids: TypeAlias = NDArray[np.int64]
 
 
-class Extensions(NamedTuple):
-    """The tokens that may follow each hypothesis.
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A finished translation.
 
     Attributes:
-        log_probability_BKC: of the most probable tokens, best first.
-        tokens_BKC: int64, those tokens.
-        end_BK: the log probability of end-of-sentence, whether or not it is among them.
+        tokens: without begin- and end-of-sentence.
+        score: what hypotheses are ranked by, `log_probability / (len(tokens) + 1) ** length_penalty`.
+        log_probability: natural logarithm, end-of-sentence included.
     """
 
-    log_probability_BKC: Tensor
-    tokens_BKC: Tensor
-    end_BK: Tensor
-
-
-class EngineState(Protocol):
-    """What an engine remembers of a batch between two steps."""
-
-    def reorder(self, beams_BK: Tensor) -> None:
-        """Row k of sentence b continues what row `beams_BK[b, k]` of it had been."""
-
-    def keep(self, sentences_B: Tensor) -> None:
-        """Only these sentences (indices) stay, in this order."""
+    tokens: tuple[int, ...]
+    score: float
+    log_probability: float
 
 
 class Engine(Protocol):
-    """A model that can be searched. Called in `torch.inference_mode`, by one thread at a time.
-
-    `automoe.inference.beam.search_encoded` is the one place that starts and steps it.
-    """
+    """A model that is ready to translate, used by one thread at a time."""
 
     @property
     def architecture(self) -> Architecture:
@@ -51,15 +43,16 @@ class Engine(Protocol):
     def vocabulary_size(self) -> int:
         """Of the output layer: token ids are below it."""
 
-    @property
-    def device(self) -> torch.device:
-        """Where its tensors are."""
+    def search(
+        self, source_BS: Ids, settings: BeamSettings, forced_TBK: Ids | None = None
+    ) -> list[list[Hypothesis]]:
+        """The `n_best` hypotheses of each sentence, best first, as `automoe.inference.beam` finds them.
 
-    def encode(self, source_BS: Tensor) -> Any:
-        """Encode token ids, int64, padded on the right; what comes back is for `start`."""
+        Args:
+            source_BS: each row ends with EOS and is padded on the right with PAD.
+            forced_TBK: what the decoder reads in place of what it chose, for measuring random weights; an
+                engine for that has to be made for it (`make_engine`).
+        """
 
-    def start(self, encoded: Any, beam_size: int, max_length: int) -> EngineState:
-        """Before the first of at most `max_length` positions."""
-
-    def step(self, tokens_BK: Tensor, state: Any, candidates: int) -> Extensions:
-        """Decode one position: the best `candidates` tokens after `tokens_BK`; advances the state."""
+    def encode(self, source_BS: Ids) -> Any:
+        """Run the encoder alone, which `search` does first: to time it."""

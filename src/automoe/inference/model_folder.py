@@ -7,25 +7,30 @@
 `config.json` is what makes the folder a model: it is written last and removed first, so a write that
 is killed leaves the old model, the new one, or a folder that `load_model` refuses, never a mixture. It is
 removed only when all that is new is on the disk, so a full disk costs nothing.
+
+Reading one needs no torch, but for `load_model`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from automoe.data.tokenizer import Tokenizer
 from automoe.design.architecture import Architecture
+from automoe.design.model_options import ModelOptions
 from automoe.errors import InputError, validate_plain
-from automoe.model.transformer import ModelOptions, Transformer
+from automoe.inference.weight_shapes import weight_shapes
 from automoe.storage import disk_errors, read_json, whole_files, write_json
+
+if TYPE_CHECKING:
+    from automoe.model.transformer import Transformer
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 FORMAT = 1
@@ -33,6 +38,65 @@ FORMAT = 1
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _MEND = "get the model folder anew, from where it was made"
 _KEYS = ("architecture", "vocabulary_size", "options")
+
+
+class StoredWeights(Mapping[str, NDArray[np.float32]]):
+    """The tensors of a safetensors file by name, each read when it is asked for.
+
+    Args:
+        path: the file. `shapes`: what it must hold, and nothing else.
+
+    Raises:
+        InputError: it is damaged, or holds other tensors; all of them are listed.
+    """
+
+    def __init__(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        self._path, self._shapes = path, shapes
+        try:
+            file: Any = safe_open(path, framework="numpy")  # it has no types
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: is damaged or no safetensors file", [str(error)]) from error
+        problems = [f"{name}: missing" for name in shapes if name not in found]
+        problems += [f"{name}: not a tensor of this architecture" for name in found if name not in shapes]
+        problems += [
+            f"{name}: shape {list(found[name])}, but the configuration says {list(shape)}"
+            for name, shape in shapes.items()
+            if name in found and found[name] != shape
+        ]
+        if problems:
+            raise InputError(f"{path}: the weights do not fit {CONFIG}", problems)
+        self._file = file
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        if name not in self._shapes:
+            raise KeyError(name)
+        try:
+            tensor: NDArray[np.float32] = self._file.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{self._path}: is damaged", [str(error)]) from error
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._shapes)
+
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """What is in a model folder.
+
+    Attributes:
+        weights: every tensor of the model's state by its name.
+    """
+
+    architecture: Architecture
+    vocabulary_size: int
+    options: ModelOptions
+    weights: Mapping[str, NDArray[np.float32]]
+    tokenizer: Tokenizer
 
 
 def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer, card: Mapping[str, Any]) -> None:
@@ -44,6 +108,9 @@ def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer, car
     Raises:
         InputError: the folder cannot be written, e.g. on a full disk; a model already there is unharmed.
     """
+    import torch
+    from safetensors.torch import save_file
+
     folder = Path(folder)
     config = {
         "format": FORMAT,
@@ -68,6 +135,29 @@ def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer, car
 def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
     """Read a model folder: the model in evaluation mode, on the CPU, and its tokenizer.
 
+    Raises:
+        InputError: as `read_model`.
+    """
+    stored = read_model(folder)
+    return model_of(stored), stored.tokenizer
+
+
+def model_of(stored: StoredModel) -> Transformer:
+    """The model of a folder, in evaluation mode, on the CPU."""
+    import torch
+
+    from automoe.model.transformer import Transformer
+
+    with torch.device("meta"):
+        model = Transformer(stored.architecture, stored.vocabulary_size, stored.options)
+    tensors = {name: torch.from_numpy(weight) for name, weight in stored.weights.items()}
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
+
+
+def read_model(folder: str | Path) -> StoredModel:
+    """What is in a model folder.
+
     Only safetensors are read. A folder with a pickle in it, or with a link to a file outside it, is refused
     unread.
 
@@ -80,15 +170,15 @@ def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
     missing = [f"{name} is missing" for name in (CONFIG, WEIGHTS, TOKENIZER) if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder}: is not a model folder", missing)
-    model = _empty_model(folder / CONFIG)
+    architecture, vocabulary_size, options = _read_config(folder / CONFIG)
     tokenizer = Tokenizer.load(folder / TOKENIZER)
-    if tokenizer.vocabulary_size != model.vocabulary_size:
+    if tokenizer.vocabulary_size != vocabulary_size:
         raise InputError(
             f"{folder}: the tokenizer is not this model's",
-            [f"it has {tokenizer.vocabulary_size} tokens, the model {model.vocabulary_size}"],
+            [f"it has {tokenizer.vocabulary_size} tokens, the model {vocabulary_size}"],
         )
-    model.load_state_dict(_read_weights(folder / WEIGHTS, model), assign=True)
-    return model.eval(), tokenizer
+    weights = StoredWeights(folder / WEIGHTS, weight_shapes(architecture, vocabulary_size, options.norm))
+    return StoredModel(architecture, vocabulary_size, options, weights, tokenizer)
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:
@@ -126,42 +216,20 @@ def _refuse_untrusted(folder: Path) -> None:
         raise InputError(f"{folder}: is not a model folder to be trusted", problems)
 
 
-def _empty_model(path: Path) -> Transformer:
-    """The model `config.json` describes, without memory for its weights."""
+def _read_config(path: Path) -> tuple[Architecture, int, ModelOptions]:
     config = read_json(path, _MEND)
     if config.get("format") != FORMAT:
         raise InputError(f"{path}: is not a model configuration of format {FORMAT}")
     missing = [f"{key}: missing" for key in _KEYS if key not in config]
     if missing:
         raise InputError(f"{path}: is not a model configuration", missing)
+    vocabulary_size = config["vocabulary_size"]
+    if type(vocabulary_size) is not int or vocabulary_size < 1:
+        problem = f"vocabulary_size: expected a positive integer, got {vocabulary_size!r}"
+        raise InputError(f"{path}: is not a model configuration", [problem])
     try:
         architecture = Architecture.from_dict(config["architecture"])
         options = validate_plain(ModelOptions, config["options"], "the options are wrong")
-        with torch.device("meta"):
-            return Transformer(architecture, config["vocabulary_size"], options)
     except InputError as error:
         raise InputError(f"{path}: {error.summary}", error.problems) from error
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: is not a model configuration", [str(error)]) from error
-
-
-def _read_weights(path: Path, model: Transformer) -> dict[str, Tensor]:
-    """The tensors of the file, once names and shapes are known to be the model's."""
-    expected = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    try:
-        with safe_open(path, framework="pt") as file:
-            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
-            problems = [f"{name}: missing" for name in expected if name not in found]
-            problems += [
-                f"{name}: not a tensor of this architecture" for name in found if name not in expected
-            ]
-            problems += [
-                f"{name}: shape {found[name]}, but the configuration says {shape}"
-                for name, shape in expected.items()
-                if name in found and found[name] != shape
-            ]
-            if problems:
-                raise InputError(f"{path}: the weights do not fit {CONFIG}", problems)
-            return {name: file.get_tensor(name) for name in expected}
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: is damaged or no safetensors file", [str(error)]) from error
+    return architecture, vocabulary_size, options

@@ -1,4 +1,4 @@
-"""The reference engine: the model itself, in float32 or with its weights stored in float16.
+"""The reference engine: the model itself, step by step, in float32 or with its weights stored in float16.
 
 The latter are packed by FBGEMM (x86 processors with AVX2) through torch's own operators: float16 is what
 is read from memory, products and sums are float32. torch's int8 operators are deprecated; int8 is the
@@ -15,15 +15,17 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from automoe.data.vocabulary import EOS_ID
+from automoe.data.vocabulary import EOS_ID, PAD_ID
 from automoe.errors import InputError
-from automoe.inference.engine import Extensions
+from automoe.inference.beam import Extensions, beam_search
+from automoe.inference.beam_settings import BeamSettings
+from automoe.inference.engine import Hypothesis, Ids
 from automoe.model.sublayers import Encoded
 from automoe.model.transformer import DecoderState, Transformer
 
 
 class TorchEngine:
-    """An `Engine` that is the model.
+    """An `Engine`, and a `Stepper` of its own, that is the model.
 
     Args:
         model: in evaluation mode. Shared in float32; float16 copies its linear layers.
@@ -45,16 +47,30 @@ class TorchEngine:
             model = _packed(model)
         self.model = model
 
-    def encode(self, source_BS: Tensor) -> Encoded:
-        """As `Transformer.encode`."""
-        return self.model.encode(source_BS)
+    @torch.inference_mode()
+    def search(
+        self, source_BS: Ids, settings: BeamSettings, forced_TBK: Ids | None = None
+    ) -> list[list[Hypothesis]]:
+        """As `Engine.search`."""
+        lengths = (source_BS != PAD_ID).sum(axis=1).tolist()
+        forced = None if forced_TBK is None else torch.from_numpy(forced_TBK).to(self.device)
+        encoded = self.model.encode(torch.from_numpy(source_BS).to(self.device))
+        return beam_search(self, encoded, lengths, settings, forced)
+
+    @torch.inference_mode()
+    def encode(self, source_BS: Ids) -> Encoded:
+        """As `Engine.encode`; on a GPU, until it is through."""
+        encoded = self.model.encode(torch.from_numpy(source_BS).to(self.device))
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return encoded
 
     def start(self, encoded: Encoded, beam_size: int, max_length: int) -> DecoderState:
         """As `Transformer.start`."""
         return self.model.start(encoded, beam_size, max_length)
 
     def step(self, tokens_BK: Tensor, state: DecoderState, candidates: int) -> Extensions:
-        """As `Engine.step`."""
+        """As `Stepper.step`."""
         hidden_BKD = self.model.step(tokens_BK, state)
         logits_BKV = self.model.logits(hidden_BKD) if self._output is None else self._output(hidden_BKD)
         # The log probabilities of the whole vocabulary are never built.

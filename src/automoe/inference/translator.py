@@ -9,15 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from automoe.data.text_parts import MAX_SOURCE_TOKENS, join_parts
 from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import EOS_ID, PAD_ID
-from automoe.inference.beam import Hypothesis, beam_search
 from automoe.inference.beam_settings import BeamSettings
-from automoe.inference.engine import Engine
+from automoe.inference.engine import Engine, Hypothesis, Ids
 
 # Lines held at once. Large enough that sorting by length wastes little padding, small enough that
 # a stream shows progress.
@@ -100,10 +98,8 @@ class Translator:
         """The `n_best` hypotheses of token sequences that end with EOS, in the order given."""
         found: list[list[Hypothesis]] = [[] for _ in sources]
         for indices in batches_by_length([len(source) for source in sources], batch_tokens):
-            source_BS = pad_right([sources[index] for index in indices]).to(self.engine.device)
-            for index, hypotheses in zip(
-                indices, beam_search(self.engine, source_BS, self.settings), strict=True
-            ):
+            source_BS = pad_right([sources[index] for index in indices])
+            for index, hypotheses in zip(indices, self.engine.search(source_BS, self.settings), strict=True):
                 found[index] = hypotheses
         return found
 
@@ -152,7 +148,7 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> Iterator[lis
         yield group
 
 
-def pad_right(rows: Sequence[Sequence[int]]) -> Tensor:
-    """One int64 tensor (B, S) of token sequences, padded on the right with PAD."""
+def pad_right(rows: Sequence[Sequence[int]]) -> Ids:
+    """One array (B, S) of token sequences, padded on the right with PAD."""
     longest = max(map(len, rows))
-    return torch.tensor([[*row, *[PAD_ID] * (longest - len(row))] for row in rows])
+    return np.array([[*row, *[PAD_ID] * (longest - len(row))] for row in rows], dtype=np.int64)

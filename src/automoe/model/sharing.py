@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from automoe.design.architecture import Architecture, Norm
-from automoe.model.transformer import ModelOptions, Transformer
+from automoe.design.model_options import ModelOptions
+from automoe.model.transformer import Transformer
 
 
 def leading_block(large: Tensor, shape: torch.Size) -> Tensor:

@@ -11,38 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, assert_never, cast
+from typing import assert_never, cast
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from automoe.data.vocabulary import PAD_ID
-from automoe.design.architecture import Architecture, Norm, StateTensor
-from automoe.errors import checked
+from automoe.design.architecture import Architecture, StateTensor
+from automoe.design.model_options import ModelOptions
 from automoe.model.attention import sinusoidal_positions
 from automoe.model.embedding import lookup
 from automoe.model.experts import Routing
 from automoe.model.sublayers import Block, Context, Encoded
-
-Dropout = Annotated[float, Field(ge=0, lt=1)]
-
-
-@checked("these model options are impossible")
-@dataclass(frozen=True)
-class ModelOptions:
-    """What is not searched.
-
-    Args:
-        norm: layer norm after each residual sum (`post`, the paper's) or before each sub-layer (`pre`,
-            with a final norm per stack).
-        encoder_dropout, decoder_dropout: on embeddings and on each sub-layer's output.
-    """
-
-    norm: Norm = "post"
-    encoder_dropout: Dropout = 0.0
-    decoder_dropout: Dropout = 0.0
 
 
 @dataclass(frozen=True)

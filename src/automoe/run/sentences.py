@@ -10,6 +10,7 @@ from automoe.data.corpus import Pair
 from automoe.data.text_parts import MAX_SOURCE_TOKENS, Part
 from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import EOS_ID
+from automoe.evaluation.expert_use import ModelRouter
 from automoe.evaluation.routing import route_sentences
 from automoe.inference.model_folder import load_model
 from automoe.model.transformer import Transformer
@@ -71,7 +72,7 @@ def _output(model: Transformer, tokenizer: Tokenizer, source: str, translation: 
     (target,) = tokenizer.encode([translation])
     if (note := _no_pass(parts, target)) is not None:
         return {"translation": translation, "grids": None, "note": note}
-    (routing,) = route_sentences(model, [[*parts[0].tokens, EOS_ID]], [target])
+    (routing,) = route_sentences(ModelRouter(model), [[*parts[0].tokens, EOS_ID]], [target])
     return {"translation": translation, "grids": grids_of(routing, tokenizer), "note": None}
 
 

@@ -21,9 +21,9 @@ from starlette.middleware.cors import CORSMiddleware
 
 from automoe.data.tokenizer import Tokenizer
 from automoe.errors import InputError
+from automoe.evaluation.routing import Router
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine
-from automoe.model.transformer import Transformer
 from automoe.serving.batcher import Batcher, QueueFullError
 from automoe.serving.body_limit import BodyLimit
 from automoe.serving.conventions import HeadAndOptions, TidyPaths
@@ -66,7 +66,7 @@ _Answer = TypeVar("_Answer")
 
 
 def create_app(
-    model: Transformer,
+    router: Router,
     engine: Engine,
     tokenizer: Tokenizer,
     settings: BeamSettings | None = None,
@@ -79,13 +79,13 @@ def create_app(
     Nothing is read from disk at a request but the page's own files, and no page needs another host.
 
     Args:
-        model: the reference, which explains. `engine`: what translates. `tokenizer`: theirs.
+        router: what explains. `engine`: what translates. `tokenizer`: theirs.
         settings: of the beam search, where a request says nothing else.
         limits: on requests, queue and batches.
         http: the prefix of its paths, and whose pages may ask it.
     """
     limits, http = limits or ServingLimits(), http or HttpSettings()
-    translator = SentenceTranslator(model, engine, tokenizer, limits.batch_tokens)
+    translator = SentenceTranslator(router, engine, tokenizer, limits.batch_tokens)
     # Bound below: the metrics read the queue's length, the queue reports its batches.
     batcher = Batcher(translator, limits, lambda sentences: metrics.observe_batch(sentences))
     metrics = Metrics(lambda: batcher.waiting)

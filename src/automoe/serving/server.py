@@ -8,13 +8,14 @@ import socket
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 import uvicorn
 
 from automoe.errors import InputError
-from automoe.inference.backends import Backend, Precision, make_engine
+from automoe.inference.backends import Backend, Precision, engine_of, usual_threads
 from automoe.inference.beam_settings import BeamSettings
-from automoe.inference.model_folder import load_model
+from automoe.inference.graph_model import ModelGraph
+from automoe.inference.model_folder import read_model
+from automoe.inference.routing_graph import OnnxRouter
 from automoe.serving.app import create_app
 from automoe.serving.http_settings import HttpSettings
 from automoe.serving.limits import ServingLimits
@@ -28,7 +29,7 @@ def serve(
     host: str,
     port: int,
     settings: BeamSettings,
-    backend: Backend = "torch",
+    backend: Backend = "onnx",
     precision: Precision = "float32",
     threads: int | None = None,
     limits: ServingLimits | None = None,
@@ -40,8 +41,8 @@ def serve(
         folder: the model folder; nothing else of the disk is served.
         host, port: where to listen; port 0 takes a free one. The address is printed when it listens.
         settings: of the beam search, where a request says nothing else.
-        backend, precision: of the engine that translates; experts are explained by the reference.
-        threads: of whatever computes; None is torch's number.
+        backend, precision: of the engine that translates; experts are explained in float32.
+        threads: of whatever computes; None is as of `load_engine`.
         limits: on requests, queue and batches; the largest beam is at least that of `settings`.
         http: what is around the server.
 
@@ -50,11 +51,10 @@ def serve(
     """
     limits, http = limits or ServingLimits(), http or HttpSettings()
     limits = replace(limits, beam_size=max(limits.beam_size, settings.beam_size))
-    model, tokenizer = load_model(folder)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    engine = make_engine(model, backend, precision, threads)
-    app = create_app(model, engine, tokenizer, settings, limits, http)
+    model = read_model(folder)
+    engine = engine_of(model, backend, precision, threads)
+    router = OnnxRouter(ModelGraph.of(model), threads or usual_threads())
+    app = create_app(router, engine, model.tokenizer, settings, limits, http)
     with _listen(host, port) as listening:
         address = f"[{host}]" if ":" in host else host
         config = uvicorn.Config(

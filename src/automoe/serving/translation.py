@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from automoe.data.tokenizer import Tokenizer
-from automoe.evaluation.routing import SentenceRouting, route_sentences
+from automoe.evaluation.routing import Router, SentenceRouting, route_sentences
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine
 from automoe.inference.translator import Translation, Translator
-from automoe.model.transformer import Transformer
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +36,17 @@ class Translated:
 
 
 class SentenceTranslator:
-    """The engine that translates and the reference model that explains, used by one thread.
+    """The engine that translates and the router that explains, used by one thread.
 
     Args:
-        model: the reference; its teacher-forced pass tells the routing.
+        router: of the same model.
         engine: what decodes, possibly less precisely.
         tokenizer: the model's.
         batch_tokens: source tokens of one batch of the engine, padding counted.
     """
 
-    def __init__(self, model: Transformer, engine: Engine, tokenizer: Tokenizer, batch_tokens: int) -> None:
-        self._model = model
+    def __init__(self, router: Router, engine: Engine, tokenizer: Tokenizer, batch_tokens: int) -> None:
+        self._router = router
         self._engine = engine
         self._tokenizer = tokenizer
         self._batch_tokens = batch_tokens
@@ -70,5 +69,5 @@ class SentenceTranslator:
         if not wanted:
             return {}
         sources = [sentences[index].tokens for index in wanted]
-        routed = route_sentences(self._model, sources, [targets[index] for index in wanted])
+        routed = route_sentences(self._router, sources, [targets[index] for index in wanted])
         return dict(zip(wanted, routed, strict=True))

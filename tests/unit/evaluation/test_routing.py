@@ -8,7 +8,10 @@ import torch
 from automoe.data.corpus import Pair
 from automoe.data.vocabulary import BOS_ID, EOS_ID
 from automoe.design.architecture import dense
-from automoe.evaluation.routing import LayerRouting, expert_use, mean_ffn_sizes, route_sentences
+from automoe.evaluation.expert_use import ModelRouter, expert_use
+from automoe.evaluation.routing import LayerRouting, mean_ffn_sizes, route_sentences
+from automoe.inference.graph_model import ModelGraph
+from automoe.inference.routing_graph import OnnxRouter
 from automoe.model.experts import MixtureOfExperts
 from automoe.model.transformer import Transformer
 from helpers.served import ARCHITECTURE, tiny_model
@@ -37,10 +40,16 @@ def routing_by_definition(model, source, target) -> dict[str, list[tuple[int, ..
     return chosen
 
 
+def one_graph(model):
+    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    return OnnxRouter(ModelGraph(model.architecture, model.options.norm, weights), threads=1)
+
+
+@pytest.mark.parametrize("router", [ModelRouter, one_graph])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_every_token_of_a_padded_batch_has_the_experts_of_the_definition(seed):
+def test_every_token_of_a_padded_batch_has_the_experts_of_the_definition(seed, router):
     model, _ = tiny_model(seed)
-    routed = route_sentences(model, SOURCES, TARGETS)
+    routed = route_sentences(router(model), SOURCES, TARGETS)
     different = set()
     for sentence, source, target in zip(routed, SOURCES, TARGETS, strict=True):
         assert sentence.source == tuple(source)
@@ -59,7 +68,7 @@ def test_every_token_of_a_padded_batch_has_the_experts_of_the_definition(seed):
 
 def test_names_are_those_of_the_layers_dense_ones_included():
     model, _ = tiny_model()
-    (routed,) = route_sentences(model, [[5, EOS_ID]], [[6]])
+    (routed,) = route_sentences(ModelRouter(model), [[5, EOS_ID]], [[6]])
     assert [layer.layer for layer in routed.encoder] == ["encoder.0", "encoder.1", "encoder.2"]
     assert [layer.layer for layer in routed.decoder] == ["decoder.0", "decoder.1"]
     assert routed.encoder[1].chosen == ((0,), (0,))
@@ -84,10 +93,11 @@ def test_expert_use_sums_batches_and_ignores_padding(batch_tokens):
         assert sum(layer.shares) == pytest.approx(1)
 
 
-def test_a_dense_model_has_one_expert_everywhere():
+@pytest.mark.parametrize("router", [ModelRouter, one_graph])
+def test_a_dense_model_has_one_expert_everywhere(router):
     model = Transformer(dense(16, 32, 2, 2, 1), vocabulary_size=50)
     model.initialise(1)
-    (routed,) = route_sentences(model.eval(), [[5, 6, EOS_ID]], [[7]])
+    (routed,) = route_sentences(router(model.eval()), [[5, 6, EOS_ID]], [[7]])
     assert mean_ffn_sizes(routed.encoder) == (32.0, 32.0, 32.0)
     assert mean_ffn_sizes(routed.decoder) == (32.0, 32.0)
 

@@ -8,7 +8,7 @@ import pytest
 from automoe.data.corpus import Pair
 from automoe.data.text_parts import Part
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
-from automoe.evaluation.routing import expert_use
+from automoe.evaluation.expert_use import expert_use
 from automoe.evaluation.scores import evaluate_model, evaluate_translations
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.torch_engine import TorchEngine

@@ -1,4 +1,4 @@
-"""Translate standard input greedily: pip install onnxruntime tokenizers; python translate.py < text"""
+"""Translate standard input: pip install onnxruntime tokenizers; python translate.py < text"""
 
 import json
 import os
@@ -14,8 +14,9 @@ folder = Path(__file__).parent
 config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
 tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
 tokenizer.encode_special_tokens = True
-encoder, decoder = (onnxruntime.InferenceSession(folder / f"{name}.onnx") for name in ("encoder", "decoder"))
-pad, bos, eos, unk = (config[f"{name}_id"] for name in ("pad", "bos", "eos", "unk"))
+graph = onnxruntime.InferenceSession(folder / "translation.onnx")
+unk, eos, pad = (config[f"{name}_id"] for name in ("unk", "eos", "pad"))
+search = config["search"]
 
 
 def encode(text: str) -> list[int]:
@@ -41,28 +42,17 @@ def translate(line: str) -> str:
 
 
 def translate_tokens(source: list[int]) -> str:
-    """The translation that takes the most probable token at every step."""
-    names = [output.name for output in encoder.get_outputs()]
-    feeds = dict(zip(names, encoder.run(names, {"source": np.array([source])}), strict=True))
-    feeds["source_visible"] = np.zeros((1, 1, 1, len(source)), np.float32)
-    for state in config["state"]:
-        if state["per"] == "position":  # grows with every token
-            feeds[state["name"]] = np.empty((1, state["heads"], 0, state["size"]), np.float32)
-        elif state["per"] == "beam":  # replaced with every token; what is per source the encoder has made
-            feeds[state["name"]] = np.zeros((1, 1, state["heads"], state["size"]), np.float32)
-    caches = [output.name for output in decoder.get_outputs() if output.name.startswith("new_")]
-    longest = int(config["max_length_ratio"] * len(source)) + config["max_length_extra"]
-    tokens = [bos]
-    while len(tokens) < longest:  # the last token allowed is end-of-sentence
-        feeds |= {"tokens": np.array([tokens[-1:]]), "position": np.array(len(tokens) - 1)}
-        feeds |= {"candidates": np.array([4]), "visible": np.zeros((1, 1, 1, len(tokens)), np.float32)}
-        best, *new = decoder.run(["extensions", *caches], feeds)
-        feeds |= {name.removeprefix("new_"): cache for name, cache in zip(caches, new, strict=True)}
-        forbidden = {pad, bos} | ({eos} if len(tokens) < config["min_length"] else set())
-        tokens.append(next(token for token in best[0, 0].tolist() if token not in forbidden))
-        if tokens[-1] == eos:
-            break
-    return " ".join(tokenizer.decode(tokens).splitlines())
+    """The best translation that the beam search finds."""
+    longest = int(search["max_length_ratio"] * len(source) + search["max_length_extra"])
+    feeds = {
+        "source": np.array([source]),
+        "max_lengths": np.array([max(longest, search["min_length"])]),
+        "length_penalty": np.array(search["length_penalty"], np.float32),
+        **{name: np.array([search[name]]) for name in ("beam_size", "n_best", "min_length")},
+    }
+    (tokens,) = graph.run(["tokens"], feeds)
+    best = tokens[0, 0]
+    return " ".join(tokenizer.decode(best[best != pad]).splitlines())
 
 
 def main() -> int:
