@@ -102,13 +102,8 @@ def shown(token: str) -> str:
 @pytest.mark.parametrize("end", ["", "/"])
 def test_under_the_prefix_of_a_proxy(browser, end):
     model, tokenizer = tiny_model()
-    served = create_app(
-        ModelRouter(model),
-        make_engine(model),
-        tokenizer,
-        BeamSettings(beam_size=2),
-        http=HttpSettings(root_path="/a/b"),
-    )
+    settings, http = BeamSettings(beam_size=2), HttpSettings(root_path="/a/b")
+    served = create_app(ModelRouter(model), make_engine(model), tokenizer, settings, http=http)
     with running(served) as address:
         page = browser.new_page()
         asked: list[str] = []
