@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 23
 CONTRIBUTED = "com.microsoft"  # the domain of ONNX Runtime's own operators
-FLOAT, INT, INT32, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32, TensorProto.BOOL
+FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
 Dimensions: TypeAlias = Sequence[str | int | None] | None
 """Sizes, their names where they vary, or None; all None where even their number is open."""
@@ -23,8 +23,8 @@ State: TypeAlias = dict[str, str]
 class Graph:
     """The nodes of one graph, or of one branch or body within another.
 
-    A body reads whatever the graphs around it have computed before it. Constants belong to the outermost
-    graph.
+    A body reads whatever the graphs around it have computed before it. Constants belong to the graph that
+    uses them: ONNX Runtime packs a matrix for its products only where it is a part of the same graph.
 
     Args:
         around: the graph this one is a part of.
@@ -61,8 +61,8 @@ class Graph:
         return names
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
-        """A tensor that is part of the model; one of a name that is known already is the same."""
-        known = self._outermost._initializers
+        """A tensor that is part of this graph; one of a name that is known already is the same."""
+        known = self._initializers
         if name not in known:
             known[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
         return name
@@ -143,4 +143,6 @@ class Graph:
         made = {name for node in self._nodes for name in node.output}
         names = [name if name in made else self.op("Identity", name) for name in outputs]
         given, found = ([onnx.ValueInfoProto(name=name) for name in group] for group in (inputs, names))
-        return helper.make_graph(self._nodes, self.name("part"), given, found)
+        return helper.make_graph(
+            self._nodes, self.name("part"), given, found, list(self._initializers.values())
+        )

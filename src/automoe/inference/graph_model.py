@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, assert_never
+from typing import Any, Literal, TypeAlias, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from automoe.design.architecture import (
     SelfAttention,
     SubLayer,
 )
-from automoe.inference.graph import CONTRIBUTED, FLOAT, INT32, Graph, State
+from automoe.inference.graph import CONTRIBUTED, FLOAT, INT, Graph, State
 from automoe.inference.model_folder import StoredModel
 
 GraphPrecision: TypeAlias = Literal["float32", "int8"]
@@ -40,19 +40,8 @@ Weights: TypeAlias = Mapping[str, NDArray[Any]]
 """Every tensor of a model under the name it has in its file."""
 
 NORM_EPSILON = 1e-5  # torch's
+INVISIBLE = -1e9  # added to a score before the softmax: its weight is exactly 0 in float32
 TABLED_POSITIONS = 256  # those of longer batches are computed
-
-
-class Stream(NamedTuple):
-    """The residual stream, with the last sub-layer's update still apart: the next norm adds it for nothing.
-
-    Attributes:
-        sum: (B, X, D). `update`: (B, X, D), and `bias`: (D,), to be added to it; empty when there is none.
-    """
-
-    sum: str
-    update: str = ""
-    bias: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,45 +67,50 @@ class ModelGraph:
         """V."""
         return int(self.weights["embedding"].shape[0])
 
-    def encode(self, g: Graph, source_BS: str, routed: State | None = None) -> State:
+    def encode(self, g: Graph, source_BS: str, rows: str, routed: State | None = None) -> State:
         """What the decoder reads of the source in all its steps.
 
         Args:
+            rows: of a sentence in a step, K; a vector of one.
             routed: gets an entry for each mixture layer, the experts each token is sent to, (N, top_k).
 
         Returns:
-            Each decoder layer's keys and values, (B, H, M, E), and for each number of attended layers, which
-            of the M positions are no padding, (B, M), int32.
+            Each decoder layer's keys and values, (B, M, C), and for each number of attended layers a mask,
+            (B, 1, K, M), of 0 where there is a token and a very negative number elsewhere.
         """
         a = self.architecture
-        length = g.dimension(source_BS, 1)
+        batch, length = g.dimension(source_BS, 0), g.dimension(source_BS, 1)
         positions_SD = g.op("Slice", self.positions(g, length, a.encoder_width), g.ints([0]), length)
-        stream = self._embedded(g, source_BS, positions_SD, a.encoder_width)
-        visible_BS = g.op("Cast", g.op("Not", g.op("Equal", source_BS, g.ints(PAD_ID))), to=INT32)
+        x_BSD = self._embedded(g, source_BS, positions_SD, a.encoder_width)
+        is_padding_BS = g.op("Equal", source_BS, g.ints(PAD_ID))
+        visible_BS = g.op("Where", is_padding_BS, g.floats(INVISIBLE), g.floats(0.0))
+        visible_B11S = g.op("Unsqueeze", visible_BS, g.ints([1, 2]))
+        # `Attention` wants a mask with a row for each query.
+        visible_B1SS = g.op("Expand", visible_B11S, g.shape(batch, 1, length, length))
         first = len(a.encoder) - a.encoder_outputs_attended
         outputs: list[str] = []
         for layer in a.layers("encoder"):
             for sublayer in layer.sublayers:
                 name = f"{layer.name}.{_NAMES[type(sublayer)]}"
-                y_BSD, stream = self._before(g, f"{name}_residual.norm", stream)
+                y_BSD = self._before(g, name, x_BSD)
                 match sublayer:
                     case SelfAttention(heads):
-                        parts, bias = self._queries_keys_values(g, name, y_BSD)
-                        mixed_BSC = _attention(g, heads, parts, bias, visible_BS)
-                        update, bias = self._linear(g, f"{name}.out", mixed_BSC)
+                        q, k, v = self._queries_keys_values(g, name, y_BSD)
+                        mixed_BSC = _attention(g, heads, (q, k, v, visible_B1SS))
+                        update_BSD = self._linear(g, f"{name}.out", mixed_BSC)
                     case FeedForward():
-                        update, bias = self._feed_forward(g, layer, sublayer, y_BSD, routed)
+                        update_BSD = self._feed_forward(g, layer, sublayer, y_BSD, routed)
                     case CrossAttention():
                         raise AssertionError("an encoder has nothing to cross to")
                     case _:
                         assert_never(sublayer)
-                stream = self._after(g, f"{name}_residual.norm", stream, update, bias)
+                x_BSD = self._after(g, name, x_BSD, update_BSD)
             if layer.index >= first:
-                output_BSD, stream = self._before(g, "encoder_norm", stream)
-                outputs.append(output_BSD)
+                outputs.append(self._final(g, "encoder_norm", x_BSD))
+        visible_B1KS = g.op("Expand", visible_B11S, g.shape(batch, 1, rows, length))
         attended = {layer.encoder_layers_attended for layer in a.decoder}
-        visible = {f"visible.{n}": g.concat([visible_BS] * n, axis=1) for n in sorted(attended)}
-        return self._cross_keys_values(g, outputs) | visible
+        masks = {f"visible.{n}": g.concat([visible_B1KS] * n, axis=3) for n in sorted(attended)}
+        return self._cross_keys_values(g, outputs) | masks
 
     def empty_caches(self, g: Graph, batch: str) -> State:
         """The caches before the first step: what `decode` replaces, (B, H, P, E) with P = 0.
@@ -150,36 +144,31 @@ class ModelGraph:
             source: what `encode` returned. `routed`: as of `encode`.
         """
         a = self.architecture
-        stream = self._embedded(g, tokens_BK, position_D, a.decoder_width)
+        x_BKD = self._embedded(g, tokens_BK, position_D, a.decoder_width)
         after: State = {}
         for layer in a.layers("decoder"):
             for sublayer in layer.sublayers:
                 name = f"{layer.name}.{_NAMES[type(sublayer)]}"
-                y_BKD, stream = self._before(g, f"{name}_residual.norm", stream)
+                y_BKD = self._before(g, name, x_BKD)
                 match sublayer:
                     case SelfAttention(heads):
-                        parts, bias = self._queries_keys_values(g, name, y_BKD)
+                        q, k, v = self._queries_keys_values(g, name, y_BKD)
                         names = [f"self_keys.{layer.index}", f"self_values.{layer.index}"]
                         past = [caches[key] for key in names]
-                        mixed_BKC, *kept = _attention_after(g, heads, parts, bias, visible_B1KP, past)
+                        mixed_BKC, *kept = _attention_after(g, heads, (q, k, v, visible_B1KP, *past))
                         after |= dict(zip(names, kept, strict=True))
-                        update, bias = self._linear(g, f"{name}.out", mixed_BKC)
+                        update_BKD = self._linear(g, f"{name}.out", mixed_BKC)
                     case CrossAttention(heads, attended):
-                        q, bias = self._queries(g, name, y_BKD)
-                        parts = [
-                            q,
-                            source[f"cross_keys.{layer.index}"],
-                            source[f"cross_values.{layer.index}"],
-                        ]
-                        mixed_BKC = _attention(g, heads, parts, bias, source[f"visible.{attended}"])
-                        update, bias = self._linear(g, f"{name}.out", mixed_BKC)
+                        q = self._linear(g, f"{name}.q", y_BKD)
+                        k, v = source[f"cross_keys.{layer.index}"], source[f"cross_values.{layer.index}"]
+                        mixed_BKC = _attention(g, heads, (q, k, v, source[f"visible.{attended}"]))
+                        update_BKD = self._linear(g, f"{name}.out", mixed_BKC)
                     case FeedForward():
-                        update, bias = self._feed_forward(g, layer, sublayer, y_BKD, routed)
+                        update_BKD = self._feed_forward(g, layer, sublayer, y_BKD, routed)
                     case _:
                         assert_never(sublayer)
-                stream = self._after(g, f"{name}_residual.norm", stream, update, bias)
-        hidden_BKD, _ = self._before(g, "decoder_norm", stream)
-        return hidden_BKD, after
+                x_BKD = self._after(g, name, x_BKD, update_BKD)
+        return self._final(g, "decoder_norm", x_BKD), after
 
     def logits(self, g: Graph, hidden_BKD: str) -> str:
         """Of what follows each beam, (N, V). In float32 embedding and output layer are one tensor."""
@@ -207,10 +196,10 @@ class ModelGraph:
         more = g.op("Squeeze", g.op("Greater", length, g.ints(TABLED_POSITIONS)))
         return g.choose(more, computed, {"positions": table})["positions"]
 
-    def _embedded(self, g: Graph, tokens: str, positions: str, width: int) -> Stream:
+    def _embedded(self, g: Graph, tokens: str, positions: str, width: int) -> str:
         table_VD = g.constant(f"embedding.{width}", self.weights["embedding"][:, :width])
         scaled = g.op("Mul", g.op("Gather", table_VD, tokens), g.floats(width**0.5))
-        return Stream(g.op("Add", scaled, positions))
+        return g.op("Add", scaled, positions)
 
     def _cross_keys_values(self, g: Graph, outputs: list[str]) -> State:
         states: State = {}
@@ -219,87 +208,49 @@ class ModelGraph:
                 if isinstance(sublayer, CrossAttention):
                     memory_BMD = g.concat(outputs[-sublayer.encoder_layers_attended :], axis=1)
                     for kind in ("keys", "values"):
-                        flat_BMC = self._biased(g, f"{layer.name}.cross.{kind[0]}", memory_BMD)
-                        split = g.op("Reshape", flat_BMC, g.ints([0, 0, sublayer.heads, -1]))
-                        states[f"cross_{kind}.{layer.index}"] = g.op("Transpose", split, perm=[0, 2, 1, 3])
+                        name = f"{layer.name}.cross.{kind[0]}"
+                        states[f"cross_{kind}.{layer.index}"] = self._linear(g, name, memory_BMD)
         return states
 
-    def _before(self, g: Graph, name: str, stream: Stream) -> tuple[str, Stream]:
-        """The input of a sub-layer, or of what follows a stack; the stream with its update added."""
-        if self.norm == "post":
-            return stream.sum, stream
-        weight, bias = (
-            g.constant(f"{name}.{part}", self.weights[f"{name}.{part}"]) for part in ("weight", "bias")
-        )
-        if not stream.update:
-            y = g.op("LayerNormalization", stream.sum, weight, bias, axis=-1, epsilon=NORM_EPSILON)
-            return y, stream
-        y, added = g.name("norm"), g.name("sum")
-        g.ops(
-            "SkipLayerNormalization",
-            *(stream.sum, stream.update, weight, bias, stream.bias),
-            outputs=[y, "", "", added],
-            domain=CONTRIBUTED,
-            epsilon=NORM_EPSILON,
-        )
-        return y, Stream(added)
+    def _before(self, g: Graph, name: str, x: str) -> str:
+        """The input of a sub-layer."""
+        return self._normalised(g, f"{name}_residual.norm", x) if self.norm == "pre" else x
 
-    def _after(self, g: Graph, name: str, stream: Stream, update: str, bias: str) -> Stream:
-        if self.norm == "pre":
-            return Stream(stream.sum, update, bias)
-        scale, shift = (
-            g.constant(f"{name}.{part}", self.weights[f"{name}.{part}"]) for part in ("weight", "bias")
-        )
-        inputs = (stream.sum, update, scale, shift, bias)
-        return Stream(g.op("SkipLayerNormalization", *inputs, domain=CONTRIBUTED, epsilon=NORM_EPSILON))
+    def _after(self, g: Graph, name: str, x: str, update: str) -> str:
+        """The residual stream with a sub-layer's update."""
+        added = g.op("Add", x, update)
+        return added if self.norm == "pre" else self._normalised(g, f"{name}_residual.norm", added)
 
-    def _queries_keys_values(self, g: Graph, name: str, y_BXD: str) -> tuple[list[str], str]:
-        """One product for the three, (B, X, C) each, and the bias (3C,) that is still to be added."""
+    def _final(self, g: Graph, name: str, x: str) -> str:
+        """What a stack hands on."""
+        return self._normalised(g, name, x) if self.norm == "pre" else x
+
+    def _normalised(self, g: Graph, name: str, x: str) -> str:
+        parts = [g.constant(f"{name}.{part}", self.weights[f"{name}.{part}"]) for part in ("weight", "bias")]
+        return g.op("LayerNormalization", x, *parts, axis=-1, epsilon=NORM_EPSILON)
+
+    def _queries_keys_values(self, g: Graph, name: str, y_BXD: str) -> list[str]:
+        """One product for the three, (B, X, C) each."""
         parts = [f"{name}.{part}" for part in "qkv"]
         weight_DO = np.concatenate([self.weights[f"{part}.weight"] for part in parts]).T
         bias_O = np.concatenate([self.weights[f"{part}.bias"] for part in parts])
-        product, bias = self._product(g, f"{name}.qkv", y_BXD, weight_DO, bias_O)
-        sizes = g.ints([weight_DO.shape[1] // 3] * 3)
-        return g.ops("Split", product, sizes, outputs=3, axis=2), bias
+        projected = self._product(g, f"{name}.qkv", y_BXD, weight_DO, bias_O)
+        return g.ops("Split", projected, g.ints([weight_DO.shape[1] // 3] * 3), outputs=3, axis=2)
 
-    def _queries(self, g: Graph, name: str, y_BXD: str) -> tuple[str, str]:
-        """(B, X, C), and a bias as of `_queries_keys_values`, which adds nothing to keys and values."""
-        weight_DC, bias_C = self.weights[f"{name}.q.weight"].T, self.weights[f"{name}.q.bias"]
-        product_BXC, bias = self._product(
-            g, f"{name}.q", y_BXD, weight_DC, bias_C, extra_zeros=2 * len(bias_C)
-        )
-        return product_BXC, bias
-
-    def _biased(self, g: Graph, name: str, x: str) -> str:
-        return _plus(g, *self._linear(g, name, x))
-
-    def _linear(self, g: Graph, name: str, x: str) -> tuple[str, str]:
-        """`x W^T`, and the bias that is still to be added; empty when it is added already."""
+    def _linear(self, g: Graph, name: str, x: str) -> str:
         return self._product(g, name, x, self.weights[f"{name}.weight"].T, self.weights[f"{name}.bias"])
 
-    def _product(
-        self,
-        g: Graph,
-        name: str,
-        x: str,
-        weight_IO: NDArray[Any],
-        bias_O: NDArray[Any],
-        extra_zeros: int = 0,
-    ) -> tuple[str, str]:
-        """As `_linear`. In int8, W is rounded to 8 bits a column, and x to 8 bits as a whole, at run time.
-
-        Args:
-            extra_zeros: at the end of a bias that is returned.
-        """
+    def _product(self, g: Graph, name: str, x: str, weight_IO: NDArray[Any], bias_O: NDArray[Any]) -> str:
+        """`x W + b`. In int8, W is rounded to 8 bits a column, and x to 8 bits as a whole, at run time."""
+        bias = g.constant(f"{name}.bias", bias_O)
         if self.precision == "int8":
-            return _int8_product(g, name, x, weight_IO, g.constant(f"{name}.bias", bias_O)), ""
-        product = g.op("MatMul", x, g.constant(f"{name}.weight", weight_IO))
-        return product, g.constant(f"{name}.bias", np.pad(bias_O, (0, extra_zeros)))
+            return _int8_product(g, name, x, weight_IO, bias)
+        return g.op("Add", g.op("MatMul", x, g.constant(f"{name}.weight", weight_IO)), bias)
 
     def _feed_forward(
         self, g: Graph, layer: Layer, sublayer: FeedForward, x_BXD: str, routed: State | None
-    ) -> tuple[str, str]:
-        """A dense FFN or a mixture of the flattened batch, as `_linear`."""
+    ) -> str:
+        """A dense FFN or a mixture of the flattened batch."""
         name = f"{layer.name}.ffn"
         if len(sublayer.experts) == 1:
             return self._expert(g, f"{name}.mixture.experts.0", sublayer.ffn_sizes[0], x_BXD)
@@ -309,105 +260,54 @@ class ModelGraph:
         logits_NE = g.op("MatMul", x_ND, g.constant(f"{name}.router", router_DE))
         if routed is not None:
             routed[layer.name] = g.ops("TopK", logits_NE, g.ints([sublayer.top_k]), outputs=2)[1]
-        mix = self._mixed_at_once if self._fits_one_operator(sublayer) else self._mixed_one_by_one
-        mixed_ND = mix(g, f"{name}.mixture.experts", sublayer, x_ND, logits_NE)
-        return g.op("Reshape", mixed_ND, g.op("Shape", x_BXD)), ""
+        mixed_ND = self._mixture(g, f"{name}.mixture.experts", sublayer, x_ND, logits_NE)
+        return g.op("Reshape", mixed_ND, g.op("Shape", x_BXD))
 
-    def _expert(self, g: Graph, name: str, size: int, x: str) -> tuple[str, str]:
+    def _expert(self, g: Graph, name: str, size: int, x: str) -> str:
         if not size:
-            return x, ""
-        return self._linear(g, f"{name}.down", g.op("Relu", self._biased(g, f"{name}.up", x)))
+            return x
+        return self._linear(g, f"{name}.down", g.op("Relu", self._linear(g, f"{name}.up", x)))
 
-    def _fits_one_operator(self, sublayer: FeedForward) -> bool:
-        return self.precision == "float32"
-
-    def _mixed_at_once(self, g: Graph, name: str, sublayer: FeedForward, x_ND: str, logits_NE: str) -> str:
-        """The mixture by ONNX Runtime's operator for experts of one size, smaller ones padded with zeros.
-
-        An identity expert of width D is an FFN of size 2D: x = relu(x) - relu(-x).
-        """
-        width = self.weights[f"{name.removesuffix('.experts')}.router.weight"].shape[1]
-        ffns = [self._padded(f"{name}.{index}", size, width) for index, size in enumerate(sublayer.ffn_sizes)]
-        largest = max(len(ffn["up.bias"]) for ffn in ffns)
-        tensors = []
-        for part, axes in (("up.weight", (0,)), ("up.bias", (0,)), ("down.weight", (1,)), ("down.bias", ())):
-            padded = []
-            for ffn in ffns:
-                value = ffn[part]
-                padding = [(0, largest - value.shape[i] if i in axes else 0) for i in range(value.ndim)]
-                padded.append(np.pad(value, padding))
-            tensors.append(g.constant(f"{name}.{part}", np.stack(padded)))
-        return g.op(
-            "MoE",
-            *(x_ND, logits_NE, *tensors),
-            domain=CONTRIBUTED,
-            k=sublayer.top_k,
-            activation_type="relu",
-            normalize_routing_weights=0,
-        )
-
-    def _padded(self, name: str, size: int, width: int) -> dict[str, NDArray[Any]]:
-        if size:
-            parts = ("up.weight", "up.bias", "down.weight", "down.bias")
-            return {part: self.weights[f"{name}.{part}"] for part in parts}
-        eye = np.eye(width, dtype=np.float32)
-        up_FD = np.concatenate([eye, -eye])
-        return {
-            "up.weight": up_FD,
-            "up.bias": np.zeros(2 * width, np.float32),
-            "down.weight": up_FD.T.copy(),
-            "down.bias": np.zeros(width, np.float32),
-        }
-
-    def _mixed_one_by_one(self, g: Graph, name: str, sublayer: FeedForward, x_ND: str, logits_NE: str) -> str:
-        """Tokens go to their experts and come back, scaled by their gates, to their rows.
+    def _mixture(self, g: Graph, name: str, sublayer: FeedForward, x_ND: str, logits_NE: str) -> str:
+        """Tokens are sorted by expert and come back, scaled by their gates, to their order.
 
         Each expert works on the tokens it was given, none without tokens.
         """
-        probabilities_NE = g.op("Softmax", logits_NE, axis=-1)
-        top_k = sublayer.top_k
-        gates_NK, experts_NK = g.ops("TopK", probabilities_NE, g.ints([top_k]), outputs=2)
-        gates_A1 = g.op("Reshape", gates_NK, g.ints([-1, 1]))
+        gates_NK, experts_NK = g.ops(
+            "TopK", g.op("Softmax", logits_NE, axis=-1), g.ints([sublayer.top_k]), outputs=2
+        )
+        experts_A1 = g.op("Reshape", experts_NK, g.ints([-1, 1]))
         experts_A = g.op("Reshape", experts_NK, g.ints([-1]))
-        outputs, rows = [], []
-        for index, size in enumerate(sublayer.ffn_sizes):
-            assignments = g.op(
-                "Reshape", g.op("NonZero", g.op("Equal", experts_A, g.ints(index))), g.ints([-1])
-            )
-            row = assignments if top_k == 1 else g.op("Div", assignments, g.ints(top_k))
-            out = _plus(g, *self._expert(g, f"{name}.{index}", size, g.op("Gather", x_ND, row)))
-            outputs.append(g.op("Mul", out, g.op("Gather", gates_A1, assignments)))
-            rows.append(row)
-        indices_A1 = g.op("Reshape", g.concat(rows, axis=0), g.ints([-1, 1]))
-        zeros_ND = g.op("ConstantOfShape", g.op("Shape", x_ND))
-        reduction = "none" if top_k == 1 else "add"
-        return g.op("ScatterND", zeros_ND, indices_A1, g.concat(outputs, axis=0), reduction=reduction)
+        is_chosen_AE = g.op("Equal", experts_A1, g.ints(list(range(len(sublayer.experts)))))
+        sizes_E = g.op("ReduceSum", g.op("Cast", is_chosen_AE, to=INT), g.ints([0]), keepdims=0)
+        assignments = g.op("Shape", experts_A)
+        order_A = g.ops("TopK", experts_A, assignments, outputs=2, largest=0)[1]
+        rows_A = order_A if sublayer.top_k == 1 else g.op("Div", order_A, g.ints(sublayer.top_k))
+        blocks = g.ops("Split", g.op("Gather", x_ND, rows_A), sizes_E, outputs=len(sublayer.experts), axis=0)
+        outputs = [
+            self._expert(g, f"{name}.{index}", size, block)
+            for index, (size, block) in enumerate(zip(sublayer.ffn_sizes, blocks, strict=True))
+        ]
+        places_A = g.ops("TopK", order_A, assignments, outputs=2, largest=0)[1]
+        back_AD = g.op("Gather", g.op("Concat", *outputs, axis=0), places_A)
+        scaled_AD = g.op("Mul", back_AD, g.op("Reshape", gates_NK, g.ints([-1, 1])))
+        if sublayer.top_k == 1:
+            return scaled_AD
+        by_token = g.op("Reshape", scaled_AD, g.shape(-1, sublayer.top_k, g.dimension(x_ND, 1)))
+        return g.op("ReduceSum", by_token, g.ints([1]), keepdims=0)
 
 
 _NAMES: dict[type[SubLayer], str] = {SelfAttention: "attention", CrossAttention: "cross", FeedForward: "ffn"}
 
 
-def _plus(g: Graph, x: str, bias: str) -> str:
-    return g.op("Add", x, bias) if bias else x
+def _attention(g: Graph, heads: int, inputs: Sequence[str]) -> str:
+    """Attention of queries (B, X, C) over keys and values (B, M, C), with a mask (B, 1, X, M); (B, X, C)."""
+    return g.op("Attention", *inputs, q_num_heads=heads, kv_num_heads=heads)
 
 
-def _attention(g: Graph, heads: int, parts: Sequence[str], bias: str, visible_BM: str) -> str:
-    """Attention of queries over keys and values; (B, X, C).
-
-    Args:
-        parts: (B, X, C) each, or keys and values as (B, H, M, E). `bias`: of them; empty for none.
-        visible_BM: int32, 0 at what nobody attends to.
-    """
-    inputs = (*parts, bias, visible_BM)
-    return g.op("MultiHeadAttention", *inputs, domain=CONTRIBUTED, num_heads=heads)
-
-
-def _attention_after(
-    g: Graph, heads: int, parts: Sequence[str], bias: str, visible_B1KP: str, past: Sequence[str]
-) -> list[str]:
-    """Attention over the past and each other; (B, K, C), and the past with this step's keys and values."""
-    inputs = (*parts, bias, "", visible_B1KP, *past)
-    return g.ops("MultiHeadAttention", *inputs, outputs=3, domain=CONTRIBUTED, num_heads=heads)
+def _attention_after(g: Graph, heads: int, inputs: Sequence[str]) -> list[str]:
+    """The same over past keys and values, (B, H, P, E), and the new ones; the past after it, too."""
+    return g.ops("Attention", *inputs, outputs=3, q_num_heads=heads, kv_num_heads=heads)
 
 
 def _int8_product(g: Graph, name: str, x: str, weight_IO: NDArray[Any], bias: str) -> str:

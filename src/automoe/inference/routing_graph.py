@@ -22,8 +22,8 @@ def routing_graph(model: ModelGraph) -> onnx.ModelProto:
     """The graph of a model; its outputs are as many as it has mixtures."""
     g = Graph()
     routed: State = {}
-    source = model.encode(g, "source", routed)
     T = g.dimension("target_in", 1)
+    source = model.encode(g, "source", T, routed)
     steps_T = g.op("Range", g.ints(0), g.op("Squeeze", T), g.ints(1))
     # The positions of one sentence are what the beams of a step are: each sees those up to itself.
     later_TT = g.op("Less", g.op("Unsqueeze", steps_T, g.ints([1])), steps_T)

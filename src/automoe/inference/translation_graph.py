@@ -65,7 +65,7 @@ def translation_graph(model: ModelGraph, forced: bool = False) -> onnx.ModelProt
     """
     g = Graph()
     inputs = SearchInputs()
-    source = model.encode(g, "source")
+    source = model.encode(g, "source", inputs.beam_size)
     longest = g.op("ReduceMax", inputs.max_lengths, keepdims=1)
     positions_LD = model.positions(g, longest, model.architecture.decoder_width)
 
@@ -93,7 +93,7 @@ def encoder_graph(model: ModelGraph) -> onnx.ModelProto:
         InputError: the model is too large for a graph.
     """
     g = Graph()
-    found = model.encode(g, "source")
+    found = model.encode(g, "source", g.ints([1]))
     outputs: dict[str, tuple[int, Dimensions]] = {}
     for name, value in found.items():
         if name.startswith("cross_"):
