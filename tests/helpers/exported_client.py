@@ -3,8 +3,8 @@
     python exported_client.py ONNX_FOLDER HUGGINGFACE_FOLDER
 
 A line of standard input is a JSON object: {"parts": text}, {"translate": texts}, or {"greedily": texts},
-which only the second folder does. A line of standard output is what each folder makes of it, ONNX first: `[text,
-token ids]` of each part, no ids where the text is copied; or the translations.
+which only the second folder does. A line of standard output is what each folder makes of it, ONNX first:
+`[text, token ids]` of each part, no ids where the text is copied; or the translations.
 """
 
 import json
