@@ -1,12 +1,14 @@
 """How fast the engines decode, side by side with CTranslate2 and with the memory's speed.
 
     pip install 'automoe[bench]'
-    python benchmarks/inference_speed.py [--runs 20] [--threads 2] [--only base automoe eight batch]
+    python benchmarks/inference_speed.py [--runs 20] [--threads 2] [--only small mixture base ...]
 
 The papers' protocol: sentences of 30 random tokens, exactly 30 decoding steps, beam 5, vocabulary 32,768,
-random weights, 2 threads. Every engine of an architecture is timed in turns, so that the machine's drift
-hits all alike; printed are medians, ratios to CTranslate2's and to the limit: the time to read every weight
-of a step once (of the active experts of five tokens, routed uniformly), 30 times, plus the encoder's once.
+random weights, 2 threads; `small` and `mixture` are of the size of the shipped recipes' models, with their
+vocabulary of 4,000. Every engine of an architecture is timed in turns, so that the machine's drift hits all
+alike; printed are medians, ratios to CTranslate2's and to the limit: the time to read every weight of a step
+once (of the active experts of five tokens, routed uniformly), 30 times, plus the encoder's once; and, for
+small models, plus what the same graph takes with next to no weights, which is the time of its operators.
 
 CTranslate2 has no mixtures of experts: the AutoMoE architecture takes turns with its Transformer-Big.
 """
@@ -18,6 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +35,25 @@ from automoe.design.architecture import Architecture, dense
 from automoe.design.architecture_file import load_architecture
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine, Ids
+from automoe.inference.graph_model import ModelGraph
+from automoe.inference.translation_graph import translation_graph
 from automoe.model.transformer import Transformer
 
-VOCABULARY, LENGTH, BEAMS = 32768, 30, 5
+LENGTH, BEAMS = 30, 5
+VOCABULARY = {"small": 4000, "mixture": 4000}  # of the others, 32,768
 AUTOMOE = Path(__file__).parent.parent / "recipes" / "architectures" / "automoe-wmt14-en-de.yaml"
 BYTES = {"float32": 4, "float16": 2, "int8": 1}
 BASE, BIG = dense(512, 2048, 8, 6, 6), dense(1024, 4096, 16, 6, 6)
+SMALL = dense(192, 768, 4, 2, 2)
+MIXTURE = replace(
+    SMALL,
+    encoder=tuple(replace(layer, experts=(512, 128)) for layer in SMALL.encoder),
+    decoder=tuple(replace(layer, experts=(512, 128, 256)) for layer in SMALL.decoder),
+)
 ENGINES = ("onnx float32", "onnx int8", "torch float16", "torch float32")
 SUBJECTS = {  # name: architecture, CTranslate2's, sentences a batch, our engines
+    "small": (SMALL, SMALL, 1, ENGINES[:2]),
+    "mixture": (MIXTURE, SMALL, 1, ENGINES[:2]),
     "base": (BASE, BASE, 1, ENGINES),
     "automoe": (load_architecture(AUTOMOE), BIG, 1, ENGINES),
     "eight": (BASE, BASE, 8, ENGINES[:2]),
@@ -60,12 +74,19 @@ def main() -> None:
     for name in arguments.only:
         architecture, rivals, batch, wanted = SUBJECTS[name]
         runs = max(3, arguments.runs // (10 if batch > 8 else 1))
-        times = compare(architecture, rivals, batch, wanted, runs)
+        vocabulary_size = VOCABULARY.get(name, 32768)
+        times = compare(architecture, rivals, batch, wanted, runs, vocabulary_size)
         print(f"\n{name}: {architecture}, {batch} sentence(s); CTranslate2: {rivals}")
+        operators_ms: dict[str, float] = {}
+        if name in VOCABULARY:
+            for precision in ("float32", "int8"):
+                operators_ms[precision] = operators_time_ms(architecture, precision)
+            told = ", ".join(f"{precision} {ms:.1f} ms" for precision, ms in operators_ms.items())
+            print(f"  {step_operators(architecture)} operators a step; alone: {told}")
         for engine, seconds in times.items():
             backend, precision = engine.split()
-            weights = active_weights(rivals if backend == "ctranslate2" else architecture)
-            limit = 1000 * weights * BYTES[precision] / bandwidth / 1e9
+            weights = active_weights(rivals if backend == "ctranslate2" else architecture, vocabulary_size)
+            limit = 1000 * weights * BYTES[precision] / bandwidth / 1e9 + operators_ms.get(precision, 0.0)
             rival = times.get(f"ctranslate2 {precision}")
             print(
                 f"  {engine:20} {1000 * seconds:8.1f} ms  {batch * LENGTH / seconds:7.0f} target tokens/s"
@@ -76,12 +97,17 @@ def main() -> None:
 
 
 def compare(
-    architecture: Architecture, rivals: Architecture, batch: int, wanted: Sequence[str], runs: int
+    architecture: Architecture,
+    rivals: Architecture,
+    batch: int,
+    wanted: Sequence[str],
+    runs: int,
+    vocabulary_size: int,
 ) -> dict[str, float]:
     """Median seconds a batch, by engine; every engine once a turn, CTranslate2 with the rivals' (dense)."""
     timed: dict[str, Callable[[Ids], object]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        dense_spec(rivals).save(folder)
+        dense_spec(rivals, vocabulary_size).save(folder)
         for precision in ("float32", "int8"):
             timed[f"ctranslate2 {precision}"] = ctranslate2_run(folder, precision)
     for name in wanted:
@@ -93,14 +119,14 @@ def compare(
                     backend=backend,
                     precision=precision,
                     threads=torch.get_num_threads(),
-                    vocabulary_size=VOCABULARY,
+                    vocabulary_size=vocabulary_size,
                 ),
             )
         )
     seconds: dict[str, list[float]] = {name: [] for name in timed}
     rng = np.random.default_rng(0)
     for turn in range(1 + runs):
-        source_BS = random_source(batch, LENGTH, VOCABULARY, rng)
+        source_BS = random_source(batch, LENGTH, vocabulary_size, rng)
         for name, run in timed.items():
             if name == "torch float32" and turn > max(3, runs // 5):
                 continue
@@ -142,7 +168,7 @@ def ctranslate2_run(folder: str, precision: str) -> Callable[[Ids], object]:
     return run
 
 
-def dense_spec(architecture: Architecture) -> TransformerSpec:
+def dense_spec(architecture: Architecture, vocabulary_size: int) -> TransformerSpec:
     """A random dense Transformer of this architecture for CTranslate2, post-norm."""
     encoder, decoder = architecture.encoder, architecture.decoder
     spec = TransformerSpec.from_config(
@@ -160,7 +186,7 @@ def dense_spec(architecture: Architecture) -> TransformerSpec:
     def norm(target: Any) -> None:
         target.gamma, target.beta = np.ones(width, dtype=np.float32), np.zeros(width, dtype=np.float32)
 
-    embedding = matrix(VOCABULARY, width)
+    embedding = matrix(vocabulary_size, width)
     spec.encoder.embeddings[0].weight = embedding
     spec.decoder.embeddings.weight = embedding
     spec.decoder.projection.weight = embedding
@@ -179,7 +205,7 @@ def dense_spec(architecture: Architecture) -> TransformerSpec:
         linear(target.ffn.linear_0, layer.ffn_sizes[0], width)
         linear(target.ffn.linear_1, width, layer.ffn_sizes[0])
         norm(target.ffn.layer_norm)
-    vocabulary = [str(token) for token in range(VOCABULARY)]
+    vocabulary = [str(token) for token in range(vocabulary_size)]
     vocabulary[:4] = ["<pad>", "<s>", "</s>", "<unk>"]
     spec.register_source_vocabulary(vocabulary)
     spec.register_target_vocabulary(vocabulary)
@@ -188,7 +214,7 @@ def dense_spec(architecture: Architecture) -> TransformerSpec:
     return spec
 
 
-def active_weights(architecture: Architecture) -> float:
+def active_weights(architecture: Architecture, vocabulary_size: int) -> float:
     """Weights read for one sentence: the encoder's once, the decoder's and the output layer's each step."""
     model = Transformer(architecture, 8)
 
@@ -202,9 +228,50 @@ def active_weights(architecture: Architecture) -> float:
             total += others + experts * (1 - (1 - layer.top_k / E) ** tokens)
         return total
 
-    output = VOCABULARY * architecture.decoder_width
+    output = vocabulary_size * architecture.decoder_width
     step = stack(model.decoder, architecture.decoder, BEAMS) + output
     return stack(model.encoder, architecture.encoder, LENGTH) + LENGTH * step
+
+
+def operators_time_ms(architecture: Architecture, precision: str) -> float:
+    """A translation by the same graph with next to no weights: widths of 4, FFNs of 4, 16 tokens."""
+    tiny = tiny_of(architecture)
+    protocol = MeasuringProtocol(
+        backend="onnx", precision=precision, threads=torch.get_num_threads(), vocabulary_size=16
+    )
+    run = engine_run(random_engine(tiny, protocol))
+    rng = np.random.default_rng(0)
+    times = []
+    for _ in range(50):
+        source_BS = random_source(1, LENGTH, 16, rng)
+        start = time.perf_counter()
+        run(source_BS)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def step_operators(architecture: Architecture) -> int:
+    """The nodes of the loop that takes the steps."""
+    model = Transformer(tiny_of(architecture), 16)
+    weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    graph = translation_graph(ModelGraph(model.architecture, "post", weights)).graph
+    for _ in ("phases", "steps"):
+        (loop,) = [node for node in graph.node if node.op_type == "Loop"]
+        (graph,) = [attribute.g for attribute in loop.attribute if attribute.name == "body"]
+    return len(graph.node)
+
+
+def tiny_of(architecture: Architecture) -> Architecture:
+    """As many layers and experts, next to no weights."""
+
+    def tiny(layer: Any) -> Any:
+        heads = {
+            name: 1 for name in ("self_attention_heads", "cross_attention_heads") if hasattr(layer, name)
+        }
+        return replace(layer, experts=(4,) * len(layer.experts), **heads)
+
+    encoder, decoder = (tuple(map(tiny, layers)) for layers in (architecture.encoder, architecture.decoder))
+    return Architecture(4, 4, 4, encoder, decoder)
 
 
 def memory_bandwidth_gb_s() -> float:
