@@ -13,6 +13,7 @@ from statistics import fmean
 
 import numpy as np
 import torch
+from torch import nn
 
 from automoe.cost.machine import ProcessorTimes, stolen_share_between, torch_threads
 from automoe.cost.protocol import MeasuringProtocol
@@ -213,8 +214,8 @@ def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, se
     A mixture's time depends on how many of its experts get a token. Fresh weights send nearly all tokens
     to one: sub-layers add the same vector to every token, tokens of one position have that in common, and
     a decoder that chooses its tokens itself repeats one. So a token's embedding is made large, sub-layers
-    small, and the decoder steps on random tokens, another one in each beam; which it would have chosen is
-    still searched for. The beams of a trained model are more alike than that and wake fewer experts:
+    small, a router's rows orthogonal and of one length, and the decoder steps on random tokens, another one
+    in each beam; which it would have chosen is still searched for. The beams of a trained model are more alike than that and wake fewer experts:
     for a mixture this latency is on the dear side.
 
     Raises:
@@ -224,11 +225,14 @@ def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, se
         model = Transformer(architecture, protocol.vocabulary_size, ModelOptions(norm=protocol.norm))
     model.to_empty(device="cpu")
     model.initialise(seed)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         model.embedding.mul_(_TOKEN_SCALE)
         for name, parameter in model.named_parameters():
             if name.endswith(("out.weight", "down.weight")):
                 parameter.mul_(_SUBLAYER_SCALE)
+            elif name.endswith("router.weight"):
+                nn.init.orthogonal_(parameter, generator=generator)
     engine = make_engine(model, protocol.backend, protocol.precision, protocol.threads, forced=True)
     return _RandomTokens(engine, seed)
 
