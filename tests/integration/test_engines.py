@@ -206,10 +206,3 @@ def test_an_unknown_pair_is_refused() -> None:
     with pytest.raises(InputError, match="onnx with precision float16") as refused:
         make_engine(model, "onnx", "float16")
     assert "torch: float32, float16" in refused.value.problems[0]
-
-
-def test_a_model_too_large_for_a_graph_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = random_model(Architecture(16, 16, 8, (EncoderLayer(1, (8,)),), (DecoderLayer(1, 1, (8,)),)))
-    monkeypatch.setattr("automoe.inference.translation_graph.LARGEST_BYTES", 1000)
-    with pytest.raises(InputError, match="2 GiB"):
-        make_engine(model, "onnx")

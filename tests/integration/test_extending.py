@@ -27,9 +27,10 @@ from automoe.design.architecture_file import load_architecture
 from automoe.design.space import load_space
 from automoe.inference.backends import ENGINES
 from automoe.inference.beam_settings import BeamSettings
+from automoe.inference.finished_graph import open_session
 from automoe.inference.graph import Graph
 from automoe.inference.graph_search import SearchInputs, beam_search
-from automoe.inference.onnx_engine import hypotheses, open_session
+from automoe.inference.onnx_engine import hypotheses
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translation_graph import INPUTS, OUTPUTS, search_inputs
 from automoe.model import sublayers
@@ -295,7 +296,7 @@ def test_the_search_in_a_graph_reorders_what_follows_its_hypothesis():
     for name in OUTPUTS:
         g.op("Identity", found[name], output=name)
     given = {name: shape for name, shape in INPUTS.items() if name != "source"}
-    session = open_session(g.model(given, OUTPUTS).SerializeToString(), 1)
+    session = open_session(g.model(given, OUTPUTS), 1)
     settings = BeamSettings(beam_size=3, n_best=3, min_length=1)
     feeds = search_inputs(np.zeros((2, 1), np.int64), [tokens, 2], settings)
     feeds.pop("source")

@@ -1,6 +1,7 @@
 """A trained model as one ONNX graph that ONNX Runtime runs alone, without torch or this package.
 
-translation.onnx   the graph of `automoe.inference.translation_graph`, beam search and all
+translation.onnx   the graph of `automoe.inference.translation_graph`, beam search and all; of one that would
+                   be larger than 2 GiB, the weights are in `translation.onnx.data` beside it
 tokenizer.json     the vocabulary, for the library `tokenizers`
 config.json        what a program that feeds the graph has to know
 translate.py       such a program
@@ -14,11 +15,10 @@ import shutil
 from importlib import resources
 from pathlib import Path
 
-import onnx
-
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from automoe.export.export_folder import write_folder
 from automoe.inference.beam_settings import BeamSettings
+from automoe.inference.finished_graph import save_graph
 from automoe.inference.graph import OPSET
 from automoe.inference.graph_model import GraphPrecision, ModelGraph
 from automoe.inference.model_folder import CONFIG, TOKENIZER, read_model
@@ -34,8 +34,7 @@ def export_onnx(folder: Path, output: Path, precision: GraphPrecision = "float32
     """Write the model folder `folder` as the ONNX folder `output`; an earlier export there is replaced.
 
     Raises:
-        InputError: `folder` is not a model folder, the model is too large for a graph (2 GiB), or `output`
-            has other files or cannot be written.
+        InputError: `folder` is not a model folder, or `output` has other files or cannot be written.
     """
     model = read_model(folder)
     graph = translation_graph(ModelGraph.of(model, precision))
@@ -53,8 +52,7 @@ def export_onnx(folder: Path, output: Path, precision: GraphPrecision = "float32
     }
 
     def write(partial: Path) -> None:
-        with whole_file(partial / GRAPH) as temporary:
-            onnx.save(graph, temporary)
+        save_graph(graph, partial / GRAPH)
         with whole_file(partial / TOKENIZER) as temporary:
             shutil.copyfile(folder / TOKENIZER, temporary)
         write_json(partial / CONFIG, config)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 OPSET = 23
 CONTRIBUTED = "com.microsoft"  # the domain of ONNX Runtime's own operators
@@ -33,7 +33,8 @@ class Graph:
     def __init__(self, around: Graph | None = None) -> None:
         self._outermost: Graph = around._outermost if around else self
         self._nodes: list[onnx.NodeProto] = []
-        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._constants: dict[str, NDArray[Any]] = {}
+        self._all_constants: dict[str, NDArray[Any]] = {}
         self._named = 0
 
     def name(self, kind: str) -> str:
@@ -62,9 +63,8 @@ class Graph:
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
         """A tensor that is part of this graph; one of a name that is known already is the same."""
-        known = self._initializers
-        if name not in known:
-            known[name] = numpy_helper.from_array(np.asarray(value, order="C"), name)
+        self._constants.setdefault(name, value)
+        self._outermost._all_constants.setdefault(name, value)
         return name
 
     def ints(self, value: int | list[int]) -> str:
@@ -134,15 +134,35 @@ class Graph:
             [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in group.items()]
             for group in (inputs, outputs)
         )
-        graph = helper.make_graph(self._nodes, "automoe", given, found, list(self._initializers.values()))
+        graph = helper.make_graph(self._nodes, "automoe", given, found, self._declared())
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(CONTRIBUTED, 1)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="automoe")
+        made = helper.make_model(graph, opset_imports=opsets, ir_version=10, producer_name="automoe")
+        for tensor in tensors_of(made.graph):
+            # Only now, where it stays: what copies a message fails beyond 2 GiB.
+            tensor.raw_data = self._all_constants[tensor.name].tobytes()
+        return made
+
+    def _declared(self) -> list[onnx.TensorProto]:
+        """The constants of this graph, yet without what is in them."""
+        return [
+            onnx.TensorProto(
+                name=name, dims=value.shape, data_type=helper.np_dtype_to_tensor_dtype(value.dtype)
+            )
+            for name, value in self._constants.items()
+        ]
 
     def _part(self, inputs: Iterable[str], outputs: Sequence[str]) -> onnx.GraphProto:
         """This graph as a body or branch. What it returns has to be made in it; ONNX Runtime infers types."""
         made = {name for node in self._nodes for name in node.output}
         names = [name if name in made else self.op("Identity", name) for name in outputs]
         given, found = ([onnx.ValueInfoProto(name=name) for name in group] for group in (inputs, names))
-        return helper.make_graph(
-            self._nodes, self.name("part"), given, found, list(self._initializers.values())
-        )
+        return helper.make_graph(self._nodes, self.name("part"), given, found, self._declared())
+
+
+def tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """The constants of a graph and of all graphs within it."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from tensors_of(attribute.g)

@@ -10,6 +10,7 @@ from automoe.data.vocabulary import PAD_ID
 from automoe.design.architecture import Architecture
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Hypothesis, Ids
+from automoe.inference.finished_graph import open_session
 from automoe.inference.graph_model import ModelGraph
 from automoe.inference.translation_graph import OUTPUTS, encoder_graph, search_inputs, translation_graph
 
@@ -28,7 +29,7 @@ class OnnxEngine:
 
     def __init__(self, model: ModelGraph, threads: int, forced: bool = False) -> None:
         self._model, self._threads = model, threads
-        self._session = open_session(translation_graph(model, forced).SerializeToString(), threads)
+        self._session = open_session(translation_graph(model, forced), threads)
         self._encoder: ort.InferenceSession | None = None
 
     @property
@@ -54,7 +55,7 @@ class OnnxEngine:
     def encode(self, source_BS: Ids) -> list[NDArray[np.float32]]:
         """As `Engine.encode`, by a session of its own, which the first call makes."""
         if self._encoder is None:
-            self._encoder = open_session(encoder_graph(self._model).SerializeToString(), self._threads)
+            self._encoder = open_session(encoder_graph(self._model), self._threads)
         found: list[NDArray[np.float32]] = self._encoder.run(None, {"source": source_BS})
         return found
 
@@ -71,14 +72,3 @@ def hypotheses(
         ]
         for sentence in zip(tokens_BFL, scores_BF, log_probabilities_BF, strict=True)
     ]
-
-
-def open_session(graph: bytes | str, threads: int) -> ort.InferenceSession:
-    """A session on the CPU of a graph, given as its bytes or its path; 0 threads is one a core."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    # Idle threads must not take the processor from whoever computes next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.log_severity_level = 3
-    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

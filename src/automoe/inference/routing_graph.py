@@ -13,9 +13,9 @@ import onnxruntime as ort
 
 from automoe.data.vocabulary import PAD_ID
 from automoe.inference.engine import Ids
+from automoe.inference.finished_graph import open_session
 from automoe.inference.graph import INT, Dimensions, Graph, State
 from automoe.inference.graph_model import ModelGraph
-from automoe.inference.onnx_engine import open_session
 
 
 def routing_graph(model: ModelGraph) -> onnx.ModelProto:
@@ -58,7 +58,7 @@ class OnnxRouter:
         if self.architecture.is_dense:
             return {}
         if self._session is None:
-            self._session = open_session(routing_graph(self._model).SerializeToString(), self._threads)
+            self._session = open_session(routing_graph(self._model), self._threads)
         names = [output.name for output in self._session.get_outputs()]
         found = self._session.run(names, {"source": source_BS, "target_in": target_in_BT})
         tokens = {"encoder": source_BS.ravel() != PAD_ID, "decoder": target_in_BT.ravel() != PAD_ID}

@@ -16,14 +16,11 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from automoe.errors import InputError
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Ids
 from automoe.inference.graph import FLOAT, INT, Dimensions, Graph, State
 from automoe.inference.graph_model import ModelGraph
 from automoe.inference.graph_search import SearchInputs, beam_search
-
-LARGEST_BYTES = 2**31 - 1  # protobuf's limit
 
 INPUTS: dict[str, tuple[int, Dimensions]] = {
     "source": (INT, ["B", "S"]),
@@ -59,9 +56,6 @@ def translation_graph(model: ModelGraph, forced: bool = False) -> onnx.ModelProt
 
     Args:
         forced: the decoder reads one more input, `forced` (T, B, K), in place of the tokens that it chose.
-
-    Raises:
-        InputError: the model is too large for a graph.
     """
     g = Graph()
     inputs = SearchInputs()
@@ -83,26 +77,15 @@ def translation_graph(model: ModelGraph, forced: bool = False) -> onnx.ModelProt
     for name in OUTPUTS:
         g.op("Identity", found[name], output=name)
     more: dict[str, tuple[int, Dimensions]] = {"forced": (INT, ["T", "B", "K"])} if forced else {}
-    return _checked(g.model(INPUTS | more, OUTPUTS))
+    return g.model(INPUTS | more, OUTPUTS)
 
 
 def encoder_graph(model: ModelGraph) -> onnx.ModelProto:
-    """The encoder alone: `source` in, and out what the decoder reads of it.
-
-    Raises:
-        InputError: the model is too large for a graph.
-    """
+    """The encoder alone: `source` in, and out what the decoder reads of it."""
     g = Graph()
     found = model.encode(g, "source", g.ints([1]))
     outputs: dict[str, tuple[int, Dimensions]] = {}
     for name, value in found.items():
         if name.startswith("cross_"):
             outputs[g.op("Identity", value, output=name)] = (FLOAT, None)
-    return _checked(g.model({"source": INPUTS["source"]}, outputs))
-
-
-def _checked(model: onnx.ModelProto) -> onnx.ModelProto:
-    if model.ByteSize() > LARGEST_BYTES:
-        mend = "use the backend torch, or precision int8"
-        raise InputError("the model is too large for one ONNX graph (2 GiB)", [mend])
-    return model
+    return g.model({"source": INPUTS["source"]}, outputs)
