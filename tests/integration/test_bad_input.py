@@ -1,10 +1,15 @@
 """Bad input on the command line: one clear message, exit code 2, no traceback, nothing half-written."""
 
+import json
+import sys
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 
+from automoe.cli.main import main
+from helpers.served import write_tiny_model
 from helpers.tiny_run import automoe, write_tiny_recipe
 
 pytestmark = pytest.mark.slow  # whole processes, seconds each
@@ -119,3 +124,66 @@ def test_a_truncated_checkpoint_is_named(tmp_path):
 
 def test_translate_refuses_what_is_no_model(tmp_path):
     assert "missing" in refused(tmp_path, "translate", tmp_path)
+
+
+def another_tokenizer(folder: Path) -> None:
+    """With as many tokens, of which two have changed places."""
+    path = folder / "tokenizer.json"
+    plain = json.loads(path.read_text(encoding="utf-8"))
+    ids = plain["model"]["vocab"]
+    *_, one, other = ids
+    ids[one], ids[other] = ids[other], ids[one]
+    path.write_text(json.dumps(plain), encoding="utf-8")
+
+
+def another_architecture(folder: Path) -> None:
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["architecture"]["encoder"].pop()
+    path.write_text(json.dumps(config))
+
+
+def truncated(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize(
+    "command", ["translate {}", "serve {}", "export {} --to onnx -o out", "latency {} --backend onnx"]
+)
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (truncated, "model.safetensors: is damaged or no safetensors file"),
+        (another_tokenizer, "the tokenizer is not this model's"),
+        (another_architecture, "the weights do not fit config.json"),
+    ],
+)
+def test_a_damaged_model_is_refused_by_whatever_uses_it(
+    tmp_path, monkeypatch, capsys, command, damage, message
+):
+    model = write_tiny_model(tmp_path / "model")
+    damage(model)
+    assert message in refused_here(monkeypatch, capsys, *command.format(model).split())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+@pytest.mark.parametrize("command", ["translate {}", "serve {}", "latency {} --backend onnx"])
+def test_an_onnxruntime_that_is_too_old_is_refused(tmp_path, monkeypatch, capsys, command):
+    model = write_tiny_model(tmp_path / "model")
+    monkeypatch.setattr(onnxruntime, "__version__", "1.22.1")
+    message = refused_here(monkeypatch, capsys, *command.format(model).split())
+    assert "ONNX Runtime 1.22.1 is too old" in message
+    assert "pip install 'onnxruntime>=" in message
+
+
+def refused_here(monkeypatch, capsys, *arguments: str) -> str:
+    """As `refused`, in this process; where it runs is the folder of the test."""
+    monkeypatch.setattr(sys, "argv", ["automoe", *arguments])
+    monkeypatch.chdir(Path(arguments[1]).parent)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    output, message = capsys.readouterr()
+    assert output == ""
+    return message

@@ -264,6 +264,7 @@ def test_every_tensor_that_does_not_fit_is_listed(
     [
         ({"format": 99}, "format 1"),
         ({"vocabulary_size": 13}, "tokenizer"),
+        ({"tokenizer_sha256": "of another tokenizer with as many tokens"}, "tokenizer"),
         ({"vocabulary_size": "many"}, "config.json"),
         ({"architecture": {"encoder_width": 16}}, "encoder: missing"),
         ({"options": {"norm": "pre", "alien": 1}}, "alien"),

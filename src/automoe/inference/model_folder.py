@@ -1,7 +1,7 @@
 """A trained model on disk: one folder, no pickle.
 
     model.safetensors   every tensor of `Transformer.state_dict()` under its own name
-    config.json         {format, architecture, vocabulary_size, options, card}
+    config.json         {format, architecture, vocabulary_size, options, tokenizer_sha256, card}
     tokenizer.json      the subword vocabulary
 
 `config.json` is what makes the folder a model: it is written last and removed first, so a write that
@@ -27,7 +27,7 @@ from automoe.design.architecture import Architecture
 from automoe.design.model_options import ModelOptions
 from automoe.errors import InputError, validate_plain
 from automoe.inference.weight_shapes import weight_shapes
-from automoe.storage import disk_errors, read_json, whole_files, write_json
+from automoe.storage import disk_errors, file_digest, read_json, whole_files, write_json
 
 if TYPE_CHECKING:
     from automoe.model.transformer import Transformer
@@ -38,6 +38,7 @@ FORMAT = 1
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _MEND = "get the model folder anew, from where it was made"
 _KEYS = ("architecture", "vocabulary_size", "options")
+_DIGEST = "tokenizer_sha256"
 
 
 class StoredWeights(Mapping[str, NDArray[np.float32]]):
@@ -129,7 +130,7 @@ def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer, car
     with whole_files(folder, (WEIGHTS, TOKENIZER, CONFIG)) as files:
         save_file(weights, files[WEIGHTS])
         tokenizer.save(files[TOKENIZER])
-        write_json(files[CONFIG], config)
+        write_json(files[CONFIG], config | {_DIGEST: file_digest(files[TOKENIZER])})
 
 
 def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
@@ -170,12 +171,18 @@ def read_model(folder: str | Path) -> StoredModel:
     missing = [f"{name} is missing" for name in (CONFIG, WEIGHTS, TOKENIZER) if not (folder / name).is_file()]
     if missing:
         raise InputError(f"{folder}: is not a model folder", missing)
-    architecture, vocabulary_size, options = _read_config(folder / CONFIG)
+    architecture, vocabulary_size, options, tokenizer_sha256 = _read_config(folder / CONFIG)
     tokenizer = Tokenizer.load(folder / TOKENIZER)
     if tokenizer.vocabulary_size != vocabulary_size:
         raise InputError(
             f"{folder}: the tokenizer is not this model's",
             [f"it has {tokenizer.vocabulary_size} tokens, the model {vocabulary_size}"],
+        )
+    # Another one may well have as many tokens. Folders of earlier versions do not say which is theirs.
+    if tokenizer_sha256 not in (None, file_digest(folder / TOKENIZER)):
+        raise InputError(
+            f"{folder}: the tokenizer is not this model's",
+            [f"{TOKENIZER} is not the file that {CONFIG} tells by its {_DIGEST}; {_MEND}"],
         )
     weights = StoredWeights(folder / WEIGHTS, weight_shapes(architecture, vocabulary_size, options.norm))
     return StoredModel(architecture, vocabulary_size, options, weights, tokenizer)
@@ -216,7 +223,7 @@ def _refuse_untrusted(folder: Path) -> None:
         raise InputError(f"{folder}: is not a model folder to be trusted", problems)
 
 
-def _read_config(path: Path) -> tuple[Architecture, int, ModelOptions]:
+def _read_config(path: Path) -> tuple[Architecture, int, ModelOptions, str | None]:
     config = read_json(path, _MEND)
     if config.get("format") != FORMAT:
         raise InputError(f"{path}: is not a model configuration of format {FORMAT}")
@@ -232,4 +239,4 @@ def _read_config(path: Path) -> tuple[Architecture, int, ModelOptions]:
         options = validate_plain(ModelOptions, config["options"], "the options are wrong")
     except InputError as error:
         raise InputError(f"{path}: {error.summary}", error.problems) from error
-    return architecture, vocabulary_size, options
+    return architecture, vocabulary_size, options, config.get(_DIGEST)
