@@ -7,9 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from automoe.processes import is_first_process
 
 SECONDS_BETWEEN_LINES = 15.0
@@ -22,6 +19,9 @@ def counted(items: Iterable[_Item], unit: str) -> Iterator[_Item]:
     if not sys.stderr.isatty() or sys.stdout.isatty():
         yield from items
         return
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
     columns = TextColumn("{task.completed:,.0f} " + unit), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=None)
@@ -34,6 +34,8 @@ class Reporter:
     """Messages and progress on standard error, so that standard output stays clean for results."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+
         self._console = Console(stderr=True, highlight=False)
         self._live = sys.stderr.isatty()
 
@@ -49,6 +51,8 @@ class Reporter:
         return self._bar(title) if self._live else self._lines(title)
 
     def _bar(self, title: str) -> Callable[[int, int, str], None]:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
         progress = Progress(
             TextColumn(title),
             BarColumn(),

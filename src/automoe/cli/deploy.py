@@ -10,7 +10,6 @@ import typer
 
 from automoe.cli.options import BackendOption, ModelFolder, PrecisionOption, ThreadsOption, path_option
 from automoe.cli.streams import lines_as_they_come
-from automoe.errors import InputError
 
 app = typer.Typer()
 
@@ -111,15 +110,9 @@ def serve(
     threads: ThreadsOption = None,
 ) -> None:
     """Serve translations over HTTP, with a page that shows which expert each token used."""
-    try:
-        from automoe.serving.server import serve as serve_model
-    except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "fastapi_offline", "prometheus_client", "starlette", "uvicorn"):
-            raise
-        mend = "pip install 'automoe[serve]'"
-        raise InputError(f"serving needs {error.name}, which is not installed", [mend]) from error
     from automoe.inference.beam_settings import BeamSettings
     from automoe.serving.http_settings import HttpSettings
+    from automoe.serving.server import serve as serve_model
 
     settings = BeamSettings(beam_size=beam_size, length_penalty=length_penalty)
     http = HttpSettings(

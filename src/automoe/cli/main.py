@@ -13,6 +13,7 @@ import typer
 from automoe import __version__
 from automoe.cli import cost_commands, deploy, project
 from automoe.cli.built_in import find_file
+from automoe.cli.extras import named_extras
 from automoe.cli.options import path_argument, path_option
 from automoe.cli.streams import OutputLostError, utf8_streams
 from automoe.errors import InputError
@@ -203,7 +204,7 @@ app.add_typer(cost_commands.app)
 def main() -> None:
     """Run the command; bad input is one message and exit code 2, output that cannot be written one and 1."""
     try:
-        with utf8_streams():
+        with utf8_streams(), named_extras():
             app()
     except InputError as error:
         print(f"automoe: {error}", file=sys.stderr)

@@ -7,15 +7,16 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from automoe.cli.options import path_argument, path_option, takes_protocol
-from automoe.cli.text_options import TextOptions
-from automoe.cost.costs import Bound, check_bounds
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.errors import InputError
+
+if TYPE_CHECKING:
+    from automoe.cost.costs import Bound
 
 app = typer.Typer()
 
@@ -72,6 +73,7 @@ def init(
     """
     import torch
 
+    from automoe.cli.text_options import TextOptions
     from automoe.run.new_project import ProjectRequest, make_project
     from automoe.run.plan import Wish
 
@@ -168,6 +170,8 @@ class _Asked:
 
 def _bounds(asked: _Asked, latency_ms: str | None, flops: str | None) -> dict[str, Bound]:
     """The budget; what is wrong with it goes to the problems."""
+    from automoe.cost.costs import check_bounds
+
     given = {"latency_ms": latency_ms, "flops": flops}
     if asked.answered and latency_ms is None and flops is None:
         question = f"Budget: milliseconds a sentence ({_BOUND_EXAMPLE})"

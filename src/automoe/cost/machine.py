@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-
-import torch
 
 from automoe.errors import checked
 from automoe.inference.backends import LIBRARIES
@@ -41,7 +40,14 @@ def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:
 
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[None]:
-    """Within, torch computes with this many threads; None: as it is."""
+    """Within, torch computes with this many threads; None: as it is.
+
+    Nothing where torch has not been imported: then no engine computes with it.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
     usual = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

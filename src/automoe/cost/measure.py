@@ -10,10 +10,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import nn
 
 from automoe.cost.machine import ProcessorTimes, stolen_share_between, torch_threads
 from automoe.cost.protocol import MeasuringProtocol
@@ -24,7 +23,9 @@ from automoe.errors import InputError
 from automoe.inference.backends import make_engine
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine, Hypothesis, Ids
-from automoe.model.transformer import Transformer
+
+if TYPE_CHECKING:
+    from automoe.model.transformer import Transformer
 
 FEWEST_RUNS = 10
 _SUBLAYER_SCALE, _TOKEN_SCALE = 0.1, 10.0  # of `random_engine`
@@ -50,7 +51,7 @@ class Latency:
         spread_ms: interquartile range of the runs that were not dropped.
         stolen_share: of the time this process wanted to compute, the share in which other processes
             (or other virtual machines) had the processor; None where the system does not tell.
-        runs: measured, the dropped ones included. `threads`: torch's.
+        runs: measured, the dropped ones included. `threads`: the protocol's.
         noisy: the figure should not be believed: much time was stolen, or the runs differ much.
     """
 
@@ -221,6 +222,10 @@ def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, se
     Raises:
         InputError: as in `make_engine`.
     """
+    import torch
+
+    from automoe.model.transformer import Transformer
+
     with torch.device("meta"):
         model = Transformer(architecture, protocol.vocabulary_size, ModelOptions(norm=protocol.norm))
     model.to_empty(device="cpu")
@@ -232,7 +237,7 @@ def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, se
             if name.endswith(("out.weight", "down.weight")):
                 parameter.mul_(_SUBLAYER_SCALE)
             elif name.endswith("router.weight"):
-                nn.init.orthogonal_(parameter, generator=generator)
+                torch.nn.init.orthogonal_(parameter, generator=generator)
     engine = make_engine(model, protocol.backend, protocol.precision, protocol.threads, forced=True)
     return _RandomTokens(engine, seed)
 

@@ -22,7 +22,6 @@ from automoe.data.corpus_rows import (
 )
 from automoe.data.normaliser import INVISIBLE, normalised
 from automoe.data.text_file import LineProblems, kind_of, numbered_lines
-from automoe.data.tmx import tmx_texts
 from automoe.errors import AtLeastOne, InputError, checked
 from automoe.storage import user_path
 
@@ -285,6 +284,8 @@ def _tmx(path: Path, source: CorpusSource) -> Iterator[Row]:
     if source.source_language is None or source.target_language is None:
         missing = "source_language, target_language: missing, a TMX file needs them"
         raise InputError(f"{path}: holds several languages", [missing])
+    from automoe.data.tmx import tmx_texts  # needs lxml, which is not there where nothing is trained
+
     for texts in tmx_texts(path, source.source_language, source.target_language):
         yield Row(*texts)
 
