@@ -1,15 +1,12 @@
 # Serves a model folder over HTTP, on the CPU, as a user without rights:
 #
-#   docker build --build-arg TORCH_INDEX_URL=... -t automoe .
+#   docker build -t automoe .
 #   docker run --rm --read-only --tmpfs /tmp -p 8080:8080 \
 #       -v "$PWD/runs/demo/seed-1/train-automoe/model:/model:ro" automoe
 #
-# TORCH_INDEX_URL is PyTorch's package index of CPU builds; the selector on pytorch.org names it (Pip, Python, CPU).
-# pip's ordinary wheel of torch is a CUDA build of some gigabytes.
 # Options of `automoe serve` follow the folder: docker run ... automoe /model --precision int8
 
 FROM python:3.13-slim-bookworm AS build
-ARG TORCH_INDEX_URL
 ENV PATH=/opt/automoe/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /source
@@ -17,13 +14,10 @@ COPY pyproject.toml README.md LICENSE ./
 COPY data data
 COPY recipes recipes
 COPY src src
-# Versions stand in pyproject.toml. Of two builds of one version pip takes the CPU one, whose number has a local part.
+# Versions stand in pyproject.toml.
 # hadolint ignore=DL3013
 RUN python -m venv /opt/automoe && \
-    pip install --no-cache-dir \
-        --extra-index-url "${TORCH_INDEX_URL:?is missing: docker build --build-arg TORCH_INDEX_URL=..., see Dockerfile}" \
-        '.[serve]' && \
-    python -c 'import sys, torch; sys.exit(torch.version.cuda and "torch is a CUDA build: TORCH_INDEX_URL has none for the CPU")'
+    pip install --no-cache-dir '.[runtime]'
 
 FROM python:3.13-slim-bookworm
 RUN useradd --system --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin automoe

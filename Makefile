@@ -50,7 +50,7 @@ $(BIN)/python:
 		echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv"; exit 1; } >&2
 
 $(INSTALLED): pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --editable '.[train]'
 	@touch $@
 
 $(INSTALLED_DEV): pyproject.toml | $(BIN)/python

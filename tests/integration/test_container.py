@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,15 @@ def test_it_ends_as_a_user_without_rights():
         f"ENTRYPOINT {instructions('ENTRYPOINT')[-1]}"
     )
     assert all(":" in image.split()[0] for image in instructions("FROM"))
+
+
+def test_it_is_built_of_the_ordinary_index_without_what_trains():
+    (installs,) = (line for line in instructions("RUN") if "pip install" in line)
+    assert re.findall(r"'(\.\[.*?\])'", installs) == [".[runtime]"]
+    assert "index" not in installs
+    assert instructions("ARG") == []
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert extras["optional-dependencies"]["runtime"] == ["automoe[serve]"]
 
 
 def test_what_starts_serves_the_mounted_folder_to_other_machines(monkeypatch):

@@ -3,6 +3,7 @@
 import email
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -75,6 +76,21 @@ def test_the_wheel_says_under_which_licences_it_is(wheel):
         for licence in ("LICENSE", "data/LICENSE.MPL-2.0"):
             assert licence in metadata.get_all("License-File")
             assert archive.read(f"{info}/licenses/{licence}") == (REPOSITORY / licence).read_bytes()
+
+
+def test_the_wheel_alone_brings_no_library_of_training(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        info = next(name.split("/")[0] for name in archive.namelist() if ".dist-info/" in name)
+        metadata = email.message_from_bytes(archive.read(f"{info}/METADATA"))
+    needed: dict[str | None, set[str]] = {}
+    for requirement in metadata.get_all("Requires-Dist"):
+        extra = re.search(r"extra == '(\w+)'", requirement)
+        name = re.match(r"[\w.-]+", requirement)
+        needed.setdefault(extra and extra[1], set()).add(name[0])
+    assert {"onnxruntime", "tokenizers", "safetensors"} <= needed[None]
+    assert {"torch", "datasets", "sacrebleu", "lxml"} <= needed["train"]
+    for extra in (None, "serve", "runtime"):
+        assert not needed[extra] & needed["train"]
 
 
 def test_the_source_archive_builds_the_same_wheel(wheel, tmp_path):

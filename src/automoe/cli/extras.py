@@ -14,6 +14,7 @@ EXTRAS = {
         "jinja2",
         "lightning",
         "lxml",
+        "markupsafe",
         "matplotlib",
         "pyarrow",
         "sacrebleu",
