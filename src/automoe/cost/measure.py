@@ -216,8 +216,8 @@ def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, se
     to one: sub-layers add the same vector to every token, tokens of one position have that in common, and
     a decoder that chooses its tokens itself repeats one. So a token's embedding is made large, sub-layers
     small, a router's rows orthogonal and of one length, and the decoder steps on random tokens, another one
-    in each beam; which it would have chosen is still searched for. The beams of a trained model are more alike than that and wake fewer experts:
-    for a mixture this latency is on the dear side.
+    in each beam; which it would have chosen is still searched for. The beams of a trained model are more
+    alike than that and wake fewer experts: for a mixture this latency is on the dear side.
 
     Raises:
         InputError: as in `make_engine`.
