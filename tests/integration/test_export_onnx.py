@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from automoe.cli.main import main
+from automoe.data.shortlist import Shortlist
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.design.model_options import ModelOptions
+from automoe.errors import InputError
 from automoe.export.onnx import export_onnx
-from automoe.inference.model_folder import save_model
+from automoe.inference.model_folder import SHORTLIST, save_model
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer
+from helpers.toy_pairs import corpus_of
 
 ARCHITECTURE = Architecture(
     24,
@@ -73,6 +77,34 @@ def test_the_folder_translates_without_torch(
     assert translated.returncode == 0, translated.stderr
     reference = Translator(TorchEngine(model), tokenizer)
     assert translated.stdout.split("\n")[:-1] == list(reference.translate(LINES))
+
+
+def test_the_folder_translates_with_its_shortlist(
+    exported: tuple[Transformer, Tokenizer, Path, Path], tmp_path: Path
+) -> None:
+    model, tokenizer, folder, _ = exported
+    size = 16
+    source, target = ([tokenizer.encode([line])[0] for line in LINES if line] for _ in range(2))
+    learned = Shortlist.learn(corpus_of(list(zip(source, target, strict=True))), tokenizer.vocabulary_size)
+    shutil.copytree(folder, tmp_path / "model")
+    with pytest.raises(InputError, match="no shortlist"):
+        export_onnx(tmp_path / "model", tmp_path / "out", shortlist=size)
+    learned.save(tmp_path / "model" / SHORTLIST)
+    export_onnx(tmp_path / "model", tmp_path / "out", shortlist=size)
+    (tmp_path / "packages").mkdir()
+    packages = ("onnxruntime", "numpy", "tokenizers", "flatbuffers", "google")
+    translated = subprocess.run(
+        [sys.executable, "-S", str(tmp_path / "out" / "translate.py")],
+        input="\n".join([*LINES, ""]),
+        env=only(tmp_path / "packages", *packages),
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert translated.returncode == 0, translated.stderr
+    reference = Translator(TorchEngine(model, shortlister=learned.sized(size)), tokenizer)
+    expected = [next(reference.translate([line])) for line in LINES]
+    assert translated.stdout.split("\n")[:-1] == expected
+    assert expected != list(Translator(TorchEngine(model), tokenizer).translate(LINES))
 
 
 def test_int8_is_smaller_and_an_export_is_replaced(

@@ -196,9 +196,10 @@ class CountingEngine(TorchEngine):
 
 
 def test_an_engine_is_what_a_search_measures(tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        ENGINES, "counting", {"float32": lambda model, threads, forced: CountingEngine(model)}
-    )
+    def make(model, threads, forced, shortlister):
+        return CountingEngine(model, shortlister=shortlister)
+
+    monkeypatch.setitem(ENGINES, "counting", {"float32": make})
     monkeypatch.setattr(CountingEngine, "steps", 0)
     run = search_tiny(
         tmp_path, "latency.backend=counting", "latency.source=measurement",

@@ -8,7 +8,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from automoe.cli.options import BackendOption, ModelFolder, PrecisionOption, ThreadsOption, path_option
+from automoe.cli.options import (
+    BackendOption,
+    ModelFolder,
+    PrecisionOption,
+    ShortlistOption,
+    ThreadsOption,
+    path_option,
+)
 from automoe.cli.streams import lines_as_they_come
 
 app = typer.Typer()
@@ -28,6 +35,7 @@ def translate(
     backend: BackendOption = "onnx",
     precision: PrecisionOption = "float32",
     threads: ThreadsOption = None,
+    shortlist: ShortlistOption = 0,
 ) -> None:
     """Translate standard input to standard output, line by line."""
     from automoe.inference.backends import load_engine
@@ -43,7 +51,7 @@ def translate(
         max_length_extra=max_length_extra,
         n_best=n_best,
     )
-    translator = Translator(*load_engine(model, backend, precision, threads), settings)
+    translator = Translator(*load_engine(model, backend, precision, threads, shortlist), settings)
     found = translator.translate_windows(lines_as_they_come(WINDOW_LINES))
     for number, translations in enumerate(counted(found, "lines")):
         for translation in translations:
@@ -68,17 +76,21 @@ def export(
     precision: Annotated[
         Literal["float32", "int8"], typer.Option(help="Of the weights, for onnx.")
     ] = "float32",
+    shortlist: ShortlistOption = 0,
 ) -> None:
     """Export a trained model to another program, which then runs it without this one."""
     match to:
         case ExportFormat.huggingface:
+            if shortlist:
+                mend = "export without --shortlist, or --to onnx"
+                raise InputError("a Hugging Face folder has no shortlist", [mend])
             from automoe.export.huggingface import export_huggingface
 
             export_huggingface(model, output)
         case ExportFormat.onnx:
             from automoe.export.onnx import export_onnx
 
-            export_onnx(model, output, precision)
+            export_onnx(model, output, precision, shortlist)
     print(f"Exported to {output}")
 
 
@@ -108,6 +120,7 @@ def serve(
     backend: BackendOption = "onnx",
     precision: PrecisionOption = "float32",
     threads: ThreadsOption = None,
+    shortlist: ShortlistOption = 0,
 ) -> None:
     """Serve translations over HTTP, with a page that shows which expert each token used."""
     from automoe.inference.beam_settings import BeamSettings
@@ -120,4 +133,4 @@ def serve(
         cors_origins=tuple(cors_origin or ()),
         forwarded_allow_ips=forwarded_allow_ips,
     )
-    serve_model(model, host, port, settings, backend, precision, threads, http=http)
+    serve_model(model, host, port, settings, backend, precision, threads, shortlist, http=http)

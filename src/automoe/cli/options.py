@@ -50,6 +50,13 @@ ModelFolder = Annotated[Path, path_argument("A model folder, e.g. runs/demo/seed
 ThreadsOption = Annotated[
     int | None, typer.Option(min=1, max=MOST_THREADS, help="By default torch's number.")
 ]
+ShortlistOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Tokens that the output layer works on: those that a sentence's own make likely. 0: all.",
+    ),
+]
 
 _PROTOCOL_OPTIONS: dict[str, Any] = {
     "backend": BackendOption,
@@ -61,6 +68,9 @@ _PROTOCOL_OPTIONS: dict[str, Any] = {
     "vocabulary_size": Annotated[int, typer.Option(help="Of the output layer.")],
     "norm": Annotated[Norm, typer.Option(help="Position of the layer norms.")],
     "batch": Annotated[int, typer.Option(help="Sentences translated together.")],
+    "shortlist": Annotated[
+        int, typer.Option(help="Tokens that the output layer works on, for a whole batch. 0: the vocabulary.")
+    ],
 }
 
 

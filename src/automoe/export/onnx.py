@@ -6,6 +6,11 @@ tokenizer.json     the vocabulary, for the library `tokenizers`
 config.json        what a program that feeds the graph has to know
 translate.py       such a program
 text_parts.py      how a long line is split, for translate.py
+
+and with a shortlist:
+
+shortlist.safetensors   the target tokens that source tokens make likely
+likely_tokens.py        which of them a sentence's are, for translate.py
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.finished_graph import save_graph
 from automoe.inference.graph import OPSET
 from automoe.inference.graph_model import GraphPrecision, ModelGraph
-from automoe.inference.model_folder import CONFIG, TOKENIZER, read_model
+from automoe.inference.model_folder import CONFIG, SHORTLIST, TOKENIZER, read_model
 from automoe.inference.translation_graph import translation_graph
 from automoe.storage import whole_file, write_json, write_text
 
@@ -30,14 +35,21 @@ FORMAT = f"{FAMILY}-2"
 GRAPH = "translation.onnx"
 
 
-def export_onnx(folder: Path, output: Path, precision: GraphPrecision = "float32") -> None:
+def export_onnx(
+    folder: Path, output: Path, precision: GraphPrecision = "float32", shortlist: int = 0
+) -> None:
     """Write the model folder `folder` as the ONNX folder `output`; an earlier export there is replaced.
 
+    Args:
+        shortlist: tokens that a sentence's translation is restricted to; 0 is all.
+
     Raises:
-        InputError: `folder` is not a model folder, or `output` has other files or cannot be written.
+        InputError: `folder` is not a model folder, or has no shortlist where one is asked for; or `output` has
+            other files or cannot be written.
     """
     model = read_model(folder)
-    graph = translation_graph(ModelGraph.of(model, precision))
+    model.shortlister(shortlist)  # refuses what there is not
+    graph = translation_graph(ModelGraph.of(model, precision), shortlist=bool(shortlist))
     config = {
         "format": FORMAT,
         "precision": precision,
@@ -48,6 +60,7 @@ def export_onnx(folder: Path, output: Path, precision: GraphPrecision = "float32
         "bos_id": BOS_ID,
         "eos_id": EOS_ID,
         "unk_id": UNK_ID,
+        "shortlist": shortlist,
         "search": dataclasses.asdict(BeamSettings()),
     }
 
@@ -56,8 +69,13 @@ def export_onnx(folder: Path, output: Path, precision: GraphPrecision = "float32
         with whole_file(partial / TOKENIZER) as temporary:
             shutil.copyfile(folder / TOKENIZER, temporary)
         write_json(partial / CONFIG, config)
-        example = resources.files("automoe.export") / "onnx_template" / "translate.py"
-        for file in (example, resources.files("automoe.data") / "text_parts.py"):
+        files = [resources.files("automoe.export") / "onnx_template" / "translate.py"]
+        files.append(resources.files("automoe.data") / "text_parts.py")
+        if shortlist:
+            files.append(resources.files("automoe.data") / "likely_tokens.py")
+            with whole_file(partial / SHORTLIST) as temporary:
+                shutil.copyfile(folder / SHORTLIST, temporary)
+        for file in files:
             write_text(partial / file.name, file.read_text(encoding="utf-8"))
 
     write_folder(output, ("format", FAMILY), write)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from automoe.errors import InputError
 
 if TYPE_CHECKING:
+    from automoe.data.shortlist import Shortlister
     from automoe.data.tokenizer import Tokenizer
     from automoe.inference.engine import Engine
     from automoe.inference.model_folder import StoredModel
@@ -26,40 +27,41 @@ Backend: TypeAlias = str
 Precision: TypeAlias = str
 """Of the weights; a key of the backend's entry in `ENGINES`."""
 
-EngineMaker: TypeAlias = "Callable[[Transformer, int, bool], Engine]"
-"""Makes the engine of a model (in evaluation mode), to compute with so many threads; the last argument says
-whether its `search` will be given forced tokens."""
-StoredEngineMaker: TypeAlias = "Callable[[StoredModel, int], Engine]"
+EngineMaker: TypeAlias = "Callable[[Transformer, int, bool, Shortlister | None], Engine]"
+"""Makes the engine of a model (in evaluation mode), to compute with so many threads. The bool says whether
+its `search` will be given forced tokens, the last argument to which tokens a batch's translations are
+restricted: an engine that cannot do that raises an InputError."""
+StoredEngineMaker: TypeAlias = "Callable[[StoredModel, int, Shortlister | None], Engine]"
 """The same from a model folder, without torch; 0 threads is one a core."""
 
 
 def _torch(precision: Literal["float32", "float16"]) -> EngineMaker:
-    def make(model: Transformer, threads: int, forced: bool) -> Engine:
+    def make(model: Transformer, threads: int, forced: bool, shortlister: Shortlister | None) -> Engine:
         from automoe.inference.torch_engine import TorchEngine
 
-        return TorchEngine(model, precision)
+        return TorchEngine(model, precision, shortlister)
 
     return make
 
 
 def _onnx(precision: Literal["float32", "int8"]) -> EngineMaker:
-    def make(model: Transformer, threads: int, forced: bool) -> Engine:
+    def make(model: Transformer, threads: int, forced: bool, shortlister: Shortlister | None) -> Engine:
         from automoe.inference.graph_model import ModelGraph
         from automoe.inference.onnx_engine import OnnxEngine
 
         weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
         graph = ModelGraph(model.architecture, model.options.norm, weights, precision)
-        return OnnxEngine(graph, threads, forced)
+        return OnnxEngine(graph, threads, forced, shortlister)
 
     return make
 
 
 def _stored_onnx(precision: Literal["float32", "int8"]) -> StoredEngineMaker:
-    def make(model: StoredModel, threads: int) -> Engine:
+    def make(model: StoredModel, threads: int, shortlister: Shortlister | None) -> Engine:
         from automoe.inference.graph_model import ModelGraph
         from automoe.inference.onnx_engine import OnnxEngine
 
-        return OnnxEngine(ModelGraph.of(model, precision), threads)
+        return OnnxEngine(ModelGraph.of(model, precision), threads, shortlister=shortlister)
 
     return make
 
@@ -105,6 +107,7 @@ def make_engine(
     precision: Precision = "float32",
     threads: int | None = None,
     forced: bool = False,
+    shortlister: Shortlister | None = None,
 ) -> Engine:
     """The engine of a model.
 
@@ -112,14 +115,16 @@ def make_engine(
         model: put into evaluation mode; `torch` in float32 shares its weights, the others copy them.
         threads: of ONNX Runtime; None is torch's number. The torch backend uses torch's.
         forced: whether its `search` will be given forced tokens.
+        shortlister: which tokens may be written in translations of a batch; None is all.
 
     Raises:
-        InputError: the backend does not have this precision, or cannot run it here.
+        InputError: the backend does not have this precision, cannot run it here, or has no shortlist.
     """
     import torch
 
     check_engine(backend, precision)
-    return ENGINES[backend][precision](model.eval(), threads or torch.get_num_threads(), forced)
+    threads = threads or torch.get_num_threads()
+    return ENGINES[backend][precision](model.eval(), threads, forced, shortlister)
 
 
 def load_engine(
@@ -127,40 +132,49 @@ def load_engine(
     backend: Backend = "torch",
     precision: Precision = "float32",
     threads: int | None = None,
+    shortlist: int = 0,
 ) -> tuple[Engine, Tokenizer]:
     """The engine of a model folder, and its tokenizer.
 
+    Args:
+        shortlist: tokens that a sentence's translation is restricted to; 0 is all.
+
     Raises:
-        InputError: as in `read_model` and `engine_of`.
+        InputError: as in `read_model`, `StoredModel.shortlister` and `engine_of`.
     """
     from automoe.inference.model_folder import read_model
 
     check_engine(backend, precision)
     stored = read_model(folder)
-    return engine_of(stored, backend, precision, threads), stored.tokenizer
+    return engine_of(stored, backend, precision, threads, stored.shortlister(shortlist)), stored.tokenizer
 
 
 def engine_of(
-    stored: StoredModel, backend: Backend, precision: Precision, threads: int | None = None
+    stored: StoredModel,
+    backend: Backend,
+    precision: Precision,
+    threads: int | None = None,
+    shortlister: Shortlister | None = None,
 ) -> Engine:
     """The engine of what is in a model folder.
 
     Args:
         threads: None is what the variable OMP_NUM_THREADS says, or else one a core.
+        shortlister: as in `make_engine`.
 
     Raises:
         InputError: as in `make_engine`.
     """
     check_engine(backend, precision)
     if precision in STORED_ENGINES.get(backend, {}):
-        return STORED_ENGINES[backend][precision](stored, threads or usual_threads())
+        return STORED_ENGINES[backend][precision](stored, threads or usual_threads(), shortlister)
     import torch
 
     from automoe.inference.model_folder import model_of
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return make_engine(model_of(stored), backend, precision, threads)
+    return make_engine(model_of(stored), backend, precision, threads, shortlister=shortlister)
 
 
 def usual_threads() -> int:

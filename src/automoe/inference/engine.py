@@ -41,7 +41,7 @@ class Engine(Protocol):
 
     @property
     def vocabulary_size(self) -> int:
-        """Of the output layer: token ids are below it."""
+        """Token ids are below it."""
 
     def search(
         self, source_BS: Ids, settings: BeamSettings, forced_TBK: Ids | None = None

@@ -8,8 +8,8 @@ products cost less than copying the cache each step.
 
 Shapes: B sentences, S source tokens, K beams, X rows of a sentence (S or K), N = B * X rows, P slots filled
 before this step (K a position), D width, C attention dimension, H heads, E head size or experts, M attended
-source positions, V vocabulary, L positions, A = N * top_k assignments of a token to an expert, F FFN size,
-I inputs and O outputs of a linear layer.
+source positions, V vocabulary, W tokens of a shortlist, L positions, A = N * top_k assignments of a token to
+an expert, F FFN size, I inputs and O outputs of a linear layer.
 """
 
 from __future__ import annotations
@@ -170,14 +170,44 @@ class ModelGraph:
                 x_BKD = self._after(g, name, x_BKD, update_BKD)
         return self._final(g, "decoder_norm", x_BKD), after
 
-    def logits(self, g: Graph, hidden_BKD: str) -> str:
-        """Of what follows each beam, (N, V). In float32 embedding and output layer are one tensor."""
-        width = self.architecture.decoder_width
-        hidden_ND = g.op("Reshape", hidden_BKD, g.ints([-1, width]))
-        table_VD = self.weights["embedding"][:, :width]
+    def shortlisted(self, g: Graph, shortlist_W: str) -> list[str]:
+        """What `logits` needs of the output layer to work on some tokens alone, gathered once for all steps.
+
+        Whole rows are gathered, and then turned: columns would be copied number by number.
+
+        Args:
+            shortlist_W: the tokens, int64.
+        """
+        scales: list[str] = []
         if self.precision == "int8":
-            return _int8_product(g, "output", hidden_ND, table_VD.T, "")
-        return g.op("Gemm", hidden_ND, g.constant(f"embedding.{width}", table_VD), transB=1)
+            rounded_DV, scale_V = _rounded(self._output_weight_VD.T)
+            table_VD = g.constant("output.rows", rounded_DV.T)
+            scales = [g.op("Gather", g.constant("output.scale", scale_V), shortlist_W)]
+        else:
+            table_VD = self._output(g)
+        return [g.op("Transpose", g.op("Gather", table_VD, shortlist_W), perm=[1, 0]), *scales]
+
+    def logits(self, g: Graph, hidden_BKD: str, shortlisted: Sequence[str] = ()) -> str:
+        """Of what follows each beam, (N, V). In float32 embedding and output layer are one tensor.
+
+        Args:
+            shortlisted: what the method of this name returned; then (N, W).
+        """
+        hidden_ND = g.op("Reshape", hidden_BKD, g.ints([-1, self.architecture.decoder_width]))
+        if self.precision == "int8":
+            if not shortlisted:
+                return _int8_product(g, "output", hidden_ND, self._output_weight_VD.T, "")
+            return g.op("DynamicQuantizeMatMul", hidden_ND, *shortlisted, domain=CONTRIBUTED)
+        if shortlisted:
+            return g.op("MatMul", hidden_ND, *shortlisted)
+        return g.op("Gemm", hidden_ND, self._output(g), transB=1)
+
+    @property
+    def _output_weight_VD(self) -> NDArray[Any]:
+        return self.weights["embedding"][:, : self.architecture.decoder_width]
+
+    def _output(self, g: Graph) -> str:
+        return g.constant(f"embedding.{self.architecture.decoder_width}", self._output_weight_VD)
 
     def positions(self, g: Graph, length: str, width: int) -> str:
         """Sinusoidal positions (L, D), L at least `length`, a vector of one."""
@@ -311,11 +341,15 @@ def _attention_after(g: Graph, heads: int, inputs: Sequence[str]) -> list[str]:
 
 
 def _int8_product(g: Graph, name: str, x: str, weight_IO: NDArray[Any], bias: str) -> str:
+    rounded_IO, scale_O = _rounded(weight_IO)
+    inputs = (x, g.constant(f"{name}.rounded", rounded_IO), g.constant(f"{name}.scale", scale_O), "", bias)
+    return g.op("DynamicQuantizeMatMul", *inputs[: 5 if bias else 3], domain=CONTRIBUTED)  # no zero point
+
+
+def _rounded(weight_IO: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A matrix in 8 bits, and the scale of each column."""
     scale_O = np.maximum(np.abs(weight_IO).max(axis=0), 1e-12).astype(np.float32) / 127
-    rounded = g.constant(f"{name}.rounded", np.rint(weight_IO / scale_O).astype(np.int8))
-    scale = g.constant(f"{name}.scale", scale_O)
-    inputs = (x, rounded, scale, "", bias)  # no zero point
-    return g.op("DynamicQuantizeMatMul", *inputs[: 5 if bias else 3], domain=CONTRIBUTED)
+    return np.rint(weight_IO / scale_O).astype(np.int8), scale_O
 
 
 def _rates_and_phases(width: int) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -4,9 +4,9 @@ The search is the one of `automoe.inference.beam.beam_search`, for all sentences
 loop takes one step of the sentences still in the batch; an outer one lets those that are done leave, once
 they are a quarter of it: leaving copies the caches.
 
-Shapes: B sentences still in the batch, Z at the start, K beams, N = B * K hypotheses, V vocabulary,
-C extensions of each, T steps taken, P = T * K slots, F hypotheses asked for (`n_best`), L the longest
-translation allowed.
+Shapes: B sentences still in the batch, Z at the start, K beams, N = B * K hypotheses, V vocabulary (or the
+size W of a shortlist), C extensions of each, T steps taken, P = T * K slots, F hypotheses asked for
+(`n_best`), L the longest translation allowed.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def beam_search(
     source: State,
     inputs: SearchInputs,
     follows: frozenset[str] = frozenset(),
+    shortlist_W: str | None = None,
 ) -> State:
     """The best hypotheses of each sentence, best first.
 
@@ -79,6 +80,8 @@ def beam_search(
         source: what it reads of the sources, likewise.
         follows: of `kept`, what every hypothesis takes over from the one that it continues; its first axis is
             the hypothesis, N.
+        shortlist_W: the tokens that the step's logits are of, ascending, where these are not all V; the
+            first are the special ones.
 
     Returns:
         tokens: (Z, F, L), padded with PAD, without begin- and end-of-sentence.
@@ -87,6 +90,7 @@ def beam_search(
     """
     K = inputs.beam_size
     ranks_K = g.op("Range", g.ints(0), g.op("Squeeze", K), g.ints(1))
+    choices = g.dimension(shortlist_W, 0) if shortlist_W else g.ints([vocabulary_size])
 
     def one_step(g: Graph, now: State, phase: _Phase, source: State) -> tuple[str, State]:
         length = g.op("Add", now["taken"], g.ints(1))
@@ -103,6 +107,8 @@ def beam_search(
         best_BK, chosen_BK = g.ops("TopK", extended_BC, K, outputs=2)
         origin_BK = g.op("Div", chosen_BK, phase.extensions)
         tokens_BK = g.op("GatherElements", g.op("Reshape", tokens_NC, phase.shape_B_), chosen_BK, axis=1)
+        if shortlist_W:  # up to here a token is its place in the list, which of a special one is its id
+            tokens_BK = g.op("Gather", shortlist_W, tokens_BK)
         must_end_B1 = g.op("Equal", phase.limits_B1, length)
         live_BK = g.op("Where", must_end_B1, g.floats(NEVER), best_BK)
 
@@ -132,7 +138,7 @@ def beam_search(
         return g.op("Less", number_done, phase.enough), after | finished | keeps
 
     def one_phase(g: Graph, now: State) -> tuple[str, State]:
-        phase = _phase(g, now["limits"], inputs, ranks_K, vocabulary_size)
+        phase = _phase(g, now["limits"], inputs, ranks_K, choices)
         here = {key: now[key] for key in source}
         steps = {key: now[key] for key in ("done", *_HYPOTHESES, *_FINISHED, *kept)}
         steps = g.loop(steps, lambda g, now: one_step(g, now, phase, here))
@@ -203,7 +209,7 @@ def _start(g: Graph, inputs: SearchInputs, ranks_K: str) -> State:
     }
 
 
-def _phase(g: Graph, limits_B1: str, inputs: SearchInputs, ranks_K: str, vocabulary_size: int) -> _Phase:
+def _phase(g: Graph, limits_B1: str, inputs: SearchInputs, ranks_K: str, choices: str) -> _Phase:
     K = inputs.beam_size
     B = g.dimension(limits_B1, 0)
     sentences_B = g.op("Range", g.ints(0), g.op("Squeeze", B), g.ints(1))
@@ -218,7 +224,7 @@ def _phase(g: Graph, limits_B1: str, inputs: SearchInputs, ranks_K: str, vocabul
         enough=g.op("Mul", g.op("Cast", g.op("Squeeze", B), to=FLOAT), g.floats(LEAVING_SHARE)),
         last=g.op("Sub", K, g.ints([1])),
         # Of the best extensions of a hypothesis, at most three are no words: the special tokens before UNK.
-        extensions=g.op("Min", g.op("Add", K, g.ints([UNK_ID])), g.ints([vocabulary_size])),
+        extensions=g.op("Min", g.op("Add", K, g.ints([UNK_ID])), choices),
         shape_BK=g.shape(B, K),
         shape_B_=g.shape(B, -1),
         shape_B1K_=g.shape(B, 1, K, -1),

@@ -1,8 +1,9 @@
 """A trained model on disk: one folder, no pickle.
 
-    model.safetensors   every tensor of `Transformer.state_dict()` under its own name
-    config.json         {format, architecture, vocabulary_size, options, tokenizer_sha256, card}
-    tokenizer.json      the subword vocabulary
+    model.safetensors       every tensor of `Transformer.state_dict()` under its own name
+    config.json             {format, architecture, vocabulary_size, options, tokenizer_sha256, card}
+    tokenizer.json          the subword vocabulary
+    shortlist.safetensors   optional: the target tokens that source tokens make likely (`Shortlist`)
 
 `config.json` is what makes the folder a model: it is written last and removed first, so a write that
 is killed leaves the old model, the new one, or a folder that `load_model` refuses, never a mixture. It is
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from automoe.data.shortlist import Shortlist, Shortlister
 from automoe.data.tokenizer import Tokenizer
 from automoe.design.architecture import Architecture
 from automoe.design.model_options import ModelOptions
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from automoe.model.transformer import Transformer
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
+SHORTLIST = "shortlist.safetensors"
 FORMAT = 1
 # Loading a pickle runs whatever code its author wrote: a folder that holds one is not to be trusted.
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
@@ -91,6 +94,7 @@ class StoredModel:
 
     Attributes:
         weights: every tensor of the model's state by its name.
+        shortlist: None where the folder has none.
     """
 
     architecture: Architecture
@@ -98,10 +102,24 @@ class StoredModel:
     options: ModelOptions
     weights: Mapping[str, NDArray[np.float32]]
     tokenizer: Tokenizer
+    shortlist: Shortlist | None = None
+
+    def shortlister(self, size: int) -> Shortlister | None:
+        """Which tokens may be written in translations of a batch, `size` for one sentence; 0 is all: None.
+
+        Raises:
+            InputError: the folder has no shortlist.
+        """
+        if not size:
+            return None
+        if self.shortlist is None:
+            mend = "translate without one; `automoe run` puts one beside each model that it trains"
+            raise InputError("this model has no shortlist", [f"{SHORTLIST} is missing in its folder", mend])
+        return self.shortlist.sized(size)
 
 
 def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer, card: Mapping[str, Any]) -> None:
-    """Write the model folder; it is created, and other files in it are left alone.
+    """Write the model folder; it is created. Files in it that are no model's are left alone.
 
     Args:
         card: what is known of the model (its measured figures, corpus, recipe), plain JSON values.
@@ -131,6 +149,8 @@ def save_model(folder: str | Path, model: Transformer, tokenizer: Tokenizer, car
         save_file(weights, files[WEIGHTS])
         tokenizer.save(files[TOKENIZER])
         write_json(files[CONFIG], config | {_DIGEST: file_digest(files[TOKENIZER])})
+    with disk_errors(folder):
+        (folder / SHORTLIST).unlink(missing_ok=True)  # another model's
 
 
 def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
@@ -185,7 +205,10 @@ def read_model(folder: str | Path) -> StoredModel:
             [f"{TOKENIZER} is not the file that {CONFIG} tells by its {_DIGEST}; {_MEND}"],
         )
     weights = StoredWeights(folder / WEIGHTS, weight_shapes(architecture, vocabulary_size, options.norm))
-    return StoredModel(architecture, vocabulary_size, options, weights, tokenizer)
+    shortlist = None
+    if (folder / SHORTLIST).exists():
+        shortlist = Shortlist.load(folder / SHORTLIST, vocabulary_size)
+    return StoredModel(architecture, vocabulary_size, options, weights, tokenizer, shortlist)
 
 
 def read_card(folder: str | Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from automoe.data.shortlist import Shortlister
 from automoe.data.vocabulary import PAD_ID
 from automoe.design.architecture import Architecture
 from automoe.inference.beam_settings import BeamSettings
@@ -25,11 +26,14 @@ class OnnxEngine:
         model: what its graph is made of.
         threads: 0 is one a core.
         forced: whether `search` will be given tokens that the decoder reads.
+        shortlister: which tokens may be written in translations of a batch; None is all.
     """
 
-    def __init__(self, model: ModelGraph, threads: int, forced: bool = False) -> None:
-        self._model, self._threads = model, threads
-        self._session = open_session(translation_graph(model, forced), threads)
+    def __init__(
+        self, model: ModelGraph, threads: int, forced: bool = False, shortlister: Shortlister | None = None
+    ) -> None:
+        self._model, self._threads, self._shortlister = model, threads, shortlister
+        self._session = open_session(translation_graph(model, forced, shortlister is not None), threads)
         self._encoder: ort.InferenceSession | None = None
 
     @property
@@ -48,6 +52,8 @@ class OnnxEngine:
         """As `Engine.search`."""
         lengths = [settings.max_length(length) for length in (source_BS != PAD_ID).sum(axis=1).tolist()]
         feeds = search_inputs(source_BS, lengths, settings)
+        if self._shortlister is not None:
+            feeds["shortlist"] = self._shortlister(source_BS)
         if forced_TBK is not None:
             feeds["forced"] = forced_TBK
         return hypotheses(*self._session.run(list(OUTPUTS), feeds))

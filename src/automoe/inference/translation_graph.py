@@ -2,7 +2,8 @@
 
 Inputs: `source` (B, S), each row ending with EOS and padded on the right with PAD; `max_lengths` (B,), the
 most tokens each translation may have, EOS counted; `beam_size`, `n_best` and `min_length`, vectors of one;
-`length_penalty`, a scalar.
+`length_penalty`, a scalar; and in a graph with a shortlist `shortlist` (W,), the tokens that may be written:
+sorted, none twice, the special ones first.
 Outputs: `tokens` (B, F, L), padded with PAD; `scores` and `log_probabilities` (B, F), -inf where there is no
 hypothesis. F is `n_best`, L the largest of `max_lengths`.
 """
@@ -30,6 +31,7 @@ INPUTS: dict[str, tuple[int, Dimensions]] = {
     "min_length": (INT, [1]),
     "length_penalty": (FLOAT, []),
 }
+SHORTLIST: dict[str, tuple[int, Dimensions]] = {"shortlist": (INT, ["W"])}
 OUTPUTS: dict[str, tuple[int, Dimensions]] = {
     "tokens": (INT, ["B", "F", "L"]),
     "scores": (FLOAT, ["B", "F"]),
@@ -51,16 +53,19 @@ def search_inputs(
     }
 
 
-def translation_graph(model: ModelGraph, forced: bool = False) -> onnx.ModelProto:
+def translation_graph(model: ModelGraph, forced: bool = False, shortlist: bool = False) -> onnx.ModelProto:
     """The graph of a model.
 
     Args:
         forced: the decoder reads one more input, `forced` (T, B, K), in place of the tokens that it chose.
+        shortlist: the output layer, so the softmax too, is of the tokens of the input `shortlist` alone.
     """
     g = Graph()
     inputs = SearchInputs()
     source = model.encode(g, "source", inputs.beam_size)
     longest = g.op("ReduceMax", inputs.max_lengths, keepdims=1)
+    shortlist_W = "shortlist" if shortlist else None
+    shortlisted = model.shortlisted(g, shortlist_W) if shortlist_W else ()
     positions_LD = model.positions(g, longest, model.architecture.decoder_width)
 
     def step(
@@ -70,14 +75,15 @@ def translation_graph(model: ModelGraph, forced: bool = False) -> onnx.ModelProt
             tokens_BK = g.op("Gather", "forced", taken)
         position_D = g.op("Gather", positions_LD, taken)
         hidden_BKD, kept = model.decode(g, tokens_BK, position_D, visible_B1KP, kept, source)
-        return model.logits(g, hidden_BKD), kept
+        return model.logits(g, hidden_BKD, shortlisted), kept
 
     caches = model.empty_caches(g, g.dimension("source", 0))
-    found = beam_search(g, step, model.vocabulary_size, caches, source, inputs)
+    size = model.vocabulary_size
+    found = beam_search(g, step, size, caches, source, inputs, shortlist_W=shortlist_W)
     for name in OUTPUTS:
         g.op("Identity", found[name], output=name)
     more: dict[str, tuple[int, Dimensions]] = {"forced": (INT, ["T", "B", "K"])} if forced else {}
-    return g.model(INPUTS | more, OUTPUTS)
+    return g.model(INPUTS | (SHORTLIST if shortlist else {}) | more, OUTPUTS)
 
 
 def encoder_graph(model: ModelGraph) -> onnx.ModelProto:

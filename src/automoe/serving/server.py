@@ -32,6 +32,7 @@ def serve(
     backend: Backend = "onnx",
     precision: Precision = "float32",
     threads: int | None = None,
+    shortlist: int = 0,
     limits: ServingLimits | None = None,
     http: HttpSettings | None = None,
 ) -> None:
@@ -42,17 +43,18 @@ def serve(
         host, port: where to listen; port 0 takes a free one. The address is printed when it listens.
         settings: of the beam search, where a request says nothing else.
         backend, precision: of the engine that translates; experts are explained in float32.
-        threads: of whatever computes; None is as of `load_engine`.
+        threads: of whatever computes; None is as of `load_engine`. `shortlist`: likewise.
         limits: on requests, queue and batches; the largest beam is at least that of `settings`.
         http: what is around the server.
 
     Raises:
-        InputError: the folder is no model, there is no such engine, or the address cannot be listened on.
+        InputError: the folder is no model or lacks the shortlist asked for, there is no such engine, or the
+            address cannot be listened on.
     """
     limits, http = limits or ServingLimits(), http or HttpSettings()
     limits = replace(limits, beam_size=max(limits.beam_size, settings.beam_size))
     model = read_model(folder)
-    engine = engine_of(model, backend, precision, threads)
+    engine = engine_of(model, backend, precision, threads, model.shortlister(shortlist))
     router = OnnxRouter(ModelGraph.of(model), threads or usual_threads())
     app = create_app(router, engine, model.tokenizer, settings, limits, http)
     with _listen(host, port) as listening:

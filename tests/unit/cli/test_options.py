@@ -20,6 +20,7 @@ ALL = {
     "--vocabulary-size": ("50", "vocabulary_size", 50),
     "--norm": ("pre", "norm", "pre"),
     "--batch": ("8", "batch", 8),
+    "--shortlist": ("40", "shortlist", 40),
 }
 
 

@@ -9,15 +9,25 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from automoe.data.shortlist import Shortlist
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.errors import InputError
-from automoe.inference.model_folder import add_to_card, load_model, read_card, save_model
+from automoe.inference.model_folder import (
+    SHORTLIST,
+    add_to_card,
+    load_model,
+    read_card,
+    read_model,
+    save_model,
+)
 from automoe.model.transformer import Transformer
 from automoe.storage import write_json
+from helpers.toy_pairs import corpus_of
 
 ARCHITECTURE = Architecture(
     encoder_width=8, decoder_width=8, qkv_dim=8,
@@ -139,6 +149,26 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_old_model(
         flush += 1
     assert flush > 3  # each of the files was refused once
     assert read_card(tmp_path) == {"version": 2}
+
+
+def test_a_shortlist_is_read_and_leaves_with_its_model(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    save_model(tmp_path, model_of(1, tokenizer), tokenizer, {})
+    plain = read_model(tmp_path)
+    assert plain.shortlist is None
+    assert plain.shortlister(0) is None
+    with pytest.raises(InputError, match="has no shortlist"):
+        plain.shortlister(8)
+    learned = Shortlist.learn(corpus_of([([4, 5], [6]), ([5], [7])]), tokenizer.vocabulary_size)
+    learned.save(tmp_path / SHORTLIST)
+    shortlister = read_model(tmp_path).shortlister(8)
+    assert shortlister is not None
+    source_BS = np.array([[4, 2]])
+    assert shortlister(source_BS).tolist() == learned.of(source_BS, 8).tolist()
+    save_model(tmp_path, model_of(2, tokenizer), tokenizer, {})
+    assert read_model(tmp_path).shortlist is None
+    Shortlist.learn(corpus_of([([4], [6])]), tokenizer.vocabulary_size + 1).save(tmp_path / SHORTLIST)
+    with pytest.raises(InputError, match="not this model's"):
+        read_model(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,10 @@ tokenizer.encode_special_tokens = True
 graph = onnxruntime.InferenceSession(folder / "translation.onnx")
 unk, eos, pad = (config[f"{name}_id"] for name in ("unk", "eos", "pad"))
 search = config["search"]
+if config["shortlist"]:
+    from likely_tokens import likely_tokens, read_tensors
+
+    tables = read_tensors(folder / "shortlist.safetensors")
 
 
 def encode(text: str) -> list[int]:
@@ -50,6 +54,8 @@ def translate_tokens(source: list[int]) -> str:
         "length_penalty": np.array(search["length_penalty"], np.float32),
         **{name: np.array([search[name]]) for name in ("beam_size", "n_best", "min_length")},
     }
+    if config["shortlist"]:
+        feeds["shortlist"] = likely_tokens(feeds["source"], **tables, size=config["shortlist"])
     (tokens,) = graph.run(["tokens"], feeds)
     best = tokens[0, 0]
     return " ".join(tokenizer.decode(best[best != pad]).splitlines())
