@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from automoe.errors import InputError
+from automoe.inference.model_folder import SHORTLIST, read_model
+from automoe.run import inputs
 from automoe.run.pipeline import stage_names
 from automoe.run.recipe import load_recipe
 from helpers.tiny_run import run_here, write_tiny_recipe
@@ -150,8 +152,8 @@ def test_neither_when_it_is_validated_nor_where_it_is_computed_starts_a_training
     assert started(run(recipe, *OTHERWISE)) == set()
     assert weights(recipe) == before
     noted = [json.loads(path.read_text())["inputs"] for path in (recipe.parent / "runs").rglob("stage.json")]
-    assert any("training.steps" in inputs for inputs in noted)
-    assert not any(name.endswith(("validate_every", "device")) for inputs in noted for name in inputs)
+    assert any("training.steps" in values for values in noted)
+    assert not any(name.endswith(("validate_every", "device")) for values in noted for name in values)
 
 
 def test_stages_of_a_version_that_took_these_for_inputs_are_kept(tmp_path, monkeypatch):
@@ -314,3 +316,46 @@ def test_a_run_that_is_at_work_is_refused_and_a_killed_one_is_not_in_the_way(tmp
         run_here(recipe, "supernet.steps=5", until="supernet")
     assert "so this would start again: seed-1/supernet" in caught.value.problems
     assert any(checkpoints.glob("checkpoint-*"))
+
+
+SHORTLISTED = EVALUATIONS | {"seed-1/latency"}
+
+
+def test_stages_of_a_version_without_shortlists_are_kept_and_its_models_get_one(tmp_path, monkeypatch):
+    recipe = write_tiny_recipe(tmp_path, steps=STEPS)
+    with monkeypatch.context() as earlier:
+        earlier.setattr("automoe.run.folder.ADDED", {})
+        earlier.setattr("automoe.run.pipeline.add_shortlists", lambda run, prepared, trained: None)
+        for module in ("evaluate", "device_profile"):
+            for names in ("COUNTED", "MEASURED"):
+                values = getattr(inputs, names)
+                without = tuple(name for name in values if name != "latency.shortlist")
+                earlier.setattr(f"automoe.run.{module}.{names}", without)
+        assert set(run(recipe).values()) == {"starts"}
+    models = [recipe.parent / f"runs/tiny/seed-1/train-{name}/model" for name in ("mine", "dense")]
+    before = weights(recipe)
+    assert not any((model / SHORTLIST).exists() for model in models)
+    why, start = refused(refusal(recipe, "latency.shortlist=12"))
+    assert why == ["latency.shortlist: 0 -> 12"]
+    assert start >= SHORTLISTED
+    assert started(run(recipe)) == set()
+    assert weights(recipe).items() >= before.items()
+    learned = [read_model(model).shortlist for model in models]
+    assert all(shortlist is not None for shortlist in learned)
+    before = weights(recipe)
+    assert started(run(recipe)) == set()
+    assert weights(recipe) == before
+
+
+def test_another_shortlist_translates_and_measures_again(recipe):
+    why, start = refused(refusal(recipe, "latency.shortlist=12"))
+    assert why == ["latency.shortlist: 0 -> 12"]
+    assert start >= SHORTLISTED
+    seed = recipe.parent / "runs/tiny/seed-1"
+    before = (seed / "evaluate-dense/translations.txt").read_text()
+    assert started(run(recipe, "latency.shortlist=12", overwrite=True)) >= SHORTLISTED | {"report"}
+    assert (seed / "evaluate-dense/translations.txt").read_text() != before
+    assert "a shortlist of 12 tokens" in (recipe.parent / "runs/tiny/report/report.html").read_text()
+    why, start = refused(refusal(recipe))
+    assert why == ["latency.shortlist: 12 -> 0"]
+    assert start >= SHORTLISTED

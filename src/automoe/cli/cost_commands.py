@@ -23,7 +23,7 @@ app = typer.Typer()
 
 
 @app.command()
-@takes_protocol("source_length", "target_length", "vocabulary_size", "beam_size", "norm")
+@takes_protocol("source_length", "target_length", "vocabulary_size", "beam_size", "norm", "shortlist")
 def cost(
     architecture: Annotated[
         Path,
@@ -64,14 +64,19 @@ def latency(
 ) -> None:
     """Measure the time of one sentence (of one batch, with --batch) here, by the papers' protocol.
 
-    A model folder has a vocabulary and norms of its own; an architecture gets random weights.
+    A model folder has a vocabulary and norms of its own; an architecture gets random weights. Sentences, and
+    the tokens of a shortlist, are random.
     """
     from automoe.cost.measure import measure_latency, random_engine, why_noisy
     from automoe.design.architecture_file import load_architecture
-    from automoe.inference.backends import load_engine
+    from automoe.inference.backends import engine_of
+    from automoe.inference.model_folder import read_model
 
     if subject.is_dir():
-        engine, _ = load_engine(subject, protocol.backend, protocol.precision, protocol.threads)
+        stored = read_model(subject)
+        of_model = dataclasses.replace(protocol, vocabulary_size=stored.vocabulary_size)
+        backend, precision = protocol.backend, protocol.precision
+        engine = engine_of(stored, backend, precision, protocol.threads, of_model.shortlister())
     else:
         engine = random_engine(load_architecture(find_file(subject, "architecture")), protocol)
     measured = measure_latency(engine, protocol, runs=runs)

@@ -10,7 +10,8 @@ Two accountings stand beside each other:
 
 A FLOP count is twice the multiply-accumulates. Additions, biases, ReLU, softmax and look-ups count 0.
 
-Names: S source and T target tokens, R rows (positions) the decoder computes, V vocabulary; E experts of a
+Names: S source and T target tokens, R rows (positions) the decoder computes, V vocabulary, W tokens
+of the output layer; E experts of a
 layer, each with a number.
 """
 
@@ -79,8 +80,8 @@ def count(
     """Count everything; takes well below a millisecond.
 
     Args:
-        protocol: lengths, vocabulary, beam and norm (`pre` has one more layer norm at the end of each stack);
-            by default the papers'. Engine, threads and batch do not matter.
+        protocol: lengths, vocabulary, shortlist, beam and norm (`pre` has one more layer norm at the end of
+            each stack); by default the papers'. Engine, threads and batch do not matter.
         routing_shares: measured shares of some or all layers; the others route uniformly.
 
     Raises:
@@ -104,12 +105,12 @@ def count(
         smallest.append(sum(ascending[:top_k]))
         largest.append(sum(ascending[-top_k:]))
 
-    S, T, V = p.source_length, p.target_length, p.vocabulary_size
+    S, T, V, W = p.source_length, p.target_length, p.vocabulary_size, p.output_tokens
     # The papers count whole attention matrices, nothing masked.
     papers = 2 * (_products(a, layers, p.norm, S, T, T * T) + _traced_products(layers, S, T))
     rows = p.beam_size * T
     cached_pairs = p.beam_size * T * (T + 1) // 2  # step t sees t cached keys
-    translation = 2 * (_products(a, layers, p.norm, S, rows, cached_pairs) + rows * a.decoder_width * V)
+    translation = 2 * (_products(a, layers, p.norm, S, rows, cached_pairs) + rows * a.decoder_width * W)
     total_parameters = parameters + V * max(a.encoder_width, a.decoder_width)
     return Counts(
         parameters=parameters,
@@ -120,7 +121,7 @@ def count(
         flops_max=round(papers + 2 * _expert_products(a, S, T, largest)),
         total_parameters=total_parameters,
         total_flops=round(translation + 2 * _expert_products(a, S, rows, expected)),
-        memory_bytes=FLOAT32_BYTES * (total_parameters + _peak_values(a, layers, S, T, V, p.beam_size)),
+        memory_bytes=FLOAT32_BYTES * (total_parameters + _peak_values(a, layers, p)),
     )
 
 
@@ -237,16 +238,18 @@ def _expert_products(a: Architecture, S: int, R: int, active_ffn_sizes: Sequence
     return 2 * (S * a.encoder_width * encoder + R * a.decoder_width * decoder)
 
 
-def _peak_values(a: Architecture, layers: Sequence[Layer], S: int, T: int, V: int, beam_size: int) -> int:
+def _peak_values(a: Architecture, layers: Sequence[Layer], p: MeasuringProtocol) -> int:
     """The most numbers alive at once in a translation, weights apart.
 
     Encoding: the outputs the decoder will attend to, and the widest moment of a sub-layer over S rows.
     Decoding: those outputs, the state of all sub-layers after T steps, and the largest of: the widest
     moment of a sub-layer over one row a beam, the logits, one tensor of the state copied while beams are
-    reordered, the attended outputs concatenated for their keys and values.
+    reordered, the attended outputs concatenated for their keys and values. A shortlist's part of the output
+    layer is held beside them.
     """
+    S, T, W, beam_size = p.source_length, p.target_length, p.output_tokens, p.beam_size
     row_values = dict.fromkeys(STACKS, 0)
-    state, copied = 0, 0
+    state, copied = W * a.decoder_width if p.shortlist else 0, 0
     for layer in layers:
         for sublayer in layer.sublayers:
             values = layer.width + _inner_values(sublayer, layer.width, a.qkv_dim)
@@ -257,7 +260,7 @@ def _peak_values(a: Architecture, layers: Sequence[Layer], S: int, T: int, V: in
             if tensor.per != "source":  # which all beams of a sentence share
                 copied = max(copied, values)
     outputs = a.encoder_outputs_attended * S * a.encoder_width
-    moment = max(beam_size * row_values["decoder"], beam_size * V, copied, outputs)
+    moment = max(beam_size * row_values["decoder"], beam_size * W, copied, outputs)
     return outputs + max(S * row_values["encoder"], state + moment)
 
 

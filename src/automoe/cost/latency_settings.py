@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from automoe.data.vocabulary import ShortlistSize
 from automoe.errors import AtLeastOne, InputError, checked
 from automoe.inference.backends import Backend, Precision, check_engine
 
@@ -27,6 +28,8 @@ class LatencySettings:
 
     Fields that `MeasuringProtocol` has too (lengths, beam, threads, ...) are what it is made of.
     `batch`: sentences translated together, for a server's throughput; the papers' is one.
+    `shortlist`: tokens that the output layer works on; 0 is the whole vocabulary. With one, the test set is
+    translated so as well; a sentence has as many, in measurements a batch.
 
     Whatever the source, the winner is measured with `runs` before it wins, as is every system in the table.
 
@@ -46,6 +49,7 @@ class LatencySettings:
     search_runs: Annotated[int, Field(ge=10)] = 10
     runs: Annotated[int, Field(ge=10)] = 300
     batch: AtLeastOne = 1
+    shortlist: ShortlistSize = 0
 
     def __post_init__(self) -> None:
         problems = [
@@ -57,6 +61,8 @@ class LatencySettings:
             problems.append("predictor: missing; name the file that `automoe predictor fit` wrote")
         if self.source == "predictor" and self.batch > 1:
             problems.append("batch: a predictor tells the latency of one sentence; use another source")
+        if self.source == "predictor" and self.shortlist:
+            problems.append("shortlist: a predictor does not know of one; use another source")
         try:
             check_engine(self.backend, self.precision)
         except InputError as error:

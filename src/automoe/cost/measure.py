@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -130,7 +130,9 @@ def measure_together(
 def _engine(subject: Transformer | Architecture, protocol: MeasuringProtocol) -> Engine:
     if isinstance(subject, Architecture):
         return random_engine(subject, protocol)
-    return make_engine(subject, protocol.backend, protocol.precision, protocol.threads)
+    shortlister = replace(protocol, vocabulary_size=subject.vocabulary_size).shortlister()
+    backend, precision, threads = protocol.backend, protocol.precision, protocol.threads
+    return make_engine(subject, backend, precision, threads, shortlister=shortlister)
 
 
 def _mean(latencies: Sequence[Latency]) -> Latency:
@@ -217,7 +219,8 @@ def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, se
     a decoder that chooses its tokens itself repeats one. So a token's embedding is made large, sub-layers
     small, a router's rows orthogonal and of one length, and the decoder steps on random tokens, another one
     in each beam; which it would have chosen is still searched for. The beams of a trained model are more
-    alike than that and wake fewer experts: for a mixture this latency is on the dear side.
+    alike than that and wake fewer experts: for a mixture this latency is on the dear side. A shortlist has
+    random tokens, too.
 
     Raises:
         InputError: as in `make_engine`.
@@ -238,7 +241,8 @@ def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, se
                 parameter.mul_(_SUBLAYER_SCALE)
             elif name.endswith("router.weight"):
                 torch.nn.init.orthogonal_(parameter, generator=generator)
-    engine = make_engine(model, protocol.backend, protocol.precision, protocol.threads, forced=True)
+    backend, precision, threads = protocol.backend, protocol.precision, protocol.threads
+    engine = make_engine(model, backend, precision, threads, True, protocol.shortlister(seed))
     return _RandomTokens(engine, seed)
 
 

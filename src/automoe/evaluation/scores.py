@@ -12,6 +12,7 @@ from sacrebleu.metrics.chrf import CHRF
 from sacremoses import MosesTokenizer  # type: ignore[import-untyped]
 
 from automoe.data.corpus import Pair
+from automoe.data.shortlist import Shortlister
 from automoe.data.tokenizer import Tokenizer
 from automoe.evaluation.bleu import bleu_metric, language_of
 from automoe.evaluation.expert_use import ExpertUse, expert_use
@@ -96,6 +97,7 @@ def evaluate_model(
     *,
     references: Sequence[str] | None = None,
     scored: Sequence[int] | None = None,
+    shortlister: Shortlister | None = None,
 ) -> Evaluation:
     """Translate the sources of a test set, score the translations, and count where tokens were routed.
 
@@ -105,10 +107,12 @@ def evaluate_model(
         batch_tokens: source tokens a batch, padding counted.
         references: one a pair, for the scores; by default the targets of the pairs.
         scored: the indices of the pairs that scores and routing are of; by default all. All are translated.
+        shortlister: which tokens may be written in translations of a batch; None is all.
     """
     references = [pair.target for pair in pairs] if references is None else references
     scored = range(len(pairs)) if scored is None else scored
-    translator = Translator(TorchEngine(model.eval()), tokenizer, settings)
+    engine = TorchEngine(model.eval(), shortlister=shortlister)
+    translator = Translator(engine, tokenizer, settings)
     start = time.perf_counter()
     translations = tuple(translator.translate((pair.source for pair in pairs), batch_tokens))
     seconds = time.perf_counter() - start

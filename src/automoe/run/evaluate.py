@@ -12,7 +12,7 @@ from automoe.cost.counting import count
 from automoe.cost.measure import measure_together, why_noisy
 from automoe.data.corpus import load_whole
 from automoe.evaluation.scores import evaluate_model
-from automoe.inference.model_folder import load_model
+from automoe.inference.model_folder import load_model, model_of, read_model
 from automoe.run.context import Run
 from automoe.run.corpora import corpus_values
 from automoe.run.folder import Stage, read_stage_json
@@ -23,6 +23,8 @@ from automoe.storage import write_json, write_text
 def evaluate(run: Run, system: str, trained: Stage) -> Stage:
     """Translate the test set, score it, count costs; `result.json` and `translations.txt`.
 
+    Where the recipe's latencies are of a shortlist, so are the translations.
+
     Line k of `translations.txt` is the translation of the test set's line k, even where the pair is dropped
     and not scored; that of an empty source is empty.
     """
@@ -30,19 +32,21 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
     inputs = corpus_values(run, "test") | run.chosen("data.target_language", "translation", *COUNTED)
 
     def work(folder: Path) -> None:
-        model, tokenizer = load_model(trained.folder / "model")
+        stored = read_model(trained.folder / "model")
+        model = model_of(stored)
         if recipe.training.device != "cpu" and torch.cuda.is_available():
             model = model.to("cuda")
         test = load_whole(recipe.data.test, recipe.data.limits)
         run.reporter.say(f"evaluate {system}: translating {len(test.pairs):,} lines, scoring {test.report}")
         evaluation = evaluate_model(
             model,
-            tokenizer,
+            stored.tokenizer,
             test.pairs,
             recipe.data.target_language,
             recipe.translation,
             references=test.references,
             scored=test.kept,
+            shortlister=stored.shortlister(recipe.latency.shortlist),
         )
         shares = {use.layer: use.shares for use in evaluation.expert_use}
         counts = count(model.architecture, run.protocol)  # every expert equally likely

@@ -40,6 +40,10 @@ It is raised when the same inputs would now give something else, or what later s
 version of the program is no input: a new one may change nothing of what was made.
 """
 
+ADDED: Mapping[str, tuple[str, Any]] = {"latency.shortlist": ("latency.beam_size", 0)}
+"""Inputs that earlier versions did not have, each with another that the same stages had then, and the value
+that it has by default, by which these stages were made."""
+
 GROWING = ("budget", "latency")
 """Kinds of stages that look at each of several systems: completed for more of them, kept for fewer."""
 
@@ -176,12 +180,16 @@ class RunFolder:
         fingerprint = digest([name, format_number, inputs, builds_on])
         full_name = (self.path / name).relative_to(self.root).as_posix()
         state = self._state(full_name)
-        # An earlier version's record names more: it is compared with as much, and stays if it is the same.
+        # An earlier version's record names more, or less: it is compared with as much, and stays if it is the
+        # same.
         noted = state.get("inputs", {})
-        compared = inputs | {key: value for key, value in _plain(formerly or {}).items() if key in noted}
+        told = inputs | {key: value for key, value in _plain(formerly or {}).items() if key in noted}
+        compared = {k: v for k, v in told.items() if k in noted or k not in ADDED or v != ADDED[k][1]}
         former_fingerprint = digest([name, format_number, compared, builds_on])
         if state.get("fingerprint") == former_fingerprint:
             inputs, fingerprint = compared, former_fingerprint
+        else:
+            state = _completed(state)
         stage = Stage(self.path / name, fingerprint, full_name)
         record = {
             "fingerprint": fingerprint,
@@ -203,7 +211,7 @@ class RunFolder:
             return stage
         known = known or (grows and _is_contained(state, record))
         if not known and is_first_process():
-            self._ask({stage.name: _told_apart(stage.name, state, {**record, "inputs": compared})})
+            self._ask({stage.name: _told_apart(stage.name, state, {**record, "inputs": told})})
         self._say(f"{stage.name}: {'continues' if known else 'starts'}")
         if is_first_process():
             if not known:
@@ -227,7 +235,7 @@ class RunFolder:
 
     def _reasons(self, name: str, values: Mapping[str, Any]) -> list[str]:
         """Why a stage that is there cannot stay, for what is known before any stage runs."""
-        state = self._state(name)
+        state = _completed(self._state(name))
         if not state:
             return []
         if "inputs" not in state:
@@ -287,6 +295,15 @@ class RunFolder:
 def _kind(name: str) -> str:
     """`train` of `seed-1/train-dense`."""
     return name.rpartition("/")[2].partition("-")[0]
+
+
+def _completed(state: dict[str, Any]) -> dict[str, Any]:
+    """A stage's record with the `ADDED` inputs that it lacks."""
+    noted = state.get("inputs")
+    if noted is None:
+        return state
+    added = {key: default for key, (beside, default) in ADDED.items() if beside in noted}
+    return {**state, "inputs": added | noted}
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ COUNTED = (
     "latency.source_length",
     "latency.target_length",
     "latency.beam_size",
+    "latency.shortlist",
 )
 """Of the measuring protocol, what decides costs that are counted."""
 

@@ -31,7 +31,7 @@ from automoe.run.device_profile import find_latency_file
 from automoe.run.evaluate import evaluate, measure_systems
 from automoe.run.finals import forget_losers, run_finals
 from automoe.run.folder import MayOverwrite, RunFolder, Stage, never
-from automoe.run.prepare import Prepared, prepare
+from automoe.run.prepare import Prepared, add_shortlists, prepare
 from automoe.run.recipe import LoadedRecipe, Recipe
 from automoe.run.report import SeedStages, report_run
 from automoe.run.search import search_architectures
@@ -148,6 +148,7 @@ def _run_seed(run: Run, prepared: Prepared, budget: Budget, until: StageName) ->
         winner = recipe.searched[0].name
         settings = recipe.fine_tuning
         trained |= inherit(run, prepared, *supernet, winner, designs[winner], settings, deciders[winner])
+    add_shortlists(run, prepared, trained)
     if until == "train":
         return None
     evaluated = {system: evaluate(run, system, stage) for system, stage in trained.items()}

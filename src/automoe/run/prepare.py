@@ -1,13 +1,17 @@
-"""The first stage of a run: the vocabulary, and the corpora as token ids."""
+"""The first stage of a run: the vocabulary, and the corpora as token ids; and the shortlist they teach."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from automoe.data.batching import TokenisedCorpus
 from automoe.data.corpus import load_pairs
+from automoe.data.shortlist import Shortlist
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
+from automoe.inference.model_folder import SHORTLIST
+from automoe.processes import is_first_process, wait_for_all
 from automoe.run.context import Run
 from automoe.run.corpora import corpus_values, load_reports
 from automoe.run.folder import Stage
@@ -58,3 +62,24 @@ def prepare(run: Run) -> Prepared:
         TokenisedCorpus.load(stage.folder / "train"),
         TokenisedCorpus.load(stage.folder / "valid"),
     )
+
+
+def add_shortlists(run: Run, prepared: Prepared, trained: Mapping[str, Stage]) -> None:
+    """Put the shortlist that the training corpus teaches beside every trained model that has none.
+
+    It decides nothing of a training, so it is no part of any stage: a run that finished without one gets it,
+    too. Learned once, it is kept with the corpora.
+    """
+    missing = [
+        folder for stage in trained.values() if not (folder := stage.folder / "model" / SHORTLIST).exists()
+    ]
+    wait_for_all()  # nobody writes before all have looked
+    if missing and is_first_process():
+        kept, size = prepared.stage.folder / SHORTLIST, prepared.tokenizer.vocabulary_size
+        if not kept.exists():
+            run.reporter.say("shortlist: learning which words become which")
+            Shortlist.learn(prepared.train, size).save(kept)
+        shortlist = Shortlist.load(kept, size)
+        for path in missing:
+            shortlist.save(path)
+    wait_for_all()

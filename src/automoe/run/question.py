@@ -155,4 +155,5 @@ def _protocol(run: Run) -> str:
         f"{protocol['source_length']} tokens in and {protocol['target_length']} out, beam "
         f"{protocol['beam_size']}, {protocol['backend']} {protocol['precision']}, threads: "
         f"{protocol['threads']}"
+        + (f", a shortlist of {run.protocol.output_tokens} tokens" if run.protocol.shortlist else "")
     )

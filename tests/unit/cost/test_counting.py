@@ -134,6 +134,22 @@ def test_decoding_flops_by_stepping_through_it() -> None:
     assert counts.total_flops == round(2 * macs)
 
 
+def test_a_shortlist_makes_the_output_layer_smaller() -> None:
+    whole = MeasuringProtocol(target_length=4, beam_size=5, vocabulary_size=1000)
+    short, longer = replace(whole, shortlist=100), replace(whole, shortlist=2000)
+    before, after = count(MIXED, whole), count(MIXED, short)
+    assert before.total_flops - after.total_flops == 2 * 4 * 5 * MIXED.decoder_width * 900
+    assert (before.flops, before.total_parameters) == (after.flops, after.total_parameters)
+    assert count(MIXED, longer).total_flops == before.total_flops
+
+
+def test_a_shortlists_rows_are_held_beside_the_logits() -> None:
+    a = dense(8, 16, 2, 1, 2)
+    whole = MeasuringProtocol(source_length=3, target_length=4, beam_size=90, vocabulary_size=1000)
+    before, after = (count(a, p).memory_bytes for p in (whole, replace(whole, shortlist=900)))
+    assert before - after == 4 * (100 * 90 - 900 * 8)
+
+
 def test_attending_to_more_layers_costs_flops_and_memory_but_no_parameters() -> None:
     one = dense(512, 2048, 8, 6, 1)
     three = replace(one, decoder=(replace(one.decoder[0], encoder_layers_attended=3),))

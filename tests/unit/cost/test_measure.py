@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from automoe.cost.measure import measure_latency, random_engine, summarise, why_noisy
+from automoe.cost.measure import measure_latency, measure_together, random_engine, summarise, why_noisy
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.vocabulary import EOS_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
@@ -162,6 +162,40 @@ def test_random_weights_have_the_norm_and_vocabulary_that_are_stated(monkeypatch
 def test_a_batch_of_one_is_left_out_of_the_plain_protocol() -> None:
     assert "batch" not in SHORT.plain()
     assert replace(SHORT, batch=4).plain() == SHORT.plain() | {"batch": 4}
+
+
+def test_no_shortlist_is_left_out_too_and_one_holds_more_than_the_special_tokens() -> None:
+    assert "shortlist" not in SHORT.plain()
+    assert replace(SHORT, shortlist=9).plain() == SHORT.plain() | {"shortlist": 9}
+    assert (SHORT.output_tokens, replace(SHORT, shortlist=9).output_tokens) == (20, 9)
+    assert replace(SHORT, shortlist=99).output_tokens == 20
+    with pytest.raises(InputError, match="shortlist: expected 0 for none, or more than the 4 special tokens"):
+        replace(SHORT, shortlist=4)
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_what_is_measured_has_as_many_tokens_as_the_protocol_says(monkeypatch, backend) -> None:
+    """Random weights and a model alike, however large the batch."""
+    found: list[int] = []
+
+    def recording(model, *rest, shortlister=None, **more):
+        *rest, choose = rest if shortlister is None else (*rest, shortlister)
+
+        def counted(source_BS):
+            chosen = choose(source_BS)
+            found.append(len(chosen))
+            return chosen
+
+        return make_engine(model, *rest, shortlister=counted, **more)
+
+    monkeypatch.setattr("automoe.cost.measure.make_engine", recording)
+    protocol = replace(SHORT, backend=backend, shortlist=9, batch=3)
+    model = Transformer(SMALL, 30)
+    model.initialise(1)
+    measure_together(protocol, {"random": SMALL}, runs=10)
+    measure_together(protocol, {"trained": model}, runs=10)
+    assert set(found) == {9}
+    assert len(found) == 2 * 12
 
 
 def test_tokens_of_random_weights_spread_over_the_experts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ def finalists(seed: Path, system: str = "mine") -> list[Any]:
 
 def model_weights(seed: Path, system: str) -> dict[str, Any]:
     """Of a trained system."""
-    (file,) = (seed / f"train-{system}" / "model").glob("*.safetensors")
+    file = seed / f"train-{system}" / "model" / "model.safetensors"
     return {name: tensor.tolist() for name, tensor in load_file(file).items()}
 
 

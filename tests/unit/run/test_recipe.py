@@ -35,7 +35,7 @@ def test_a_recipe_without_its_stages_needs_no_torch():
 def test_the_measuring_protocol_has_every_value_of_the_recipe(tmp_path: Path):
     values = {
         "backend": "onnx", "precision": "int8", "threads": 3, "beam_size": 4, "source_length": 6,
-        "target_length": 7, "batch": 8,
+        "target_length": 7, "batch": 8, "shortlist": 20,
     }  # fmt: skip
     overrides = [f"latency.{name}={value}" for name, value in values.items()]
     recipe = load_recipe(write_tiny_recipe(tmp_path), [*overrides, "data.vocabulary.size=25"]).recipe

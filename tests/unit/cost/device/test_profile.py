@@ -254,6 +254,13 @@ def test_another_protocol_is_an_error_that_names_every_difference():
     assert "source_length" not in text
 
 
+def test_a_profile_of_the_whole_vocabulary_is_none_of_a_shortlist(tmp_path):
+    profile().save(tmp_path / "device.json")
+    with pytest.raises(InputError) as caught:
+        load_profile(tmp_path / "device.json").problems_with(MeasuringProtocol(shortlist=500), MACHINE)
+    assert "shortlist: measured for 0, wanted for 500" in caught.value.problems
+
+
 def test_another_machine_or_version_is_a_warning_that_names_it():
     assert profile().problems_with(MeasuringProtocol(), MACHINE) == ()
     other = Machine("Analytical Engine", {"automoe": "1", "torch": "3"})
