@@ -17,6 +17,7 @@ from automoe.cli.options import (
     path_option,
 )
 from automoe.cli.streams import lines_as_they_come
+from automoe.errors import InputError
 
 app = typer.Typer()
 

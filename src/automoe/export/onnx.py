@@ -44,8 +44,8 @@ def export_onnx(
         shortlist: tokens that a sentence's translation is restricted to; 0 is all.
 
     Raises:
-        InputError: `folder` is not a model folder, or has no shortlist where one is asked for; or `output` has
-            other files or cannot be written.
+        InputError: `folder` is not a model folder, or has no shortlist where one is asked for; or `output`
+            has other files or cannot be written.
     """
     model = read_model(folder)
     model.shortlister(shortlist)  # refuses what there is not
