@@ -18,8 +18,8 @@ from automoe.data.corpus import load_pairs
 from automoe.data.vocabulary import BOS_ID, EOS_ID
 from automoe.evaluation.scores import evaluate_translations
 from automoe.inference.backends import make_engine
-from automoe.inference.beam import Hypothesis
 from automoe.inference.beam_settings import BeamSettings
+from automoe.inference.engine import Hypothesis
 from automoe.inference.model_folder import load_model
 from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer

@@ -72,8 +72,8 @@ def test_what_is_found_is_as_probable_as_it_says(
     norm=st.sampled_from(["pre", "post"]),
     searched=st.builds(
         BeamSettings,
-        beam_size=st.just(4),
-        n_best=st.integers(1, 4),
+        beam_size=st.integers(3, 8),
+        n_best=st.integers(1, 3),
         length_penalty=st.sampled_from([0.0, 0.6, 1.5]),
         max_length_ratio=st.sampled_from([0.5, 1.0]),
         max_length_extra=st.integers(0, 4),
@@ -126,16 +126,18 @@ def test_more_positions_than_are_tabled() -> None:
 def test_forced_tokens_are_what_the_decoder_reads() -> None:
     """The tokens chosen after forced ones are the most probable ones after those."""
     model = random_model(Architecture(16, 16, 8, (EncoderLayer(2, (8,)),), (DecoderLayer(2, 2, (8, 24)),)))
-    source_BS = batch(3, [4])
-    forced_TBK = np.random.default_rng(1).integers(4, VOCABULARY, (5, 1, 1))
-    read = torch.from_numpy(forced_TBK[:, 0, 0])[None]
+    source_BS = batch(3, [4, 4])
+    forced_TBK = np.random.default_rng(1).integers(4, VOCABULARY, (5, 2, 1))
+    read_BT = torch.from_numpy(forced_TBK[:, :, 0].T.copy())
     with torch.inference_mode():
-        logits_TV = model.logits(model(torch.from_numpy(source_BS), read).hidden_BTD)[0].clone()
-        logits_TV[:, [PAD_ID, BOS_ID, EOS_ID]] = -torch.inf
+        logits_BTV = model.logits(model(torch.from_numpy(source_BS), read_BT).hidden_BTD).clone()
+        logits_BTV[:, :, [PAD_ID, BOS_ID, EOS_ID]] = -torch.inf
     for backend in ("onnx", "torch"):
         engine = make_engine(model, backend, forced=True)
-        ((one,),) = engine.search(source_BS, BeamSettings.exactly(5, beam_size=1), forced_TBK)
-        assert list(one.tokens) == logits_TV.argmax(dim=1)[:4].tolist()
+        found = engine.search(source_BS, BeamSettings.exactly(5, beam_size=1), forced_TBK)
+        assert [list(one.tokens) for (one,) in found] == logits_BTV.argmax(dim=2)[:, :4].tolist()
+        wide = engine.search(source_BS, BeamSettings.exactly(5, beam_size=3), forced_TBK.repeat(3, axis=2))
+        assert all(len(one.tokens) == 4 for (one,) in wide)
 
 
 def test_int8_stores_less() -> None:

@@ -97,7 +97,7 @@ def test_beam_and_n_best_of_a_request(client):
     assert found["text"] == found["hypotheses"][0]["text"]
 
 
-def test_explanations_are_the_reference_models_routing(client):
+def test_explanations_are_the_routers(client):
     answer = client.post("/explain", json={"text": f"{TEXT}\n\na bird"}).json()
     plain = client.post("/translate", json={"text": f"{TEXT}\n\na bird"}).json()
     assert answer["translation"] == plain["translations"][0]["text"]

@@ -48,7 +48,7 @@ PrecisionOption = Annotated[
 ]
 ModelFolder = Annotated[Path, path_argument("A model folder, e.g. runs/demo/seed-1/train-automoe/model.")]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, max=MOST_THREADS, help="By default torch's number.")
+    int | None, typer.Option(min=1, max=MOST_THREADS, help="By default OMP_NUM_THREADS, or one a core.")
 ]
 ShortlistOption = Annotated[
     int,

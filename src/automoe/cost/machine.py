@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from automoe.errors import checked
-from automoe.inference.backends import LIBRARIES
+from automoe.inference.backends import GENERATIONS, LIBRARIES
 
 
 @checked("this is no description of a machine")
@@ -26,7 +26,10 @@ class Machine:
 def this_machine(backend: str) -> Machine:
     """This machine, as profiles record it."""
     libraries = ["automoe", "torch", *LIBRARIES.get(backend, ())]
-    return Machine(_cpu_name(), {library: version(library) for library in libraries})
+    versions = {library: version(library) for library in libraries}
+    if backend in GENERATIONS:
+        versions["automoe's engine"] = GENERATIONS[backend]
+    return Machine(_cpu_name(), versions)
 
 
 def _cpu_name(info: Path = Path("/proc/cpuinfo")) -> str:

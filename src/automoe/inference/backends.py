@@ -83,6 +83,9 @@ MOST_THREADS = 1024
 LIBRARIES: dict[Backend, tuple[str, ...]] = {"onnx": ("onnxruntime",)}
 """The distributions, beside torch, whose version decides how fast a backend is; without an entry none."""
 
+GENERATIONS: dict[Backend, str] = {"onnx": "2"}
+"""Raised when an engine of ours takes another time than before: older profiles are not of it."""
+
 
 def check_engine(backend: Backend, precision: Precision) -> None:
     """Whether there is such an engine.
@@ -112,7 +115,8 @@ def make_engine(
     """The engine of a model.
 
     Args:
-        model: put into evaluation mode; `torch` in float32 shares its weights, the others copy them.
+        model: put into evaluation mode; `torch` in float32 shares its weights; `onnx` copies them, and reads
+            them once more when its encoder is timed alone.
         threads: of ONNX Runtime; None is torch's number. The torch backend uses torch's.
         forced: whether its `search` will be given forced tokens.
         shortlister: which tokens may be written in translations of a batch; None is all.
@@ -180,4 +184,4 @@ def engine_of(
 def usual_threads() -> int:
     """What the variable OMP_NUM_THREADS says, or else 0, which is one a core."""
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return int(wanted) if wanted.isdecimal() else 0
+    return min(int(wanted), os.cpu_count() or 1) if wanted.isdecimal() else 0

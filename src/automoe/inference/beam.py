@@ -84,9 +84,9 @@ def beam_search(
     counts end-of-sentence. This is not the penalty of GNMT (Wu et al., 2016), which divides by
     `((5 + length) / 6) ** alpha` and punishes short hypotheses less at equal exponent.
 
-    The result is deterministic: equal scores go to the hypothesis that finished first, equal
-    extensions to the beam of lower index. Sentences do not influence each other: the result does
-    not depend on the batch, up to rounding.
+    The result is deterministic: of equal scores the hypothesis that finished first is better; of equal
+    extensions one that goes on before one that ends, then the beam of lower index, then as the stepper says.
+    Sentences do not influence each other: the result does not depend on the batch, up to rounding.
 
     Args:
         stepper: called without autograd.
@@ -167,12 +167,13 @@ def _best_extensions(
         added_BKC[must_end] = -torch.inf
         added_BKC[must_end, :, 0] = extensions.end_BK[must_end]
         tokens_BKC[must_end, :, 0] = EOS_ID
-    # The best 2K of a sentence hold at most 2K of one beam.
-    log_probability_BKC = scores_BK[:, :, None] + added_BKC
-    ranked = log_probability_BKC.view(B, K * C).sort(dim=1, descending=True, stable=True)
-    chosen_BC = ranked.indices[:, : 2 * K]
-    tokens_BC = tokens_BKC.view(B, K * C).gather(1, chosen_BC)
-    return ranked.values[:, : 2 * K], chosen_BC // C, tokens_BC
+    # The best 2K of a sentence hold at most 2K of one beam. Of equal ones, those that end come last.
+    log_probability_BX = (scores_BK[:, :, None] + added_BKC).view(B, K * C)
+    tokens_BX = tokens_BKC.view(B, K * C)
+    ends_last_BX = (tokens_BX == EOS_ID).to(torch.uint8).sort(dim=1, stable=True).indices
+    ranked = log_probability_BX.gather(1, ends_last_BX).sort(dim=1, descending=True, stable=True)
+    chosen_BC = ends_last_BX.gather(1, ranked.indices[:, : 2 * K])
+    return ranked.values[:, : 2 * K], chosen_BC // C, tokens_BX.gather(1, chosen_BC)
 
 
 def _score(log_probability: float, length: int, settings: BeamSettings) -> float:

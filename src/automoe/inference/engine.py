@@ -50,8 +50,8 @@ class Engine(Protocol):
 
         Args:
             source_BS: each row ends with EOS and is padded on the right with PAD.
-            forced_TBK: what the decoder reads in place of what it chose, for measuring random weights; an
-                engine for that has to be made for it (`make_engine`).
+            forced_TBK: what the decoder reads in place of what it chose, for measuring random weights: of
+                sentences that take equally many steps, by an engine that was made for it (`make_engine`).
         """
 
     def encode(self, source_BS: Ids) -> Any:

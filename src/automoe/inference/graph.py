@@ -67,6 +67,10 @@ class Graph:
         self._outermost._all_constants.setdefault(name, value)
         return name
 
+    def shared(self, name: str, value: NDArray[Any]) -> str:
+        """As `constant`, of the outermost graph: for what is only looked up, in several graphs."""
+        return self._outermost.constant(name, value)
+
     def ints(self, value: int | list[int]) -> str:
         """A scalar or a vector, int64."""
         return self.constant(f"int.{value}", np.array(value, dtype=np.int64))

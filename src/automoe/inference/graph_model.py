@@ -121,9 +121,16 @@ class ModelGraph:
         states: State = {}
         for layer in self.architecture.layers("decoder"):
             for state in layer.decoder_state(self.architecture.qkv_dim):
-                if state.per == "position":
-                    shape = g.shape(batch, state.heads, 0, state.size)
-                    states[f"{state.name}.{layer.index}"] = g.op("ConstantOfShape", shape)
+                match state.per:
+                    case "position":
+                        shape = g.shape(batch, state.heads, 0, state.size)
+                        states[f"{state.name}.{layer.index}"] = g.op("ConstantOfShape", shape)
+                    case "source":
+                        pass  # `encode` makes it
+                    case "beam":
+                        raise NotImplementedError(f"{state.name}: `beam_search` must let it follow")
+                    case _:
+                        assert_never(state.per)
         return states
 
     def decode(
@@ -207,7 +214,7 @@ class ModelGraph:
         return self.weights["embedding"][:, : self.architecture.decoder_width]
 
     def _output(self, g: Graph) -> str:
-        return g.constant(f"embedding.{self.architecture.decoder_width}", self._output_weight_VD)
+        return g.constant("output", self._output_weight_VD)
 
     def positions(self, g: Graph, length: str, width: int) -> str:
         """Sinusoidal positions (L, D), L at least `length`, a vector of one."""
@@ -227,9 +234,11 @@ class ModelGraph:
         return g.choose(more, computed, {"positions": table})["positions"]
 
     def _embedded(self, g: Graph, tokens: str, positions: str, width: int) -> str:
-        table_VD = g.constant(f"embedding.{width}", self.weights["embedding"][:, :width])
-        scaled = g.op("Mul", g.op("Gather", table_VD, tokens), g.floats(width**0.5))
-        return g.op("Add", scaled, positions)
+        table = self.weights["embedding"]
+        rows = g.op("Gather", g.shared("embedding", table), tokens)
+        if width < table.shape[1]:
+            rows = g.op("Slice", rows, g.ints([0]), g.ints([width]), g.ints([-1]))
+        return g.op("Add", g.op("Mul", rows, g.floats(width**0.5)), positions)
 
     def _cross_keys_values(self, g: Graph, outputs: list[str]) -> State:
         states: State = {}
@@ -288,9 +297,11 @@ class ModelGraph:
         x_ND = g.op("Reshape", x_BXD, g.ints([-1, router_DE.shape[0]]))
         # Never rounded to 8 bits: the choice of an expert compares near values.
         logits_NE = g.op("MatMul", x_ND, g.constant(f"{name}.router", router_DE))
+        probabilities_NE = g.op("Softmax", logits_NE, axis=-1)
+        chosen = g.ops("TopK", probabilities_NE, g.ints([sublayer.top_k]), outputs=2)
         if routed is not None:
-            routed[layer.name] = g.ops("TopK", logits_NE, g.ints([sublayer.top_k]), outputs=2)[1]
-        mixed_ND = self._mixture(g, f"{name}.mixture.experts", sublayer, x_ND, logits_NE)
+            routed[layer.name] = chosen[1]
+        mixed_ND = self._mixture(g, f"{name}.mixture.experts", sublayer, x_ND, *chosen)
         return g.op("Reshape", mixed_ND, g.op("Shape", x_BXD))
 
     def _expert(self, g: Graph, name: str, size: int, x: str) -> str:
@@ -298,14 +309,13 @@ class ModelGraph:
             return x
         return self._linear(g, f"{name}.down", g.op("Relu", self._linear(g, f"{name}.up", x)))
 
-    def _mixture(self, g: Graph, name: str, sublayer: FeedForward, x_ND: str, logits_NE: str) -> str:
+    def _mixture(
+        self, g: Graph, name: str, sublayer: FeedForward, x_ND: str, gates_NK: str, experts_NK: str
+    ) -> str:
         """Tokens are sorted by expert and come back, scaled by their gates, to their order.
 
         Each expert works on the tokens it was given, none without tokens.
         """
-        gates_NK, experts_NK = g.ops(
-            "TopK", g.op("Softmax", logits_NE, axis=-1), g.ints([sublayer.top_k]), outputs=2
-        )
         experts_A1 = g.op("Reshape", experts_NK, g.ints([-1, 1]))
         experts_A = g.op("Reshape", experts_NK, g.ints([-1]))
         is_chosen_AE = g.op("Equal", experts_A1, g.ints(list(range(len(sublayer.experts)))))

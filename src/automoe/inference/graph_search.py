@@ -109,7 +109,8 @@ def beam_search(
         tokens_BK = g.op("GatherElements", g.op("Reshape", tokens_NC, phase.shape_B_), chosen_BK, axis=1)
         if shortlist_W:  # up to here a token is its place in the list, which of a special one is its id
             tokens_BK = g.op("Gather", shortlist_W, tokens_BK)
-        must_end_B1 = g.op("Equal", phase.limits_B1, length)
+        # A sentence that is done may stay in the batch beyond its limit.
+        must_end_B1 = g.op("LessOrEqual", phase.limits_B1, length)
         live_BK = g.op("Where", must_end_B1, g.floats(NEVER), best_BK)
 
         end_N1 = g.op("Gather", added_NV, g.ints([EOS_ID]), axis=1)

@@ -58,7 +58,9 @@ class StoredWeights(Mapping[str, NDArray[np.float32]]):
         self._path, self._shapes = path, shapes
         try:
             file: Any = safe_open(path, framework="numpy")  # it has no types
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            found = {name: tuple(one.get_shape()) for name, one in slices.items()}
+            types = {name: one.get_dtype() for name, one in slices.items()}
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: is damaged or no safetensors file", [str(error)]) from error
         problems = [f"{name}: missing" for name in shapes if name not in found]
@@ -68,6 +70,7 @@ class StoredWeights(Mapping[str, NDArray[np.float32]]):
             for name, shape in shapes.items()
             if name in found and found[name] != shape
         ]
+        problems += [f"{name}: has {kind}, not F32" for name, kind in types.items() if kind != "F32"]
         if problems:
             raise InputError(f"{path}: the weights do not fit {CONFIG}", problems)
         self._file = file

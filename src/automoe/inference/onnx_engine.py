@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from automoe.data.shortlist import Shortlister
 from automoe.data.vocabulary import PAD_ID
-from automoe.design.architecture import Architecture
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Hypothesis, Ids
 from automoe.inference.finished_graph import open_session
@@ -33,18 +32,9 @@ class OnnxEngine:
         self, model: ModelGraph, threads: int, forced: bool = False, shortlister: Shortlister | None = None
     ) -> None:
         self._model, self._threads, self._shortlister = model, threads, shortlister
+        self.architecture, self.vocabulary_size = model.architecture, model.vocabulary_size
         self._session = open_session(translation_graph(model, forced, shortlister is not None), threads)
         self._encoder: ort.InferenceSession | None = None
-
-    @property
-    def architecture(self) -> Architecture:
-        """As `Engine.architecture`."""
-        return self._model.architecture
-
-    @property
-    def vocabulary_size(self) -> int:
-        """As `Engine.vocabulary_size`."""
-        return self._model.vocabulary_size
 
     def search(
         self, source_BS: Ids, settings: BeamSettings, forced_TBK: Ids | None = None

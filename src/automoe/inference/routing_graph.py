@@ -42,7 +42,7 @@ def routing_graph(model: ModelGraph) -> onnx.ModelProto:
 
 
 class OnnxRouter:
-    """Tells the experts of known translations; its session is made at the first call.
+    """Tells the experts of known translations.
 
     Args:
         model: in float32. `threads`: as of `OnnxEngine`.
@@ -50,15 +50,14 @@ class OnnxRouter:
 
     def __init__(self, model: ModelGraph, threads: int) -> None:
         self.architecture = model.architecture
-        self._model, self._threads = model, threads
         self._session: ort.InferenceSession | None = None
+        if not self.architecture.is_dense:
+            self._session = open_session(routing_graph(model), threads)
 
     def __call__(self, source_BS: Ids, target_in_BT: Ids) -> dict[str, Ids]:
         """Of each mixture layer, the experts of every token that is no padding, (N, top_k)."""
-        if self.architecture.is_dense:
-            return {}
         if self._session is None:
-            self._session = open_session(routing_graph(self._model), self._threads)
+            return {}
         names = [output.name for output in self._session.get_outputs()]
         found = self._session.run(names, {"source": source_BS, "target_in": target_in_BT})
         tokens = {"encoder": source_BS.ravel() != PAD_ID, "decoder": target_in_BT.ravel() != PAD_ID}

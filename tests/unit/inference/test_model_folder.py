@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from automoe.data.shortlist import Shortlist
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
@@ -201,3 +202,15 @@ def test_a_damaged_configuration_says_how_to_go_on(
         with pytest.raises(InputError, match=r"config\.json: is damaged") as caught:
             read(tmp_path)
         assert "anew" in caught.value.problems[-1]
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_type_are_named(tokenizer: Tokenizer, tmp_path: Path, kind: torch.dtype) -> None:
+    save_model(tmp_path, model_of(1, tokenizer), tokenizer, {})
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["embedding"] = weights["embedding"].to(kind)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="the weights do not fit") as refused:
+        read_model(tmp_path)
+    (problem,) = refused.value.problems
+    assert problem.startswith("embedding: has ")

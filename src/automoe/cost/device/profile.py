@@ -210,8 +210,8 @@ class DeviceProfile(BaseModel):
             warnings.append(
                 f"the profile was measured on another processor: {self.machine.cpu}, not {machine.cpu}"
             )
-        for library, theirs in self.machine.versions.items():
-            ours = machine.versions.get(library, "missing")
+        for library in self.machine.versions | machine.versions:
+            theirs, ours = (one.versions.get(library, "missing") for one in (self.machine, machine))
             if ours != theirs:
                 warnings.append(f"the profile was measured with {library} {theirs}, not {ours}")
         return tuple(warnings)
