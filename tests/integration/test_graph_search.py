@@ -1,4 +1,4 @@
-"""The beam search in a graph against the one in steps, around a decoder that is a table of what follows a token.
+"""The beam search in a graph against the one in steps, around a decoder that is a table of what follows.
 
 Small vocabularies, in which hypotheses run out, and sentences of unlike limits in one batch are what models
 seldom meet.
