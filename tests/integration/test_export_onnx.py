@@ -21,6 +21,7 @@ from automoe.inference.model_folder import SHORTLIST, save_model
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translator import Translator
 from automoe.model.transformer import Transformer
+from helpers.broken_exports import BREAKAGES, broken
 from helpers.toy_pairs import corpus_of
 
 ARCHITECTURE = Architecture(
@@ -105,6 +106,20 @@ def test_the_folder_translates_with_its_shortlist(
     expected = [next(reference.translate([line])) for line in LINES]
     assert translated.stdout.split("\n")[:-1] == expected
     assert expected != list(Translator(TorchEngine(model), tokenizer).translate(LINES))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_a_broken_folder_is_one_message(
+    exported: tuple[Transformer, Tokenizer, Path, Path], tmp_path: Path, breakage: str
+) -> None:
+    folder, expected = broken(exported[3], tmp_path, breakage)
+    program = [sys.executable, str(folder / "translate.py")]
+    done = subprocess.run(program, input="der Bär\n", capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("translate.py: ")
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_int8_is_smaller_and_an_export_is_replaced(

@@ -3,7 +3,7 @@
 translation.onnx   the graph of `automoe.inference.translation_graph`, beam search and all; of one that would
                    be larger than 2 GiB, the weights are in `translation.onnx.data` beside it
 tokenizer.json     the vocabulary, for the library `tokenizers`
-config.json        what a program that feeds the graph has to know
+config.json        what a program that feeds the graph has to know, and the digests of these files
 translate.py       such a program
 text_parts.py      how a long line is split, for translate.py
 
@@ -23,16 +23,17 @@ from pathlib import Path
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 from automoe.export.export_folder import write_folder
 from automoe.inference.beam_settings import BeamSettings
-from automoe.inference.finished_graph import save_graph
+from automoe.inference.finished_graph import OLDEST_RUNTIME, save_graph
 from automoe.inference.graph import OPSET
 from automoe.inference.graph_model import GraphPrecision, ModelGraph
 from automoe.inference.model_folder import CONFIG, SHORTLIST, TOKENIZER, read_model
 from automoe.inference.translation_graph import translation_graph
-from automoe.storage import whole_file, write_json, write_text
+from automoe.storage import file_digest, whole_file, write_json, write_text
 
 FAMILY = "automoe-onnx"
 FORMAT = f"{FAMILY}-2"
 GRAPH = "translation.onnx"
+TEMPLATE = ("translate.py",)
 
 
 def export_onnx(
@@ -54,6 +55,7 @@ def export_onnx(
         "format": FORMAT,
         "precision": precision,
         "opset": OPSET,
+        "onnxruntime": ".".join(map(str, OLDEST_RUNTIME)),
         "architecture": model.architecture.to_dict(),
         "vocabulary_size": model.vocabulary_size,
         "pad_id": PAD_ID,
@@ -68,14 +70,17 @@ def export_onnx(
         save_graph(graph, partial / GRAPH)
         with whole_file(partial / TOKENIZER) as temporary:
             shutil.copyfile(folder / TOKENIZER, temporary)
-        write_json(partial / CONFIG, config)
-        files = [resources.files("automoe.export") / "onnx_template" / "translate.py"]
-        files.append(resources.files("automoe.data") / "text_parts.py")
         if shortlist:
-            files.append(resources.files("automoe.data") / "likely_tokens.py")
             with whole_file(partial / SHORTLIST) as temporary:
                 shutil.copyfile(folder / SHORTLIST, temporary)
-        for file in files:
+        digests = {path.name: file_digest(path) for path in sorted(partial.iterdir())}
+        write_json(partial / CONFIG, config | {"sha256": digests})
+        package = resources.files("automoe")
+        programs = [package / "export" / "onnx_template" / name for name in TEMPLATE]
+        programs.append(package / "data" / "text_parts.py")
+        if shortlist:
+            programs.append(package / "data" / "likely_tokens.py")
+        for file in programs:
             write_text(partial / file.name, file.read_text(encoding="utf-8"))
 
     write_folder(output, ("format", FAMILY), write)

@@ -1,20 +1,81 @@
 """Translate standard input: pip install onnxruntime tokenizers; python translate.py < text"""
 
+from __future__ import annotations
+
+import hashlib
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 from text_parts import LineSplitter, join_parts, wordless_tokens
 from tokenizers import Tokenizer
 
+FORMAT = "automoe-onnx-2"
+KEYS = ("sha256", "vocabulary_size", "onnxruntime", "pad_id", "eos_id", "unk_id", "shortlist", "search")
+
+
+class FolderError(Exception):
+    """What is wrong with the folder."""
+
+
+def open_folder(folder: Path) -> tuple[dict[str, Any], Tokenizer, onnxruntime.InferenceSession]:
+    """Its configuration, vocabulary and graph.
+
+    Raises:
+        FolderError: a file is missing, damaged or of another export, or onnxruntime is too old.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        if config.get("format") != FORMAT:
+            raise FolderError(f"config.json: is of the format {config.get('format')}, not {FORMAT}")
+        missing = [key for key in KEYS if key not in config]
+        if missing:
+            raise FolderError(f"config.json: lacks {', '.join(missing)}")
+        for name, digest in config["sha256"].items():
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                    mend = "copy the whole folder, or export anew"
+                    raise FolderError(f"{name}: is not the file that config.json was written with; {mend}")
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer.encode_special_tokens = True
+        found, told = tokenizer.get_vocab_size(), config["vocabulary_size"]
+    except OSError as error:
+        raise FolderError(f"{error.filename}: {error.strerror}") from error
+    except (AttributeError, ValueError) as error:
+        raise FolderError(f"config.json: is damaged: {error}") from error
+    if found != told:
+        raise FolderError(f"tokenizer.json: has {found} tokens, but config.json says {told}")
+    version, oldest = onnxruntime.__version__, config["onnxruntime"]
+    if comparable(version) < comparable(oldest):
+        raise FolderError(f"onnxruntime {version} is too old: translation.onnx needs {oldest} or a newer one")
+    try:
+        graph = onnxruntime.InferenceSession(folder / "translation.onnx")
+    except Exception as error:  # the library's exceptions have no name for all of them
+        raise FolderError(f"onnxruntime {version} cannot run translation.onnx: {error}") from error
+    return config, tokenizer, graph
+
+
+def comparable(version: str) -> list[int]:
+    """The two numbers with which a version begins."""
+    return [int(number) for number in version.split(".")[:2]]
+
+
+def fail(message: str, code: int) -> int:
+    """Say what is wrong, where somebody listens; the exit code."""
+    if sys.stderr is not None:
+        print(f"translate.py: {message}", file=sys.stderr)
+    return code
+
+
 folder = Path(__file__).parent
-config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-tokenizer.encode_special_tokens = True
-graph = onnxruntime.InferenceSession(folder / "translation.onnx")
+try:
+    config, tokenizer, graph = open_folder(folder)
+except FolderError as error:
+    sys.exit(fail(str(error), 2))
 unk, eos, pad = (config[f"{name}_id"] for name in ("unk", "eos", "pad"))
 search = config["search"]
 if config["shortlist"]:
@@ -77,13 +138,6 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # takes what is still buffered
         return fail(f"standard input or output fails: {error.strerror}", 1)
     return 0
-
-
-def fail(message: str, code: int) -> int:
-    """Say what is wrong, where somebody listens; the exit code."""
-    if sys.stderr is not None:
-        print(f"translate.py: {message}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":
