@@ -6,6 +6,10 @@ tokenizer.json     the vocabulary, for the library `tokenizers`
 config.json        what a program that feeds the graph has to know, and the digests of these files
 translate.py       such a program
 text_parts.py      how a long line is split, for translate.py
+translate.mjs      such a program for Node
+index.html         such a program as a page
+translator.mjs     what these two share; it needs text_parts.mjs and likely_tokens.mjs
+package.json       what they need of npm
 
 and with a shortlist:
 
@@ -33,7 +37,10 @@ from automoe.storage import file_digest, whole_file, write_json, write_text
 FAMILY = "automoe-onnx"
 FORMAT = f"{FAMILY}-2"
 GRAPH = "translation.onnx"
-TEMPLATE = ("translate.py",)
+TEMPLATE = (
+    *("translate.py", "translate.mjs", "index.html", "translator.mjs", "text_parts.mjs", "likely_tokens.mjs"),
+    "package.json",
+)
 
 
 def export_onnx(
