@@ -12,7 +12,7 @@ from automoe.inference.backends import LIBRARIES
 def test_this_machine_names_its_processor_and_the_libraries_of_the_backend() -> None:
     assert this_machine("torch").cpu
     assert set(this_machine("torch").versions) == {"automoe", "torch"}
-    assert set(this_machine("onnx").versions) == {"automoe", "torch", "onnxruntime"}
+    assert set(this_machine("onnx").versions) == {"automoe", "automoe's engine", "torch", "onnxruntime"}
     assert set(this_machine("one of another package").versions) == {"automoe", "torch"}
     assert torch.__version__.startswith(this_machine("torch").versions["torch"].split("+")[0])
 
