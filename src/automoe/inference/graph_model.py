@@ -33,7 +33,7 @@ from automoe.design.architecture import (
     SubLayer,
 )
 from automoe.inference.graph import CONTRIBUTED, FLOAT, INT, Graph, State
-from automoe.inference.model_folder import StoredModel
+from automoe.inference.model_folder import BareModel
 
 GraphPrecision: TypeAlias = Literal["float32", "int8"]
 Weights: TypeAlias = Mapping[str, NDArray[Any]]
@@ -59,8 +59,8 @@ class ModelGraph:
     precision: GraphPrecision = "float32"
 
     @staticmethod
-    def of(model: StoredModel, precision: GraphPrecision = "float32") -> ModelGraph:
-        """The parts of what is in a model folder."""
+    def of(model: BareModel, precision: GraphPrecision = "float32") -> ModelGraph:
+        """The parts of a model, such as one in a folder."""
         return ModelGraph(model.architecture, model.options.norm, model.weights, precision)
 
     @property
