@@ -172,5 +172,5 @@ def test_a_penalty_of_the_longest_translation_keeps_scores_apart_in_float32() ->
     numbers = np.finfo(np.float32)
     for log_probability in (numbers.eps, 1e6):
         assert numbers.tiny < np.float32(log_probability) / power < numbers.max
-    with pytest.raises(InputError, match="length_penalty: expected at most 5, got 5.1"):
+    with pytest.raises(InputError, match=r"length_penalty: expected at most 5, got 5\.1"):
         BeamSettings(length_penalty=5.1)

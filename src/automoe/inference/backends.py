@@ -168,8 +168,8 @@ def engine_of(
     """The engine of a model's values, such as those in a model folder.
 
     Args:
-        threads: None is what the variable OMP_NUM_THREADS says, or else one a core. torch, where it is needed,
-            goes on with so many.
+        threads: None is what the variable OMP_NUM_THREADS says, or else one a core. torch, where it is
+            needed, goes on with so many.
         shortlister, forced: as in `make_engine`.
 
     Raises:
