@@ -68,7 +68,7 @@ def make(folder: Path) -> None:
 def said(folder: Path) -> dict[str, Any]:
     """What the models of a folder say of `TEXTS` now: token ids; translations by each engine and program."""
     tokenizer = Tokenizer.load(folder / "model" / "tokenizer.json")
-    found: dict[str, Any] = {"token ids": [list(tokenizer.encode(text)) for text in TEXTS]}
+    found: dict[str, Any] = {"token ids": tokenizer.encode(TEXTS)}
     for backend, precisions in ENGINES.items():
         for precision in precisions:
             engine, tokenizer = load_engine(folder / "model", backend, precision, threads=1)

@@ -5,15 +5,17 @@ import itertools
 import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 
+from automoe.data.text_parts import MAX_SOURCE_TOKENS
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.design.model_options import ModelOptions
 from automoe.errors import InputError
 from automoe.inference.backends import make_engine
-from automoe.inference.beam_settings import BeamSettings
+from automoe.inference.beam_settings import LARGEST_PENALTY, MOST_TOKENS, BeamSettings
 from automoe.inference.engine import Engine, Hypothesis
 from automoe.inference.torch_engine import TorchEngine
 from automoe.model.transformer import Transformer
@@ -162,3 +164,13 @@ def test_impossible_settings_are_refused_all_at_once() -> None:
     assert len(refused.value.problems) == 4
     with pytest.raises(InputError, match=r"n_best: expected at most beam_size \(2\), got 3"):
         BeamSettings(beam_size=2, n_best=3)
+
+
+def test_a_penalty_of_the_longest_translation_keeps_scores_apart_in_float32() -> None:
+    longest = BeamSettings(length_penalty=LARGEST_PENALTY, max_length_ratio=100, max_length_extra=MOST_TOKENS)
+    power = np.float32(longest.max_length(MAX_SOURCE_TOKENS)) ** np.float32(longest.length_penalty)
+    numbers = np.finfo(np.float32)
+    for log_probability in (numbers.eps, 1e6):
+        assert numbers.tiny < np.float32(log_probability) / power < numbers.max
+    with pytest.raises(InputError, match=r"length_penalty: expected at most 5, got 5\.1"):
+        BeamSettings(length_penalty=5.1)

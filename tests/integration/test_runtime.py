@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from automoe.cli.extras import EXTRAS
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
+from automoe.design.architecture_file import save_architecture
 from automoe.inference.backends import load_engine
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.translator import Translator
@@ -88,11 +90,14 @@ def test_serve(model: Path) -> None:
             assert "<html" in ask(page)
 
 
-def test_what_counts_and_measures(model: Path) -> None:
+def test_what_counts_and_measures(model: Path, tmp_path: Path) -> None:
     assert json.loads(automoe("cost", "transformer-base", "--json"))["parameters"] == 44_138_496
     assert "largest dense" in automoe("space", "demo")
-    latency = json.loads(automoe("latency", model, "--backend", "onnx", "--runs", "10", "--json"))
-    assert latency["runs"] == 10
+    small = tmp_path / "small.yaml"
+    save_architecture(Architecture(16, 16, 8, (EncoderLayer(2, (8, 0)),), (DecoderLayer(2, 2, (8,)),)), small)
+    for subject in (model, small):
+        measured = automoe("latency", subject, "--backend", "onnx", "--runs", "10", "--json")
+        assert json.loads(measured)["runs"] == 10
 
 
 @pytest.mark.parametrize(
@@ -104,7 +109,7 @@ def test_what_counts_and_measures(model: Path) -> None:
         "init project --source a.en --target a.de",
         "profile --space demo",
         "predictor fit table.csv",
-        "latency transformer-base --backend onnx",
+        "latency transformer-base",
         "latency MODEL",
         "translate MODEL --backend torch",
         "export MODEL --to huggingface -o out",

@@ -16,19 +16,20 @@ import numpy as np
 
 from automoe.cost.machine import ProcessorTimes, stolen_share_between, torch_threads
 from automoe.cost.protocol import MeasuringProtocol
+from automoe.cost.random_weights import random_weights
 from automoe.data.vocabulary import EOS_ID, SPECIAL_TOKENS
 from automoe.design.architecture import Architecture
 from automoe.design.model_options import ModelOptions
 from automoe.errors import InputError
-from automoe.inference.backends import make_engine
+from automoe.inference.backends import engine_of, make_engine, needs_torch
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine, Hypothesis, Ids
+from automoe.inference.model_folder import BareModel, model_of
 
 if TYPE_CHECKING:
     from automoe.model.transformer import Transformer
 
 FEWEST_RUNS = 10
-_SUBLAYER_SCALE, _TOKEN_SCALE = 0.1, 10.0  # of `random_engine`
 RUNS_A_ROUND = 30  # of each model, of those that are measured together
 DROPPED_SHARE = 0.1  # of the runs, at each end
 WARM_UP_RUNS = 2  # not counted: first runs allocate memory and pick kernels
@@ -225,24 +226,13 @@ def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, se
     Raises:
         InputError: as in `make_engine`.
     """
-    import torch
-
-    from automoe.model.transformer import Transformer
-
-    with torch.device("meta"):
-        model = Transformer(architecture, protocol.vocabulary_size, ModelOptions(norm=protocol.norm))
-    model.to_empty(device="cpu")
-    model.initialise(seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        model.embedding.mul_(_TOKEN_SCALE)
-        for name, parameter in model.named_parameters():
-            if name.endswith(("out.weight", "down.weight")):
-                parameter.mul_(_SUBLAYER_SCALE)
-            elif name.endswith("router.weight"):
-                torch.nn.init.orthogonal_(parameter, generator=generator)
-    backend, precision, threads = protocol.backend, protocol.precision, protocol.threads
-    engine = make_engine(model, backend, precision, threads, True, protocol.shortlister(seed))
+    weights = random_weights(architecture, protocol.vocabulary_size, protocol.norm, seed)
+    model = BareModel(architecture, protocol.vocabulary_size, ModelOptions(norm=protocol.norm), weights)
+    wanted = protocol.backend, protocol.precision, protocol.threads
+    if needs_torch(*wanted[:2]):  # whose threads stay as they are: they are set while measuring
+        engine = make_engine(model_of(model), *wanted, True, protocol.shortlister(seed))
+    else:
+        engine = engine_of(model, *wanted, protocol.shortlister(seed), forced=True)
     return _RandomTokens(engine, seed)
 
 

@@ -56,13 +56,12 @@ def expert_use(
 ) -> tuple[ExpertUse, ...]:
     """The share of tokens each expert of each mixture layer gets on these pairs, encoder first.
 
-    With top-k routing a token counts once for each expert it is sent to; padding never counts.
+    With top-k routing a token counts once for each expert it is sent to; padding never counts. Of a side
+    that is too long to be translated at once (`MAX_SOURCE_TOKENS`) only the beginning counts.
 
     Args:
         model: put into evaluation mode.
         batch_tokens: source or target tokens a batch, whichever are more, padding counted.
-
-    Of a side that is too long to be translated at once the beginning counts.
     """
     model.eval()
     most = MAX_SOURCE_TOKENS - 1

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from automoe.data.shortlist import Shortlister
     from automoe.data.tokenizer import Tokenizer
     from automoe.inference.engine import Engine
-    from automoe.inference.model_folder import StoredModel
+    from automoe.inference.model_folder import BareModel
     from automoe.model.transformer import Transformer
 
 Backend: TypeAlias = str
@@ -31,8 +31,8 @@ EngineMaker: TypeAlias = "Callable[[Transformer, int, bool, Shortlister | None],
 """Makes the engine of a model (in evaluation mode), to compute with so many threads. The bool says whether
 its `search` will be given forced tokens, the last argument to which tokens a batch's translations are
 restricted: an engine that cannot do that raises an InputError."""
-StoredEngineMaker: TypeAlias = "Callable[[StoredModel, int, Shortlister | None], Engine]"
-"""The same from a model folder, without torch; 0 threads is one a core."""
+BareEngineMaker: TypeAlias = "Callable[[BareModel, int, bool, Shortlister | None], Engine]"
+"""The same of a model's values, without torch; 0 threads is one a core."""
 
 
 def _torch(precision: Literal["float32", "float16"]) -> EngineMaker:
@@ -46,22 +46,21 @@ def _torch(precision: Literal["float32", "float16"]) -> EngineMaker:
 
 def _onnx(precision: Literal["float32", "int8"]) -> EngineMaker:
     def make(model: Transformer, threads: int, forced: bool, shortlister: Shortlister | None) -> Engine:
-        from automoe.inference.graph_model import ModelGraph
-        from automoe.inference.onnx_engine import OnnxEngine
+        from automoe.inference.model_folder import BareModel
 
         weights = {name: tensor.detach().cpu().numpy() for name, tensor in model.state_dict().items()}
-        graph = ModelGraph(model.architecture, model.options.norm, weights, precision)
-        return OnnxEngine(graph, threads, forced, shortlister)
+        bare = BareModel(model.architecture, model.vocabulary_size, model.options, weights)
+        return _bare_onnx(precision)(bare, threads, forced, shortlister)
 
     return make
 
 
-def _stored_onnx(precision: Literal["float32", "int8"]) -> StoredEngineMaker:
-    def make(model: StoredModel, threads: int, shortlister: Shortlister | None) -> Engine:
+def _bare_onnx(precision: Literal["float32", "int8"]) -> BareEngineMaker:
+    def make(model: BareModel, threads: int, forced: bool, shortlister: Shortlister | None) -> Engine:
         from automoe.inference.graph_model import ModelGraph
         from automoe.inference.onnx_engine import OnnxEngine
 
-        return OnnxEngine(ModelGraph.of(model, precision), threads, shortlister=shortlister)
+        return OnnxEngine(ModelGraph.of(model, precision), threads, forced, shortlister)
 
     return make
 
@@ -72,10 +71,10 @@ ENGINES: dict[Backend, dict[Precision, EngineMaker]] = {
 }
 """Backend and precision to the maker of the engine; one of your own is one more entry."""
 
-STORED_ENGINES: dict[Backend, dict[Precision, StoredEngineMaker]] = {
-    "onnx": {"float32": _stored_onnx("float32"), "int8": _stored_onnx("int8")},
+BARE_ENGINES: dict[Backend, dict[Precision, BareEngineMaker]] = {
+    "onnx": {"float32": _bare_onnx("float32"), "int8": _bare_onnx("int8")},
 }
-"""The backends that do without torch; of another one the folder is read as a model first."""
+"""The backends that do without torch; for another one the values become a model first."""
 
 MOST_THREADS = 1024
 """More is a slip of the hand, which no machine could start."""
@@ -153,32 +152,39 @@ def load_engine(
     return engine_of(stored, backend, precision, threads, stored.shortlister(shortlist)), stored.tokenizer
 
 
+def needs_torch(backend: Backend, precision: Precision) -> bool:
+    """Whether `engine_of` imports torch."""
+    return precision not in BARE_ENGINES.get(backend, {})
+
+
 def engine_of(
-    stored: StoredModel,
+    bare: BareModel,
     backend: Backend,
     precision: Precision,
     threads: int | None = None,
     shortlister: Shortlister | None = None,
+    forced: bool = False,
 ) -> Engine:
-    """The engine of what is in a model folder.
+    """The engine of a model's values, such as those in a model folder.
 
     Args:
-        threads: None is what the variable OMP_NUM_THREADS says, or else one a core.
-        shortlister: as in `make_engine`.
+        threads: None is what the variable OMP_NUM_THREADS says, or else one a core. torch, where it is
+            needed, goes on with so many.
+        shortlister, forced: as in `make_engine`.
 
     Raises:
         InputError: as in `make_engine`.
     """
     check_engine(backend, precision)
-    if precision in STORED_ENGINES.get(backend, {}):
-        return STORED_ENGINES[backend][precision](stored, threads or usual_threads(), shortlister)
+    if not needs_torch(backend, precision):
+        return BARE_ENGINES[backend][precision](bare, threads or usual_threads(), forced, shortlister)
     import torch
 
     from automoe.inference.model_folder import model_of
 
     if threads is not None:
         torch.set_num_threads(threads)
-    return make_engine(model_of(stored), backend, precision, threads, shortlister=shortlister)
+    return make_engine(model_of(bare), backend, precision, threads, forced, shortlister)
 
 
 def usual_threads() -> int:

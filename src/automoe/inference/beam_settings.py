@@ -12,6 +12,8 @@ from automoe.errors import AtLeastOne, InputError, checked
 # Far beyond what is of use; more is a slip of the hand that would fill the memory or never end.
 LARGEST_BEAM = 100
 MOST_TOKENS = 10_000
+# The longest translation that any settings allow, to this power, is still far from float32's largest number.
+LARGEST_PENALTY = 5.0
 
 
 @checked("these beam settings are impossible")
@@ -32,7 +34,7 @@ class BeamSettings:
     """
 
     beam_size: Annotated[int, Field(ge=1, le=LARGEST_BEAM)] = 5
-    length_penalty: Annotated[float, Field(ge=0, le=10)] = 0.6
+    length_penalty: Annotated[float, Field(ge=0, le=LARGEST_PENALTY)] = 0.6
     max_length_ratio: Annotated[float, Field(ge=0, le=100)] = 1.5
     max_length_extra: Annotated[int, Field(ge=0, le=MOST_TOKENS)] = 20
     min_length: Annotated[int, Field(ge=1, le=MOST_TOKENS)] = 2

@@ -33,7 +33,7 @@ from automoe.design.architecture import (
     SubLayer,
 )
 from automoe.inference.graph import CONTRIBUTED, FLOAT, INT, Graph, State
-from automoe.inference.model_folder import StoredModel
+from automoe.inference.model_folder import BareModel
 
 GraphPrecision: TypeAlias = Literal["float32", "int8"]
 Weights: TypeAlias = Mapping[str, NDArray[Any]]
@@ -41,6 +41,7 @@ Weights: TypeAlias = Mapping[str, NDArray[Any]]
 
 NORM_EPSILON = 1e-5  # torch's
 INVISIBLE = -1e9  # added to a score before the softmax: its weight is exactly 0 in float32
+MOST_FOLDED_BYTES = 2**30  # ONNX Runtime computes a larger constant of constants again in every step
 TABLED_POSITIONS = 256  # those of longer batches are computed
 
 
@@ -58,8 +59,8 @@ class ModelGraph:
     precision: GraphPrecision = "float32"
 
     @staticmethod
-    def of(model: StoredModel, precision: GraphPrecision = "float32") -> ModelGraph:
-        """The parts of what is in a model folder."""
+    def of(model: BareModel, precision: GraphPrecision = "float32") -> ModelGraph:
+        """The parts of a model, such as one in a folder."""
         return ModelGraph(model.architecture, model.options.norm, model.weights, precision)
 
     @property
@@ -191,11 +192,14 @@ class ModelGraph:
             table_VD = g.constant("output.rows", rounded_DV.T)
             scales = [g.op("Gather", g.constant("output.scale", scale_V), shortlist_W)]
         else:
-            table_VD = self._output(g)
+            table_VD = self._table(g, self.architecture.decoder_width)
         return [g.op("Transpose", g.op("Gather", table_VD, shortlist_W), perm=[1, 0]), *scales]
 
     def logits(self, g: Graph, hidden_BKD: str, shortlisted: Sequence[str] = ()) -> str:
-        """Of what follows each beam, (N, V). In float32 embedding and output layer are one tensor.
+        """Of what follows each beam, (N, V).
+
+        In float32 embedding and output layer are one tensor, which is in a file once. When ONNX Runtime loads
+        it, it turns it into a matrix of the graph that has the product, so packs it.
 
         Args:
             shortlisted: what the method of this name returned; then (N, W).
@@ -207,14 +211,23 @@ class ModelGraph:
             return g.op("DynamicQuantizeMatMul", hidden_ND, *shortlisted, domain=CONTRIBUTED)
         if shortlisted:
             return g.op("MatMul", hidden_ND, *shortlisted)
-        return g.op("Gemm", hidden_ND, self._output(g), transB=1)
+        if 4 * self.vocabulary_size * self.architecture.decoder_width > MOST_FOLDED_BYTES:
+            return g.op("MatMul", hidden_ND, g.constant("output", self._output_weight_VD.T))
+        table_VD = self._table(g, self.architecture.decoder_width)
+        return g.op("MatMul", hidden_ND, g.op("Transpose", table_VD, perm=[1, 0]))
 
     @property
     def _output_weight_VD(self) -> NDArray[Any]:
         return self.weights["embedding"][:, : self.architecture.decoder_width]
 
-    def _output(self, g: Graph) -> str:
-        return g.constant("output", self._output_weight_VD)
+    def _table(self, g: Graph, width: int) -> str:
+        """The embedding's leading columns, (V, D)."""
+        return self._leading(g, g.shared("embedding", self.weights["embedding"]), width)
+
+    def _leading(self, g: Graph, rows: str, width: int) -> str:
+        if width == max(self.architecture.encoder_width, self.architecture.decoder_width):
+            return rows
+        return g.op("Slice", rows, g.ints([0]), g.ints([width]), g.ints([-1]))
 
     def positions(self, g: Graph, length: str, width: int) -> str:
         """Sinusoidal positions (L, D), L at least `length`, a vector of one."""
@@ -234,10 +247,8 @@ class ModelGraph:
         return g.choose(more, computed, {"positions": table})["positions"]
 
     def _embedded(self, g: Graph, tokens: str, positions: str, width: int) -> str:
-        table = self.weights["embedding"]
-        rows = g.op("Gather", g.shared("embedding", table), tokens)
-        if width < table.shape[1]:
-            rows = g.op("Slice", rows, g.ints([0]), g.ints([width]), g.ints([-1]))
+        table = g.shared("embedding", self.weights["embedding"])
+        rows = self._leading(g, g.op("Gather", table, tokens), width)
         return g.op("Add", g.op("Mul", rows, g.floats(width**0.5)), positions)
 
     def _cross_keys_values(self, g: Graph, outputs: list[str]) -> State:

@@ -92,18 +92,27 @@ class StoredWeights(Mapping[str, NDArray[np.float32]]):
 
 
 @dataclass(frozen=True)
-class StoredModel:
-    """What is in a model folder.
+class BareModel:
+    """A model as values, of which an engine can be made without torch.
 
     Attributes:
         weights: every tensor of the model's state by its name.
-        shortlist: None where the folder has none.
     """
 
     architecture: Architecture
     vocabulary_size: int
     options: ModelOptions
     weights: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class StoredModel(BareModel):
+    """What is in a model folder.
+
+    Attributes:
+        shortlist: None where the folder has none.
+    """
+
     tokenizer: Tokenizer
     shortlist: Shortlist | None = None
 
@@ -166,15 +175,15 @@ def load_model(folder: str | Path) -> tuple[Transformer, Tokenizer]:
     return model_of(stored), stored.tokenizer
 
 
-def model_of(stored: StoredModel) -> Transformer:
-    """The model of a folder, in evaluation mode, on the CPU."""
+def model_of(bare: BareModel) -> Transformer:
+    """The model itself, in evaluation mode, on the CPU."""
     import torch
 
     from automoe.model.transformer import Transformer
 
     with torch.device("meta"):
-        model = Transformer(stored.architecture, stored.vocabulary_size, stored.options)
-    tensors = {name: torch.from_numpy(weight) for name, weight in stored.weights.items()}
+        model = Transformer(bare.architecture, bare.vocabulary_size, bare.options)
+    tensors = {name: torch.from_numpy(weight) for name, weight in bare.weights.items()}
     model.load_state_dict(tensors, assign=True)
     return model.eval()
 

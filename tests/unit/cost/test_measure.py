@@ -12,7 +12,7 @@ from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.vocabulary import EOS_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
 from automoe.errors import InputError
-from automoe.inference.backends import make_engine
+from automoe.inference.backends import engine_of, make_engine
 from automoe.model.experts import MixtureOfExperts
 from automoe.model.transformer import Transformer
 
@@ -111,6 +111,13 @@ def test_an_architecture_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_an_engine_of_random_weights_leaves_the_number_of_threads_alone(backend: str) -> None:
+    usual = torch.get_num_threads()
+    random_engine(SMALL, replace(SHORT, backend=backend, threads=usual + 1))
+    assert torch.get_num_threads() == usual
+
+
 def test_truncated_mean_and_spread_by_hand() -> None:
     # Ten runs: one falls away at each end, 1 and 1000; 2..9 remain.
     totals = [1000.0, 1.0, *map(float, range(2, 10))]
@@ -178,17 +185,21 @@ def test_what_is_measured_has_as_many_tokens_as_the_protocol_says(monkeypatch, b
     """Random weights and a model alike, however large the batch."""
     found: list[int] = []
 
-    def recording(model, *rest, shortlister=None, **more):
-        *rest, choose = rest if shortlister is None else (*rest, shortlister)
+    def recording(make):
+        def made(model, *rest, shortlister=None, **more):
+            *rest, choose = rest if shortlister is None else (*rest, shortlister)
 
-        def counted(source_BS):
-            chosen = choose(source_BS)
-            found.append(len(chosen))
-            return chosen
+            def counted(source_BS):
+                chosen = choose(source_BS)
+                found.append(len(chosen))
+                return chosen
 
-        return make_engine(model, *rest, shortlister=counted, **more)
+            return make(model, *rest, shortlister=counted, **more)
 
-    monkeypatch.setattr("automoe.cost.measure.make_engine", recording)
+        return made
+
+    for make in (make_engine, engine_of):
+        monkeypatch.setattr(f"automoe.cost.measure.{make.__name__}", recording(make))
     protocol = replace(SHORT, backend=backend, shortlist=9, batch=3)
     model = Transformer(SMALL, 30)
     model.initialise(1)
