@@ -42,8 +42,8 @@ def unused_experts(report: SeedReport) -> Iterator[str]:
         ]
         if unused:
             yield (
-                f"{system}: no token of the test set went to {', '.join(unused)}; before its model is deployed, "
-                "`automoe prune` removes what validation text does not use either."
+                f"{system}: no token of the test set went to {', '.join(unused)}; `automoe prune` makes a "
+                "model to deploy without the experts that validation text does not use either."
             )
 
 

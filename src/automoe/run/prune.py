@@ -305,11 +305,10 @@ def _scores(
     translator = Translator(engine, tokenizer, BeamSettings(beam_size=beam_size))
     sources = [pair.source for pair in pairs]
     starts = range(0, len(sources), TRANSLATED_TOGETHER)
-    texts = []
-    windows = (sources[start : start + TRANSLATED_TOGETHER] for start in starts)
-    for found in translator.translate_windows(windows):
-        texts.append(found[0].text)
-        bar(len(texts), len(sources), "lines")
+    texts: list[str] = []
+    for done, start in enumerate(starts, start=1):
+        texts += translator.translate(sources[start : start + TRANSLATED_TOGETHER])
+        bar(done, len(starts), f"parts, {len(texts)} lines")
     return evaluate_translations(texts, [pair.target for pair in pairs], language)
 
 

@@ -48,7 +48,9 @@ def test_without_unused_experts_outputs_are_the_same_to_the_last_bit(architectur
     sides = batch(seed, [4, 2]), batch(seed + 1, [2, 3])
     whole = outputs(model, *sides)
     unused = {
-        routing.layer: [e for e in range(len(routing.tokens_per_expert_E)) if not (routing.experts_NK == e).any()]
+        routing.layer: [
+            e for e in range(len(routing.tokens_per_expert_E)) if not (routing.experts_NK == e).any()
+        ]
         for routing in whole.routing
     }
     assume(any(unused.values()))
