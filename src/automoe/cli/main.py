@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from automoe import __version__
-from automoe.cli import cost_commands, deploy, project
+from automoe.cli import cost_commands, deploy, project, prune_command
 from automoe.cli.built_in import find_file
 from automoe.cli.extras import named_extras
 from automoe.cli.options import path_argument, path_option
@@ -198,6 +198,7 @@ def space(
 
 app.add_typer(project.app)
 app.add_typer(deploy.app)
+app.add_typer(prune_command.app)
 app.add_typer(cost_commands.app)
 
 

@@ -91,31 +91,49 @@ class Reference:
         """
         p = self._protocol
         engine = random_engine(architecture, replace(p, vocabulary_size=vocabulary_size or p.vocabulary_size))
-        settings = BeamSettings.exactly(p.target_length, p.beam_size)
-        rng = np.random.default_rng(0)
+        return measure_beside(self._engine, engine, p, turns, clock=clock)
 
-        def turn(engine: Engine, runs: int) -> tuple[float, float]:
-            source_BS = random_source(p.batch, p.source_length, engine.vocabulary_size, rng)
-            times = [timed_run(engine, source_BS, settings, clock) for _ in range(runs)]
-            encoder_ms, decoder_ms = zip(*times[1 if runs > 1 else 0 :], strict=True)
-            return statistics.median(encoder_ms), statistics.median(decoder_ms)
 
-        def runs_of(engine: Engine) -> int:
-            run_ms = sum([turn(engine, 1) for _ in range(WARM_UP_RUNS)][-1])
-            return 1 if run_ms >= SHORTEST_TURN_MS else 1 + math.ceil(SHORTEST_TURN_MS / run_ms)
+def measure_beside(
+    reference: Engine,
+    engine: Engine,
+    protocol: MeasuringProtocol,
+    turns: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Ratio:
+    """Measure an engine beside another, as `Reference.measure` does; their weights are their own.
 
-        with torch_threads(p.threads):
-            runs, reference_runs = runs_of(engine), runs_of(self._engine)
-            before = ProcessorTimes.read()
-            pairs = [(turn(self._engine, reference_runs), turn(engine, runs)) for _ in range(turns)]
-            after = ProcessorTimes.read()
-        whole = [sum(ours) / sum(reference) for reference, ours in pairs]
-        lower, middle, upper = statistics.quantiles(whole, n=4, method="inclusive")
-        return Ratio(
-            encoder=statistics.median(ours[0] / reference[0] for reference, ours in pairs),
-            decoder=statistics.median(ours[1] / reference[1] for reference, ours in pairs),
-            reference_encoder_ms=statistics.median(reference[0] for reference, _ in pairs),
-            reference_decoder_ms=statistics.median(reference[1] for reference, _ in pairs),
-            spread=(upper - lower) / middle,
-            stolen_share=stolen_share_between(before, after),
-        )
+    Args:
+        protocol: lengths, beam, batch, and torch's threads; engine, vocabulary and norm are the engines' own.
+        turns: of each engine, at least 2. `clock`: seconds.
+    """
+    p = protocol
+    settings = BeamSettings.exactly(p.target_length, p.beam_size)
+    rng = np.random.default_rng(0)
+
+    def turn(engine: Engine, runs: int) -> tuple[float, float]:
+        source_BS = random_source(p.batch, p.source_length, engine.vocabulary_size, rng)
+        times = [timed_run(engine, source_BS, settings, clock) for _ in range(runs)]
+        encoder_ms, decoder_ms = zip(*times[1 if runs > 1 else 0 :], strict=True)
+        return statistics.median(encoder_ms), statistics.median(decoder_ms)
+
+    def runs_of(engine: Engine) -> int:
+        run_ms = sum([turn(engine, 1) for _ in range(WARM_UP_RUNS)][-1])
+        return 1 if run_ms >= SHORTEST_TURN_MS else 1 + math.ceil(SHORTEST_TURN_MS / run_ms)
+
+    with torch_threads(p.threads):
+        runs, reference_runs = runs_of(engine), runs_of(reference)
+        before = ProcessorTimes.read()
+        pairs = [(turn(reference, reference_runs), turn(engine, runs)) for _ in range(turns)]
+        after = ProcessorTimes.read()
+    whole = [sum(ours) / sum(others) for others, ours in pairs]
+    lower, middle, upper = statistics.quantiles(whole, n=4, method="inclusive")
+    return Ratio(
+        encoder=statistics.median(ours[0] / others[0] for others, ours in pairs),
+        decoder=statistics.median(ours[1] / others[1] for others, ours in pairs),
+        reference_encoder_ms=statistics.median(others[0] for others, _ in pairs),
+        reference_decoder_ms=statistics.median(others[1] for others, _ in pairs),
+        spread=(upper - lower) / middle,
+        stolen_share=stolen_share_between(before, after),
+    )

@@ -18,8 +18,9 @@ from automoe.design.architecture import (
 from automoe.inference.beam_settings import BeamSettings
 from automoe.model.transformer import Transformer
 
-# Keys of a model folder's card that say what the model may be used for; the others are figures.
-_FACTS = ("license", "source_language", "target_language", "corpus")
+FACTS = ("license", "source_language", "target_language", "corpus")
+"""Keys of a model folder's card that say what the model may be used for; the others are figures."""
+
 # What the figures of a training are called; others are shown under their own names.
 _LABELS = {
     "target_tokens": "target tokens seen in training",
@@ -36,8 +37,8 @@ def model_card(model: Transformer, card: Mapping[str, Any], settings: BeamSettin
             the text and the fields; all other entries are shown as measured figures.
         settings: of the beam search the folder's defaults stand for.
     """
-    facts = {name: str(card[name]) for name in _FACTS if card.get(name)}
-    figures = {name: value for name, value in card.items() if name not in _FACTS}
+    facts = {name: str(card[name]) for name in FACTS if card.get(name)}
+    figures = {name: value for name, value in card.items() if name not in FACTS}
     sections = (
         _fields(facts),
         _introduction(model, facts),

@@ -30,12 +30,14 @@ class Routing(NamedTuple):
         load_balance_loss: scalar, `E * sum_e f_e * P_e`: 1 when balanced, E when one expert gets all.
         tokens_per_expert_E: int64, how many assignments each expert got; they sum to N * K.
         experts_NK: int64, the experts each token was sent to, most probable first.
+        gates_NK: float32, by what each of their outputs was scaled; no gradient goes back through it.
     """
 
     layer: str
     load_balance_loss: Tensor
     tokens_per_expert_E: Tensor
     experts_NK: Tensor
+    gates_NK: Tensor
 
 
 class ExpertModule(nn.Module):
@@ -91,7 +93,8 @@ class MixtureOfExperts(nn.Module):
         count_E = experts_A.new_zeros(len(self.experts)).scatter_add(0, experts_A, torch.ones_like(experts_A))
         share_E = count_E / max(1, experts_NK.numel())
         balance = len(self.experts) * (share_E * probabilities_NE.mean(dim=0)).sum()
-        return gates_NK, experts_NK, Routing(self.name, balance, count_E, experts_NK)
+        routing = Routing(self.name, balance, count_E, experts_NK, gates_NK.detach())
+        return gates_NK, experts_NK, routing
 
     def forward(self, tokens_ND: Tensor) -> tuple[Tensor, Routing | None]:
         """The mixture of (N, D) tokens, (N, D), N at least 1; None instead of routing for one expert.

@@ -16,7 +16,7 @@ CAPACITY_NATS = 0.05
 
 
 def findings(report: SeedReport, reference: str) -> Iterator[str]:
-    """What searches, races and comparisons say, and that capacity matters where it was found to."""
+    """What searches, races and comparisons say, that capacity matters where it does, unused experts."""
     for system, chosen in report.searches.items():
         found = report.found(system)
         if found.get("measured"):
@@ -27,6 +27,24 @@ def findings(report: SeedReport, reference: str) -> Iterator[str]:
         if other != reference:
             yield f"{system} against {other}: {compared.bleu_difference:+.2f} BLEU, p = {compared.p:.2g}."
     yield from (text for matters, text in capacity(report) if matters)
+    yield from unused_experts(report)
+
+
+def unused_experts(report: SeedReport) -> Iterator[str]:
+    """Of each system whose test text sent no token to some expert with weights: which, and the mend."""
+    for system, result in report.results.items():
+        shares = result["routing_shares"] or {}
+        unused = [
+            f"{layer.name}'s expert {expert + 1} of {len(layer.feed_forward.experts)}"
+            for layer in report.architecture(system).layers()
+            for expert, size in enumerate(layer.feed_forward.ffn_sizes)
+            if size and layer.name in shares and not shares[layer.name][expert]
+        ]
+        if unused:
+            yield (
+                f"{system}: no token of the test set went to {', '.join(unused)}; `automoe prune` makes a "
+                "model to deploy without the experts that validation text does not use either."
+            )
 
 
 def race_note(system: str, race: Mapping[str, Any]) -> str:

@@ -16,7 +16,8 @@ from helpers.paths import RECIPES
 # Text that is no path. A new option of text belongs here, or is made by `path_option`.
 NO_PATHS = {
     "overrides", "rules", "own_steps", "share",  # of runs
-    "backend", "precision", "host", "root_path", "cors_origin", "forwarded_allow_ips",  # of models
+    "backend", "precision", "host", "root_path", "cors_origin", "forwarded_allow_ips",
+    "min_importance",  # of models
     "config", "split", "source_column", "target_column", "source_language", "target_language",  # of texts
     "latency_ms", "flops",
 }  # fmt: skip

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from automoe.design.architecture import dense
-from automoe.report.notes import budget_note, race_note
+from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
+from automoe.report.notes import budget_note, findings, race_note, unused_experts
 from helpers.made_up_report import made_up_page, made_up_result, made_up_seed
 
 OLD = {"latency_ms": 5.12, "maximum_ms": None, "reference_ms": None, "noise": None, "broken": []}
@@ -130,6 +130,18 @@ def test_systems_that_differ_in_more_say_nothing_of_capacity(tmp_path, other):
     text = report_of(tmp_path, {"other": 3.0, "large": 2.0}, other=other, large=LARGE)
     assert "| other |" in text
     assert "capacity" not in text
+
+
+def test_experts_without_a_token_are_named():
+    sizes = (EncoderLayer(1, (8, 16, 0)), EncoderLayer(1, (8, 8)))
+    mixture = Architecture(8, 8, 8, sizes, (DecoderLayer(1, 1, (16,)),))
+    shares = {"encoder.0": (1.0, 0.0, 0.0), "encoder.1": (0.999, 0.001)}
+    report = made_up_seed(
+        {"mine": made_up_result(mixture, shares=shares), "base": made_up_result(dense(16, 32, 2, 2, 1))}
+    )
+    (note,) = unused_experts(report)  # an identity expert has nothing to be removed
+    assert note.startswith("mine: no token of the test set went to encoder.0's expert 2 of 3; `automoe prune`")
+    assert any(note == found for found in findings(report, "base"))
 
 
 def test_every_seed_has_its_row_of_figures_its_notes_and_its_pictures(tmp_path):
