@@ -237,7 +237,7 @@ def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, se
     with torch.no_grad():
         model.embedding.mul_(_TOKEN_SCALE)
         for name, parameter in model.named_parameters():
-            if name.endswith(("out.weight", "down.weight")):
+            if name.endswith(("out.weight", "down.weight", "candidate.weight")):
                 parameter.mul_(_SUBLAYER_SCALE)
             elif name.endswith("router.weight"):
                 torch.nn.init.orthogonal_(parameter, generator=generator)
