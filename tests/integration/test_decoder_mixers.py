@@ -2,12 +2,16 @@
 
 import random
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -29,6 +33,7 @@ from automoe.training.optimizer import BlockAdam
 from helpers.paths import RECIPES
 from helpers.random_models import TOLERANCE, VOCABULARY, batch, random_model, without_mixtures
 from helpers.slow_search import assert_same, slow_beam_search
+from helpers.tiny_run import run_here, write_tiny_recipe
 
 STACK = {"widths": (12, 16), "self_attention_heads": (1, 4), "ffn_sizes": (0, 8, 24), "max_experts": 3}
 SPACE = SearchSpace(
@@ -248,6 +253,26 @@ def test_both_routers_send_tokens_to_the_same_experts(
     assert found.keys() == expected.keys()
     for layer, experts in expected.items():
         np.testing.assert_array_equal(found[layer], experts)
+
+
+@pytest.mark.slow
+def test_a_run_searches_trains_and_reports_them(tmp_path: Path) -> None:
+    toy = yaml.safe_load((RECIPES / "spaces" / "copy-toy.yaml").read_text())
+    toy["decoder"] |= {"mixers": ["ssru", "average_attention", "self_attention"], "layer_counts": [1, 2]}
+    (tmp_path / "mixers.yaml").write_text(yaml.safe_dump(toy))
+    recipe = write_tiny_recipe(tmp_path, steps=5)
+    systems = "systems=[{name: mine, search: evolution}]"
+    run_here(recipe, "space=mixers.yaml", systems, "baseline=null", until="report")
+    run = tmp_path / "runs" / "tiny"
+    lines = pd.read_json(run / "seed-1" / "search-mine" / "candidates.jsonl", lines=True)
+    layers = [layer for architecture in lines["architecture"] for layer in architecture["decoder"]]
+    assert {layer.get("mixer") for layer in layers} == {"ssru", "average_attention", None}
+    kept = load_file(run / "seed-1" / "supernet" / "weights.safetensors")
+    for name in ("attention.q", "average.input_gate.of_mean", "ssru.candidate"):
+        assert f"decoder.1.{name}.weight" in kept
+    page = (run / "report" / "report.html").read_text(encoding="utf-8")
+    assert "SSRU" in page
+    assert "average attention" in page
 
 
 def test_the_shipped_space_is_the_small_one_with_mixers() -> None:

@@ -234,7 +234,7 @@ def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPr
 def features_of(architecture: Architecture) -> dict[str, float]:
     """The table's features of an architecture; a layer's FFN size is the sum over its experts.
 
-    A layer without self-attention has 0 heads of it.
+    Heads are a mean over the layers that have them, 0 where none has.
     """
     features: dict[str, float] = {
         "encoder_embed_dim": architecture.encoder_width,
@@ -249,7 +249,7 @@ def features_of(architecture: Architecture) -> dict[str, float]:
                 case SelfAttention(heads):
                     by_layer[f"{layer.stack}_self_attention_heads_avg"].append(heads)
                 case AverageAttention() | Ssru():
-                    by_layer[f"{layer.stack}_self_attention_heads_avg"].append(0)
+                    pass
                 case CrossAttention(heads, attended):
                     by_layer["decoder_ende_attention_heads_avg"].append(heads)
                     by_layer["decoder_arbitrary_ende_attn_avg"].append(attended)
@@ -258,7 +258,7 @@ def features_of(architecture: Architecture) -> dict[str, float]:
                 case _:
                     assert_never(sublayer)
     features |= {name: fmean(values) for name, values in by_layer.items()}
-    return {name: float(features[name]) for name in FEATURES}
+    return {name: float(features.get(name, 0)) for name in FEATURES}
 
 
 def _terms(features: Mapping[str, Any]) -> dict[str, Any]:
