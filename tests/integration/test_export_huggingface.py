@@ -95,6 +95,18 @@ def trained(tokenizer: Tokenizer, steps: int = 120) -> Transformer:
     return model.eval()
 
 
+def carrying(tokenizer: Tokenizer) -> Transformer:
+    """A model whose decoder carries vectors on instead of keys and values, in its first layer, too."""
+    fast = tuple(
+        dataclasses.replace(ARCHITECTURE.decoder[0], self_attention_heads=0, mixer=mixer)
+        for mixer in ("ssru", "average_attention")
+    )
+    architecture = dataclasses.replace(ARCHITECTURE, decoder=(*fast, ARCHITECTURE.decoder[1]))
+    model = Transformer(architecture, tokenizer.vocabulary_size, ModelOptions("pre"))
+    model.initialise(4)
+    return model.eval()
+
+
 def untrained(tokenizer: Tokenizer) -> Transformer:
     """A model that rarely ends a sentence: the longest translation allowed does."""
     model = Transformer(ARCHITECTURE, tokenizer.vocabulary_size, ModelOptions("post"))
@@ -104,9 +116,13 @@ def untrained(tokenizer: Tokenizer) -> Transformer:
 
 @pytest.fixture(scope="module")
 def both(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
-    """A trained and an untrained model, asked in one process that cannot import AutoMoE."""
+    """A trained, an untrained and a carrying model, asked in one process that cannot import AutoMoE."""
     folder = tmp_path_factory.mktemp("huggingface")
-    models = {"trained": trained(tokenizer), "untrained": untrained(tokenizer)}
+    models = {
+        "trained": trained(tokenizer),
+        "untrained": untrained(tokenizer),
+        "carrying": carrying(tokenizer),
+    }
     sources = sources_of(tokenizer, 28, 7)
     questions = []
     for name, model in models.items():
@@ -140,7 +156,7 @@ def both(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> dict
     }
 
 
-@pytest.fixture(params=["trained", "untrained"])
+@pytest.fixture(params=["trained", "untrained", "carrying"])
 def exported(both: dict[str, Exported], request: pytest.FixtureRequest) -> Exported:
     return both[request.param]
 
@@ -246,7 +262,11 @@ def test_the_model_card_has_the_fields_of_a_hub_and_the_figures(exported: Export
     }
     assert "| validation loss, nats a token | 1.25 |" in text
     assert "| bleu | 30.5 |" in text
-    assert "| decoder 1 | 2 self, 4 cross | last 2 encoder layers | 64 | 1 |" in text
+    last = len(exported.model.architecture.decoder) - 1
+    assert f"| decoder {last} | 2 self, 4 cross | last 2 encoder layers | 64 | 1 |" in text
+    carrying = ["SSRU, 2 cross", "average attention, 2 cross"] if last > 1 else ["4 self, 2 cross"]
+    for index, mixer in enumerate(carrying):
+        assert f"| decoder {index} | {mixer} | last encoder layer | 64, 48, identity | 1 |" in text
     assert "| encoder 0 | 4 |  | 48, identity, 32 | 2 |" in text
     parameters = sum(tensor.numel() for tensor in exported.model.parameters())
     assert f"| parameters, all | {parameters:,} |" in text

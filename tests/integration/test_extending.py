@@ -33,7 +33,7 @@ from automoe.inference.graph_search import SearchInputs, beam_search
 from automoe.inference.onnx_engine import hypotheses
 from automoe.inference.torch_engine import TorchEngine
 from automoe.inference.translation_graph import INPUTS, OUTPUTS, search_inputs
-from automoe.model import sublayers
+from automoe.model import block
 from automoe.model.sharing import Supernet
 from automoe.model.sublayers import Context, SubLayerModule
 from automoe.model.transformer import Transformer
@@ -264,14 +264,14 @@ def test_a_sublayer_that_keeps_a_running_sum_decodes_as_it_was_taught():
 
 def test_a_sublayer_of_ones_own_is_searched_by_translating(tmp_path, monkeypatch):
     """In the place of every self-attention of the decoder; candidates are ranked by BLEU, so they decode."""
-    built_in = sublayers._module
+    built_in = block._module
 
     def module(sublayer, layer, architecture):
         if layer.stack == "decoder" and isinstance(sublayer, SelfAttention):
             return AveragingModule(layer.width)
         return built_in(sublayer, layer, architecture)
 
-    monkeypatch.setattr(sublayers, "_module", module)
+    monkeypatch.setattr(block, "_module", module)
     run = search_tiny(tmp_path, "search.rank_by=bleu")
     scores = pd.read_json(run / "search-mine" / "candidates.jsonl", lines=True)["score"].dropna()
     assert len(scores) > 2
@@ -323,22 +323,22 @@ def test_mypy_lists_every_place_that_a_new_kind_must_be_added_to(tmp_path):
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
     path = tmp_path / "src" / "automoe" / "design" / "architecture.py"
     text = path.read_text()
-    union = "SubLayer: TypeAlias = SelfAttention | CrossAttention | FeedForward"
+    union = "SubLayer: TypeAlias = SelfAttention | AverageAttention | Ssru | CrossAttention | FeedForward"
     assert text.count(union) == 1
     kind = """
 @dataclass(frozen=True, slots=True)
-class AverageAttention:
+class Convolution:
     def decoder_state(self, width: int, qkv_dim: int) -> tuple[StateTensor, ...]:
-        return (StateTensor("running_sum", "beam", heads=1, size=width),)
+        return (StateTensor("last_inputs", "beam", heads=3, size=width),)
 
 
 """
-    path.write_text(text.replace(union, kind + union + " | AverageAttention"))
+    path.write_text(text.replace(union, kind + union + " | Convolution"))
     command = [sys.executable, "-m", "mypy", "--cache-dir", str(tmp_path / "cache")]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     errors = [line for line in done.stdout.splitlines() if ": error:" in line]
     assert errors
-    assert all("AverageAttention" in line for line in errors), errors
+    assert all("Convolution" in line for line in errors), errors
     places = {line.partition(":")[0].removeprefix("src/automoe/") for line in errors}
     assert places == {
         "cost/counting.py",
@@ -349,7 +349,7 @@ class AverageAttention:
         "export/model_card.py",
         "inference/graph_model.py",
         "inference/weight_shapes.py",
-        "model/sublayers.py",
+        "model/block.py",
         "report/architecture_drawing.py",
         "report/search_front.py",
         "search/finalists.py",

@@ -25,11 +25,13 @@ from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import (
     STACKS,
     Architecture,
+    AverageAttention,
     CrossAttention,
     FeedForward,
     Layer,
     Norm,
     SelfAttention,
+    Ssru,
     StateTensor,
     SubLayer,
 )
@@ -160,6 +162,10 @@ def _always_active_parameters(a: Architecture, layers: Sequence[Layer], norm: No
             match sublayer:
                 case SelfAttention():
                     total += 3 * (width + 1) * q + (q + 1) * width
+                case AverageAttention():
+                    total += 4 * width * width + 2 * width
+                case Ssru():
+                    total += 2 * width * width + width
                 case CrossAttention():
                     total += (width + 1) * q + 2 * (enc + 1) * q + (q + 1) * width
                 case FeedForward(experts):
@@ -180,7 +186,8 @@ def _products(
 
     Those of linear layers (routers included); of both matrix products of an attention, queries by keys
     and weights by values; one for each element that a layer norm puts out, and one for each elementwise
-    product (scaling of embeddings and queries, gates of experts).
+    product (scaling of embeddings and queries, gates of experts, of average attention and of SSRUs; and the
+    mean of average attention).
 
     Args:
         decoder_pairs: query-key pairs of one decoder self-attention.
@@ -197,6 +204,10 @@ def _products(
             match sublayer:
                 case SelfAttention():
                     total += 4 * rows * width * q + rows * q + 2 * pairs * q
+                case AverageAttention():
+                    total += 4 * rows * width * width + 3 * rows * width
+                case Ssru():
+                    total += 2 * rows * width * width + 2 * rows * width
                 case CrossAttention(_, attended):
                     keys = S * attended
                     total += 2 * rows * width * q + 2 * keys * enc * q + rows * q + 2 * rows * keys * q
@@ -220,7 +231,7 @@ def _traced_products(layers: Sequence[Layer], S: int, T: int) -> int:
             match sublayer:
                 case SelfAttention() | CrossAttention():
                     total += 3
-                case FeedForward():
+                case AverageAttention() | Ssru() | FeedForward():
                     pass
                 case _:
                     assert_never(sublayer)
@@ -269,6 +280,10 @@ def _inner_values(sublayer: SubLayer, width: int, qkv_dim: int) -> int:
     match sublayer:
         case SelfAttention():
             return 4 * qkv_dim  # q, k, v and their mixture; attention scores are never materialised
+        case AverageAttention():
+            return 4 * width  # the input beside the mean, and both gates
+        case Ssru():
+            return 3 * width  # gate, candidate and the new cell
         case CrossAttention():
             return 2 * qkv_dim  # its keys and values are state
         case FeedForward(_, top_k):

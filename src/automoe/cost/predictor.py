@@ -27,9 +27,11 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, field_validator
 import automoe
 from automoe.design.architecture import (
     Architecture,
+    AverageAttention,
     CrossAttention,
     FeedForward,
     SelfAttention,
+    Ssru,
 )
 from automoe.design.hat_file import HAT_QKV_DIM
 from automoe.errors import InputError
@@ -124,12 +126,17 @@ class LatencyPredictor(BaseModel):
 
         Raises:
             InputError: the architecture has a feature outside the fitted range, a layer with several
-                experts (the table describes dense layers only), or another `qkv_dim`.
+                experts or without self-attention (the table describes neither), or another `qkv_dim`.
         """
         problems = [
             f"{layer.stack}[{layer.index}].experts: {count} experts, but the table describes one FFN a layer"
             for layer in architecture.layers()
             if (count := len(layer.feed_forward.experts)) != 1
+        ]
+        problems += [
+            f"decoder[{index}].mixer: {layer.mixer}, but the table describes self-attention alone"
+            for index, layer in enumerate(architecture.decoder)
+            if layer.mixer != "self_attention"
         ]
         if architecture.qkv_dim != self.qkv_dim:
             problems.append(f"qkv_dim: {architecture.qkv_dim}, fitted at {self.qkv_dim}")
@@ -225,7 +232,10 @@ def fit_predictor(table: str | Path, *, qkv_dim: int = HAT_QKV_DIM) -> LatencyPr
 
 
 def features_of(architecture: Architecture) -> dict[str, float]:
-    """The table's features of an architecture; a layer's FFN size is the sum over its experts."""
+    """The table's features of an architecture; a layer's FFN size is the sum over its experts.
+
+    Heads are a mean over the layers that have them, 0 where none has.
+    """
     features: dict[str, float] = {
         "encoder_embed_dim": architecture.encoder_width,
         "encoder_layer_num": len(architecture.encoder),
@@ -238,6 +248,8 @@ def features_of(architecture: Architecture) -> dict[str, float]:
             match sublayer:
                 case SelfAttention(heads):
                     by_layer[f"{layer.stack}_self_attention_heads_avg"].append(heads)
+                case AverageAttention() | Ssru():
+                    pass
                 case CrossAttention(heads, attended):
                     by_layer["decoder_ende_attention_heads_avg"].append(heads)
                     by_layer["decoder_arbitrary_ende_attn_avg"].append(attended)
@@ -246,7 +258,7 @@ def features_of(architecture: Architecture) -> dict[str, float]:
                 case _:
                     assert_never(sublayer)
     features |= {name: fmean(values) for name, values in by_layer.items()}
-    return {name: float(features[name]) for name in FEATURES}
+    return {name: float(features.get(name, 0)) for name in FEATURES}
 
 
 def _terms(features: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def _tensor(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDAr
     if name.endswith("router.weight"):
         return _orthogonal(shape, rng)
     largest = math.sqrt(6 / sum(shape))
-    if name.endswith(("out.weight", "down.weight")):
+    if name.endswith(("out.weight", "down.weight", "candidate.weight")):
         largest *= _SUBLAYER_SCALE
     return np.float32(largest) * (2 * rng.random(shape, dtype=np.float32) - 1)
 

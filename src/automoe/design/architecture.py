@@ -8,17 +8,20 @@ walks over its `layers()`, matching on the kind of each sub-layer.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, cached_property, lru_cache
 from typing import Annotated, Any, Literal, TypeAlias, assert_never
 
 from pydantic import BeforeValidator, Field
 
-from automoe.errors import AtLeastOne, InputError, checked, validate_plain
+from automoe.errors import AtLeastOne, AtLeastZero, InputError, checked, validate_plain
 
 Stack: TypeAlias = Literal["encoder", "decoder"]
 Norm: TypeAlias = Literal["pre", "post"]
 STACKS: tuple[Stack, ...] = ("encoder", "decoder")
+Mixer: TypeAlias = Literal["self_attention", "average_attention", "ssru"]
+MIXERS: tuple[Mixer, ...] = ("ssru", "average_attention", "self_attention")
+"""How a decoder layer may look at the positions before its own; the one with the fewest weights first."""
 # Far above every published model. What is larger is a slip, which would fill the memory before it fails.
 MAX_SIZE = 1_000_000
 MAX_LAYERS = 1000
@@ -132,11 +135,38 @@ class FeedForward:
         return ()
 
 
+@dataclass(frozen=True, slots=True)
+class AverageAttention:
+    """Average attention (AAN; Zhang et al., 2018), gated and without its feed-forward network.
+
+    Of the paper's two options, the gate stays and the feed-forward network behind the average goes: with the
+    mean g of the inputs up to a position and its own input y, the update is `i * y + f * g`, where the gates
+    i and f are `sigmoid(W [y; g] + b)`. It keeps one running sum a beam, however long the translation.
+    """
+
+    def decoder_state(self, width: int, qkv_dim: int) -> tuple[StateTensor, ...]:
+        """What it keeps between steps, in a decoder of this width."""
+        return (StateTensor("average_sum", "beam", heads=1, size=width),)
+
+
+@dataclass(frozen=True, slots=True)
+class Ssru:
+    """The simpler simple recurrent unit (SSRU; Kim et al., 2019), in the place of self-attention.
+
+    Of the input x at position t: `f_t = sigmoid(W_f x_t + b_f)`, `c_t = f_t * c_{t-1} + (1 - f_t) * W x_t`
+    with c zero before the first position, and the update is `relu(c_t)`. It keeps one cell a beam.
+    """
+
+    def decoder_state(self, width: int, qkv_dim: int) -> tuple[StateTensor, ...]:
+        """What it keeps between steps, in a decoder of this width."""
+        return (StateTensor("ssru_cell", "beam", heads=1, size=width),)
+
+
 # One value for equal ones: a search walks over many architectures of few kinds of layers.
 _feed_forward = lru_cache(maxsize=4096)(FeedForward)
 
 
-SubLayer: TypeAlias = SelfAttention | CrossAttention | FeedForward
+SubLayer: TypeAlias = SelfAttention | AverageAttention | Ssru | CrossAttention | FeedForward
 """The kinds there are. Match on them with `assert_never`: mypy then lists every place a new one needs."""
 
 
@@ -166,7 +196,7 @@ class Layer:
             match sublayer:
                 case FeedForward():
                     return sublayer
-                case SelfAttention() | CrossAttention():
+                case SelfAttention() | AverageAttention() | Ssru() | CrossAttention():
                     pass
                 case _:
                     assert_never(sublayer)
@@ -187,9 +217,12 @@ class _WithExperts:
     top_k: int
 
     def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise InputError("this layer is impossible", problems)
+
+    def _problems(self) -> Iterator[str]:
         if self.top_k > len(self.experts):
-            problem = f"top_k: {self.top_k}, but there are {len(self.experts)} experts"
-            raise InputError("this layer is impossible", [problem])
+            yield f"top_k: {self.top_k}, but there are {len(self.experts)} experts"
 
     @property
     def ffn_sizes(self) -> tuple[int, ...]:
@@ -220,28 +253,51 @@ class EncoderLayer(_WithExperts):
 @checked("this layer is impossible")
 @dataclass(frozen=True, slots=True)
 class DecoderLayer(_WithExperts):
-    """One decoder layer: self-attention, cross-attention, then an FFN or a mixture of experts.
+    """One decoder layer: a mixer of positions, cross-attention, then an FFN or a mixture of experts.
 
     Args:
-        self_attention_heads, experts, top_k: as in `EncoderLayer`.
+        self_attention_heads, experts, top_k: as in `EncoderLayer`; a mixer that is no self-attention has 0
+            heads.
         cross_attention_heads: heads of the attention over the encoder.
         encoder_layers_attended: cross-attention sees the outputs of this many of the last encoder
             layers, concatenated along the length (HAT's "arbitrary encoder-decoder attention").
+        mixer: what looks at the positions before: self-attention, average attention, or an SSRU.
     """
 
-    self_attention_heads: AtLeastOne
+    self_attention_heads: AtLeastZero
     cross_attention_heads: AtLeastOne
     experts: Experts
     top_k: AtLeastOne = 1
     encoder_layers_attended: AtLeastOne = 1
+    mixer: Mixer = "self_attention"
+
+    def _problems(self) -> Iterator[str]:
+        yield from _WithExperts._problems(self)
+        heads = self.self_attention_heads
+        if self.mixer == "self_attention" and not heads:
+            yield f"self_attention_heads: expected at least 1, got {heads}"
+        if self.mixer != "self_attention" and heads:
+            yield f"self_attention_heads: {heads}, but {self.mixer} has none: write 0"
 
     def sublayers(self) -> tuple[SubLayer, ...]:
         """Its sub-layers, in the order a token passes them."""
         return (
-            SelfAttention(self.self_attention_heads),
+            _mixer(self.mixer, self.self_attention_heads),
             CrossAttention(self.cross_attention_heads, self.encoder_layers_attended),
             _feed_forward(self.experts, self.top_k),
         )
+
+
+def _mixer(mixer: Mixer, heads: int) -> SubLayer:
+    match mixer:
+        case "self_attention":
+            return SelfAttention(heads)
+        case "average_attention":
+            return AverageAttention()
+        case "ssru":
+            return Ssru()
+        case _:
+            assert_never(mixer)
 
 
 @checked("this architecture is impossible")
@@ -304,7 +360,10 @@ class Architecture:
         return sum(counts) / len(counts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for YAML or JSON; `from_dict` is its inverse."""
+        """Plain lists and numbers, ready for YAML or JSON; `from_dict` is its inverse.
+
+        A mixer that is self-attention is not written: files and digests of such architectures know no other.
+        """
         plain = asdict(self)
         stacks: tuple[tuple[Stack, Sequence[EncoderLayer | DecoderLayer]], ...] = (
             ("encoder", self.encoder),
@@ -315,6 +374,9 @@ class Architecture:
                 {**values, "experts": [expert.to_plain() for expert in layer.experts]}
                 for values, layer in zip(plain[stack], layers, strict=True)
             ]
+        for values in plain["decoder"]:
+            if values["mixer"] == "self_attention":
+                del values["mixer"]
         return plain
 
     @staticmethod
@@ -327,14 +389,15 @@ class Architecture:
         return validate_plain(Architecture, plain, "this is not an architecture")
 
     def __str__(self) -> str:
-        """One line, e.g. `512/512 enc[8:2048+1024 8:2048] dec[4/8x2:3072]` (heads, experts)."""
+        """One line, e.g. `512/512 enc[8:2048+1024 8:2048] dec[4/8x2:3072 ssru/8x1:512]` (heads, experts)."""
 
         def ffn(layer: EncoderLayer | DecoderLayer) -> str:
             return "+".join(map(str, layer.ffn_sizes)) + (f"@{layer.top_k}" if layer.top_k > 1 else "")
 
         enc = " ".join(f"{x.self_attention_heads}:{ffn(x)}" for x in self.encoder)
         dec = " ".join(
-            f"{x.self_attention_heads}/{x.cross_attention_heads}x{x.encoder_layers_attended}:{ffn(x)}"
+            f"{_MIXER_SIGNS.get(x.mixer, x.self_attention_heads)}/{x.cross_attention_heads}"
+            f"x{x.encoder_layers_attended}:{ffn(x)}"
             for x in self.decoder
         )
         return f"{self.encoder_width}/{self.decoder_width} enc[{enc}] dec[{dec}]"
@@ -344,7 +407,7 @@ class Architecture:
             for index, layer in enumerate(layers):
                 for name in ("self_attention_heads", "cross_attention_heads"):
                     heads = getattr(layer, name, 1)
-                    if self.qkv_dim % heads:
+                    if heads and self.qkv_dim % heads:
                         yield f"{stack}[{index}].{name}: {heads} does not divide qkv_dim {self.qkv_dim}"
         for index, decoder_layer in enumerate(self.decoder):
             attended, depth = decoder_layer.encoder_layers_attended, len(self.encoder)
@@ -353,6 +416,22 @@ class Architecture:
                     f"decoder[{index}].encoder_layers_attended: {attended}, "
                     f"but the encoder has {depth} layers"
                 )
+
+
+def with_mixer(architecture: Architecture, mixer: Mixer) -> Architecture:
+    """The same with this mixer in every decoder layer.
+
+    A layer that gets self-attention gets as many heads as the first one's cross-attention has.
+    """
+    heads = architecture.decoder[0].cross_attention_heads if mixer == "self_attention" else 0
+    layers = tuple(
+        layer if layer.mixer == mixer else replace(layer, mixer=mixer, self_attention_heads=heads)
+        for layer in architecture.decoder
+    )
+    return replace(architecture, decoder=layers)
+
+
+_MIXER_SIGNS: dict[Mixer, str] = {"average_attention": "avg", "ssru": "ssru"}
 
 
 def dense(width: int, ffn_size: int, heads: int, encoder_layers: int, decoder_layers: int) -> Architecture:

@@ -3,7 +3,8 @@
 All ways to make a member (sample, mutate, cross, the largest and the smallest) walk over the same genes
 in the same order and differ only in how they choose a value; so does the membership test. The genes are
 the paper's (AutoMoE, Table 2): widths and layer counts of both stacks, and for every layer its heads,
-number of experts, FFN sizes, experts a token is sent to, and encoder layers attended.
+number of experts, FFN sizes, experts a token is sent to, and encoder layers attended; and of a decoder layer
+its mixer, where the space has several.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -21,12 +22,14 @@ from pydantic import AfterValidator, Field
 from automoe.design.architecture import (
     MAX_EXPERTS,
     MAX_LAYERS,
+    MIXERS,
     STACKS,
     Architecture,
     DecoderLayer,
     EncoderLayer,
     Expert,
     FfnSize,
+    Mixer,
     Width,
 )
 from automoe.errors import AtLeastOne, InputError, checked, validate_plain
@@ -38,7 +41,7 @@ Choose = Callable[[Sequence[int], Sequence[int]], int]
 LayerT = TypeVar("LayerT", EncoderLayer, DecoderLayer)
 
 
-def _distinct(choices: tuple[int, ...]) -> tuple[int, ...]:
+def _distinct(choices: tuple[int | str, ...]) -> tuple[int | str, ...]:
     if len(set(choices)) < len(choices):
         raise ValueError("a choice occurs twice")
     return choices
@@ -49,6 +52,7 @@ Choices = Annotated[tuple[AtLeastOne, ...], *_Few]
 WidthChoices = Annotated[tuple[Width, ...], *_Few]
 DepthChoices = Annotated[tuple[Annotated[int, Field(ge=1, le=MAX_LAYERS)], ...], *_Few]
 SizeChoices = Annotated[tuple[FfnSize, ...], *_Few]
+MixerChoices = Annotated[tuple[Mixer, ...], *_Few]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,10 +104,13 @@ class DecoderSpace(StackSpace):
         cross_attention_heads: heads of a layer's attention over the encoder.
         encoder_layers_attended: how many of the last encoder layers it sees. A choice counts only
             where the encoder has that many layers.
+        mixers: what looks at the positions before, self-attention or a kind that costs the same at every
+            position. `self_attention_heads` are those of layers with self-attention.
     """
 
     cross_attention_heads: Choices
     encoder_layers_attended: Choices = (1,)
+    mixers: MixerChoices = ("self_attention",)
 
     def attended_choices(self, encoder_layers: int) -> tuple[int, ...]:
         """The values `encoder_layers_attended` may take with an encoder of this depth."""
@@ -147,6 +154,16 @@ class SearchSpace:
         """
         return validate_plain(SearchSpace, plain, "this is not a search space")
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain keys and values; `from_dict` is its inverse.
+
+        Mixers are not written where self-attention is the only one: digests of such spaces know no other.
+        """
+        plain = asdict(self)
+        if self.decoder.mixers == ("self_attention",):
+            del plain["decoder"]["mixers"]
+        return plain
+
     def sample(self, rng: random.Random) -> Architecture:
         """A random member: each gene uniform over its choices (not each member equally likely)."""
         return self._compose((), lambda choices, inherited: rng.choice(choices))
@@ -180,12 +197,14 @@ class SearchSpace:
         """
 
         def layer(stack: StackSpace, index: int) -> int:
-            """Choices for heads, experts and top-k of one layer."""
+            """Choices for mixer, heads, experts and top-k of one layer."""
+            mixers: tuple[Mixer, ...] = getattr(stack, "mixers", ("self_attention",))
             total = 0
             for count in self._expert_counts(stack, index):
                 sizes = len(stack.ffn_sizes) ** (count if self.experts == "fractional" else 1)
                 total += sizes * len(stack.top_k_choices(count))
-            return total * len(stack.self_attention_heads)
+            heads = {"self_attention": len(stack.self_attention_heads)}
+            return total * sum(heads.get(mixer, 1) for mixer in mixers)
 
         total = 0
         for encoder_depth in self.encoder.layer_counts:
@@ -207,11 +226,17 @@ class SearchSpace:
         return self._compose((architecture,), lambda choices, own: (own or choices)[0]) == architecture
 
     def largest(self) -> Architecture:
-        """The member with every gene at its maximum: any member is a leading block of it."""
+        """The member with every gene at its maximum, of mixers the last in `MIXERS`.
+
+        Any member is a leading block of it, but for mixers that it has not.
+        """
         return self._compose((), lambda choices, inherited: max(choices))
 
     def smallest(self) -> Architecture:
-        """The member with every gene at its minimum: none is cheaper in any count."""
+        """The member with every gene at its minimum, of mixers the first in `MIXERS`.
+
+        None is cheaper in any count, as long as no width is more than twice `qkv_dim`.
+        """
         return self._compose((), lambda choices, inherited: min(choices))
 
     def largest_dense(self) -> Architecture:
@@ -269,15 +294,27 @@ class SearchSpace:
             heads = gene(self.encoder.self_attention_heads, (x.self_attention_heads for x in layers))
             return EncoderLayer(heads, *experts(self.encoder, index, layers))
 
+        ranks = [rank for rank, mixer in enumerate(MIXERS) if mixer in self.decoder.mixers]
+
+        def mixer_and_heads(layers: Sequence[DecoderLayer]) -> tuple[Mixer, int]:
+            # One mixer is no gene, and draws nothing.
+            rank = gene(ranks, (MIXERS.index(x.mixer) for x in layers)) if len(ranks) > 1 else ranks[0]
+            if MIXERS[rank] != "self_attention":
+                return MIXERS[rank], 0
+            heads = gene(self.decoder.self_attention_heads, (x.self_attention_heads for x in layers))
+            return MIXERS[rank], heads
+
         def decoder_layer(index: int) -> DecoderLayer:
             layers = [p.decoder[index] for p in parents if index < len(p.decoder)]
+            mixer, heads = mixer_and_heads(layers)
             return DecoderLayer(
-                gene(self.decoder.self_attention_heads, (x.self_attention_heads for x in layers)),
+                heads,
                 gene(self.decoder.cross_attention_heads, (x.cross_attention_heads for x in layers)),
                 *experts(self.decoder, index, layers),
                 gene(
                     self.decoder.attended_choices(encoder_depth), (x.encoder_layers_attended for x in layers)
                 ),
+                mixer,
             )
 
         return Architecture(
@@ -312,8 +349,18 @@ def load_space(path: str | Path) -> SearchSpace:
         raise InputError(f"{path}: {error.summary}", error.problems) from error
 
 
+def space_misfits(part: SearchSpace, space: SearchSpace) -> list[str]:
+    """Where members of `part` cannot have the weights of the supernet of `space`; nothing if all can."""
+    known = ", ".join(space.decoder.mixers)
+    return misfits(part.largest(), space.largest()) + [
+        f"decoder.mixers: {mixer}, but there are only {known}"
+        for mixer in part.decoder.mixers
+        if mixer not in space.decoder.mixers
+    ]
+
+
 def misfits(small: Architecture, large: Architecture) -> list[str]:
-    """Where `small` is no leading block of `large`, so that it cannot have its weights; none if it is one."""
+    """Where `small` is no leading block of `large`, whatever their mixers; nothing if it is one."""
     pairs = [("encoder_width", small.encoder_width, large.encoder_width)]
     pairs += [("decoder_width", small.decoder_width, large.decoder_width)]
     for stack in STACKS:

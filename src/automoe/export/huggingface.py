@@ -29,7 +29,14 @@ from torch import Tensor
 from automoe.data.text_parts import MAX_SOURCE_TOKENS
 from automoe.data.tokenizer import replace_special_words
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS, UNK_ID
-from automoe.design.architecture import Architecture, CrossAttention, FeedForward, SelfAttention
+from automoe.design.architecture import (
+    Architecture,
+    AverageAttention,
+    CrossAttention,
+    FeedForward,
+    SelfAttention,
+    Ssru,
+)
 from automoe.export.export_folder import write_folder
 from automoe.export.model_card import model_card
 from automoe.inference.beam_settings import BeamSettings
@@ -82,7 +89,7 @@ def _check_kinds(architecture: Architecture) -> None:
     for layer in architecture.layers():
         for sublayer in layer.sublayers:
             match sublayer:
-                case SelfAttention() | CrossAttention() | FeedForward():
+                case SelfAttention() | AverageAttention() | Ssru() | CrossAttention() | FeedForward():
                     pass
                 case _:
                     assert_never(sublayer)

@@ -10,10 +10,12 @@ import yaml
 from automoe.cost.counting import count
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import (
+    AverageAttention,
     CrossAttention,
     FeedForward,
     Layer,
     SelfAttention,
+    Ssru,
 )
 from automoe.inference.beam_settings import BeamSettings
 from automoe.model.transformer import Transformer
@@ -145,6 +147,10 @@ def _layer(layer: Layer) -> str:
         match sublayer:
             case SelfAttention(count):
                 heads.append(f"{count} self")
+            case AverageAttention():
+                heads.append("average attention")
+            case Ssru():
+                heads.append("SSRU")
             case CrossAttention(count, layers):
                 heads.append(f"{count} cross")
                 attended = "last encoder layer" if layers == 1 else f"last {layers} encoder layers"

@@ -4,7 +4,8 @@ Written node by node and not traced from the model: sizes stay free, and routing
 
 Self-attention's cache is never reordered. Every position of every beam has a slot of its own, and a
 hypothesis attends to the slots of its ancestors: a mask hides the others. With few beams the superfluous
-products cost less than copying the cache each step.
+products cost less than copying the cache each step. What other mixers keep is one vector a hypothesis, which
+`beam_search` hands on from the hypothesis that it continues (`follows`).
 
 Shapes: B sentences, S source tokens, K beams, X rows of a sentence (S or K), N = B * X rows, P slots filled
 before this step (K a position), D width, C attention dimension, H heads, E head size or experts, M attended
@@ -25,11 +26,13 @@ from onnx import TensorProto
 from automoe.data.vocabulary import PAD_ID
 from automoe.design.architecture import (
     Architecture,
+    AverageAttention,
     CrossAttention,
     FeedForward,
     Layer,
     Norm,
     SelfAttention,
+    Ssru,
     SubLayer,
 )
 from automoe.inference.graph import CONTRIBUTED, FLOAT, INT, Graph, State
@@ -101,8 +104,8 @@ class ModelGraph:
                         update_BSD = self._linear(g, f"{name}.out", mixed_BSC)
                     case FeedForward():
                         update_BSD = self._feed_forward(g, layer, sublayer, y_BSD, routed)
-                    case CrossAttention():
-                        raise AssertionError("an encoder has nothing to cross to")
+                    case CrossAttention() | AverageAttention() | Ssru():
+                        raise AssertionError(f"an encoder layer has no {name}")
                     case _:
                         assert_never(sublayer)
                 x_BSD = self._after(g, name, x_BSD, update_BSD)
@@ -113,11 +116,13 @@ class ModelGraph:
         masks = {f"visible.{n}": g.concat([visible_B1KS] * n, axis=3) for n in sorted(attended)}
         return self._cross_keys_values(g, outputs) | masks
 
-    def empty_caches(self, g: Graph, batch: str) -> State:
-        """The caches before the first step: what `decode` replaces, (B, H, P, E) with P = 0.
+    def empty_caches(self, g: Graph, batch: str, rows: str) -> State:
+        """The caches before the first step: what `decode` replaces.
+
+        Keys and values are (B, H, P, E) with P = 0; what `follows` names is (N, D) of zeros.
 
         Args:
-            batch: a vector of one.
+            batch, rows: B, and of each sentence in a step K; vectors of one.
         """
         states: State = {}
         for layer in self.architecture.layers("decoder"):
@@ -125,19 +130,30 @@ class ModelGraph:
                 match state.per:
                     case "position":
                         shape = g.shape(batch, state.heads, 0, state.size)
-                        states[f"{state.name}.{layer.index}"] = g.op("ConstantOfShape", shape)
-                    case "source":
-                        pass  # `encode` makes it
                     case "beam":
-                        raise NotImplementedError(f"{state.name}: `beam_search` must let it follow")
+                        shape = g.shape(g.op("Mul", batch, rows), state.heads * state.size)
+                    case "source":
+                        continue  # `encode` makes it
                     case _:
                         assert_never(state.per)
+                states[f"{state.name}.{layer.index}"] = g.op("ConstantOfShape", shape)
         return states
+
+    @property
+    def follows(self) -> frozenset[str]:
+        """Of the caches, what every hypothesis takes over from the one that it continues."""
+        return frozenset(
+            f"{state.name}.{layer.index}"
+            for layer in self.architecture.layers("decoder")
+            for state in layer.decoder_state(self.architecture.qkv_dim)
+            if state.per == "beam"
+        )
 
     def decode(
         self,
         g: Graph,
         tokens_BK: str,
+        taken: str,
         position_D: str,
         visible_B1KP: str,
         caches: State,
@@ -147,6 +163,7 @@ class ModelGraph:
         """One position of every beam: the hidden states (B, K, D) behind it, and the caches after it.
 
         Args:
+            taken: the positions before this one, a scalar.
             position_D: the row of `positions`, or one a beam, (K, D).
             visible_B1KP: 0 at the slots a beam attends to, those of this step included, else -inf.
             source: what `encode` returned. `routed`: as of `encode`.
@@ -166,6 +183,12 @@ class ModelGraph:
                         mixed_BKC, *kept = _attention_after(g, heads, (q, k, v, visible_B1KP, *past))
                         after |= dict(zip(names, kept, strict=True))
                         update_BKD = self._linear(g, f"{name}.out", mixed_BKC)
+                    case AverageAttention():
+                        key = f"average_sum.{layer.index}"
+                        update_BKD, after[key] = self._average(g, name, y_BKD, taken, caches[key])
+                    case Ssru():
+                        key = f"ssru_cell.{layer.index}"
+                        update_BKD, after[key] = self._ssru(g, name, y_BKD, caches[key])
                     case CrossAttention(heads, attended):
                         q = self._linear(g, f"{name}.q", y_BKD)
                         k, v = source[f"cross_keys.{layer.index}"], source[f"cross_values.{layer.index}"]
@@ -297,6 +320,41 @@ class ModelGraph:
             return _int8_product(g, name, x, weight_IO, bias)
         return g.op("Add", g.op("MatMul", x, g.constant(f"{name}.weight", weight_IO)), bias)
 
+    def _average(self, g: Graph, name: str, y_BKD: str, taken: str, sum_ND: str) -> tuple[str, str]:
+        """Average attention: its update, (B, K, D), and the sum of its inputs, (N, D)."""
+        shape = g.op("Shape", y_BKD)
+        sum_BKD = g.op("Add", g.op("Reshape", sum_ND, shape), y_BKD)
+        count = g.op("Cast", g.op("Add", taken, g.ints(1)), to=FLOAT)
+        mean_BKD = g.op("Div", sum_BKD, count)
+        gates = [f"{name}.{gate}" for gate in ("input_gate", "mean_gate")]
+        halves = [
+            np.concatenate([self.weights[f"{gate}.{half}.weight"] for gate in gates]).T
+            for half in ("of_input", "of_mean")
+        ]
+        bias_O = np.concatenate([self.weights[f"{gate}.of_input.bias"] for gate in gates])
+        both = g.op("Concat", y_BKD, mean_BKD, axis=2)
+        gates_BKO = g.op("Sigmoid", self._product(g, f"{name}.gates", both, np.concatenate(halves), bias_O))
+        size = len(bias_O) // 2
+        of_input, of_mean = g.ops("Split", gates_BKO, g.ints([size, size]), outputs=2, axis=2)
+        update_BKD = g.op("Add", g.op("Mul", of_input, y_BKD), g.op("Mul", of_mean, mean_BKD))
+        return update_BKD, g.op("Reshape", sum_BKD, g.ints([-1, size]))
+
+    def _ssru(self, g: Graph, name: str, y_BKD: str, cell_ND: str) -> tuple[str, str]:
+        """An SSRU: its update, (B, K, D), and its cell, (N, D)."""
+        bias_D = self.weights[f"{name}.forget.bias"]
+        size = len(bias_D)
+        weight_DO = np.concatenate(
+            [self.weights[f"{name}.{part}.weight"] for part in ("forget", "candidate")]
+        ).T
+        bias_O = np.concatenate([bias_D, np.zeros_like(bias_D)])
+        y_ND = g.op("Reshape", y_BKD, g.ints([-1, size]))
+        projected_NO = self._product(g, f"{name}.both", y_ND, weight_DO, bias_O)
+        forget_ND, candidate_ND = g.ops("Split", projected_NO, g.ints([size, size]), outputs=2, axis=1)
+        # f c + (1 - f) x = x + f (c - x)
+        kept_ND = g.op("Mul", g.op("Sigmoid", forget_ND), g.op("Sub", cell_ND, candidate_ND))
+        cell_ND = g.op("Add", candidate_ND, kept_ND)
+        return g.op("Reshape", g.op("Relu", cell_ND), g.op("Shape", y_BKD)), cell_ND
+
     def _feed_forward(
         self, g: Graph, layer: Layer, sublayer: FeedForward, x_BXD: str, routed: State | None
     ) -> str:
@@ -348,7 +406,13 @@ class ModelGraph:
         return g.op("ReduceSum", by_token, g.ints([1]), keepdims=0)
 
 
-_NAMES: dict[type[SubLayer], str] = {SelfAttention: "attention", CrossAttention: "cross", FeedForward: "ffn"}
+_NAMES: dict[type[SubLayer], str] = {
+    SelfAttention: "attention",
+    AverageAttention: "average",
+    Ssru: "ssru",
+    CrossAttention: "cross",
+    FeedForward: "ffn",
+}
 
 
 def _attention(g: Graph, heads: int, inputs: Sequence[str]) -> str:

@@ -74,12 +74,12 @@ def translation_graph(model: ModelGraph, forced: bool = False, shortlist: bool =
         if forced:
             tokens_BK = g.op("Gather", "forced", taken)
         position_D = g.op("Gather", positions_LD, taken)
-        hidden_BKD, kept = model.decode(g, tokens_BK, position_D, visible_B1KP, kept, source)
+        hidden_BKD, kept = model.decode(g, tokens_BK, taken, position_D, visible_B1KP, kept, source)
         return model.logits(g, hidden_BKD, shortlisted), kept
 
-    caches = model.empty_caches(g, g.dimension("source", 0))
+    caches = model.empty_caches(g, g.dimension("source", 0), inputs.beam_size)
     size = model.vocabulary_size
-    found = beam_search(g, step, size, caches, source, inputs, shortlist_W=shortlist_W)
+    found = beam_search(g, step, size, caches, source, inputs, follows=model.follows, shortlist_W=shortlist_W)
     for name in OUTPUTS:
         g.op("Identity", found[name], output=name)
     more: dict[str, tuple[int, Dimensions]] = {"forced": (INT, ["T", "B", "K"])} if forced else {}

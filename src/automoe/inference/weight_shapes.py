@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TypeAlias, assert_never
 
-from automoe.design.architecture import Architecture, CrossAttention, FeedForward, Layer, Norm, SelfAttention
+from automoe.design.architecture import (
+    Architecture,
+    AverageAttention,
+    CrossAttention,
+    FeedForward,
+    Layer,
+    Norm,
+    SelfAttention,
+    Ssru,
+)
 
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
 
@@ -29,6 +38,15 @@ def _layer_shapes(layer: Layer, a: Architecture) -> Shapes:
             case SelfAttention():
                 name = f"{layer.name}.attention"
                 shapes |= _attention_shapes(name, layer.width, layer.width, a.qkv_dim)
+            case AverageAttention():
+                name = f"{layer.name}.average"
+                for gate in ("input_gate", "mean_gate"):
+                    shapes |= _linear_shapes(f"{name}.{gate}.of_input", layer.width, layer.width)
+                    shapes[f"{name}.{gate}.of_mean.weight"] = (layer.width, layer.width)
+            case Ssru():
+                name = f"{layer.name}.ssru"
+                shapes |= _linear_shapes(f"{name}.forget", layer.width, layer.width)
+                shapes[f"{name}.candidate.weight"] = (layer.width, layer.width)
             case CrossAttention():
                 name = f"{layer.name}.cross"
                 shapes |= _attention_shapes(name, layer.width, a.encoder_width, a.qkv_dim)

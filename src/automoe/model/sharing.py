@@ -1,15 +1,18 @@
 """Weight sharing: every parameter of a sub-network is the leading block of the supernet's parameter.
 
 The leading block of a tensor is its front rows and front columns, as many as the smaller parameter of
-the same name has. This one rule shares layers, heads, widths, experts and routers alike.
+the same name has. This one rule shares layers, heads, widths, experts and routers alike. Mixers of unlike
+kinds have parameters of unlike names, so a supernet owns those of every kind that its members may have.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from automoe.design.architecture import Architecture, Norm
+from automoe.design.architecture import Architecture, Mixer, Norm, with_mixer
 from automoe.design.model_options import ModelOptions
 from automoe.model.transformer import Transformer
 
@@ -31,10 +34,15 @@ class Supernet:
     A single model is a supernet with one member.
 
     Args:
-        largest: an architecture that contains every other one as leading blocks.
+        largest: an architecture that contains every other one as leading blocks, whatever their mixers.
+        mixers: those of the members; what the largest itself has goes without saying.
         vocabulary_size: V. `norm`: as in `ModelOptions`. `seed`: of the first weights.
         dropout: at the width of `dropout_reference` (default: `largest`); a narrower stack gets
             proportionally less (HAT, Wang et al., 2020).
+
+    Attributes:
+        network: `largest` with the weights of all mixers.
+        other_mixers: those whose weights the network holds and does not use itself.
     """
 
     def __init__(
@@ -46,11 +54,17 @@ class Supernet:
         dropout: float = 0.0,
         dropout_reference: Architecture | None = None,
         seed: int = 0,
+        mixers: Sequence[Mixer] = (),
     ) -> None:
         self._norm: Norm = norm
         self._dropout = dropout
         self._reference = dropout_reference or largest
         self.network = Transformer(largest, vocabulary_size, self._options(largest))
+        self.other_mixers = sorted(
+            mixer for mixer in set(mixers) if any(layer.mixer != mixer for layer in largest.decoder)
+        )
+        for mixer in self.other_mixers:
+            self.network.hold(with_mixer(largest, mixer))
         self.network.initialise(seed)
 
     def subnetwork(self, architecture: Architecture) -> Transformer:
@@ -62,7 +76,7 @@ class Supernet:
         Raises:
             ValueError: the architecture does not fit into the supernet.
         """
-        if architecture == self.network.architecture:
+        if architecture == self.network.architecture and not self.other_mixers:
             return self.network
         small = self._empty(architecture)
         small.load_state_dict(self._blocks(small), assign=True)

@@ -1,4 +1,4 @@
-"""The sub-layers of a Transformer as modules, and the block that runs them one after another.
+"""What a sub-layer is as a module; and attention and feed-forward sub-layers (`mixers` has the others).
 
 Shapes: B sentences, S source tokens, X positions (source or target) or the rows of a flattened batch,
 K beams, D width, H heads, E head size, L positions at most, M attended source positions, N tokens that are
@@ -8,24 +8,12 @@ not padding.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import assert_never, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from automoe.design.architecture import (
-    Architecture,
-    CrossAttention,
-    FeedForward,
-    Layer,
-    Norm,
-    SelfAttention,
-    StateTensor,
-    SubLayer,
-)
+from automoe.design.architecture import CrossAttention, FeedForward, SelfAttention, StateTensor
 from automoe.model.attention import Attention
 from automoe.model.experts import MixtureOfExperts, Routing
 
@@ -171,88 +159,3 @@ class FeedForwardModule(SubLayerModule):
             out_ND, routing = self.mixture(flat_XD[valid_N])
             out_XD = torch.zeros_like(flat_XD).index_copy(0, valid_N, out_ND.to(flat_XD.dtype))
         return out_XD.view_as(x_BXD), routing
-
-
-class Residual(nn.Module):
-    """`norm(x + f(x))` or `x + f(norm(x))`, with dropout on f's output."""
-
-    def __init__(self, width: int, norm: Norm, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.pre = norm == "pre"
-        self.dropout = dropout
-
-    def before(self, x: Tensor) -> Tensor:
-        """The input of f."""
-        return self.norm(x) if self.pre else x
-
-    def after(self, x: Tensor, update: Tensor) -> Tensor:
-        """The sum with f's output."""
-        x = x + F.dropout(update, self.dropout, self.training)
-        return x if self.pre else self.norm(x)
-
-
-class Block(nn.Module):
-    """One layer: its sub-layers, each with its residual connection.
-
-    Args:
-        architecture: whose layer it is. `layer`: which. `norm`, `dropout`: of its residual connections.
-    """
-
-    def __init__(self, architecture: Architecture, layer: Layer, norm: Norm, dropout: float) -> None:
-        super().__init__()
-        self.layer = layer
-        for sublayer in layer.sublayers:
-            self.add_module(_name(sublayer), _module(sublayer, layer, architecture))
-        for sublayer in layer.sublayers:
-            self.add_module(f"{_name(sublayer)}_residual", Residual(layer.width, norm, dropout))
-
-    def parts(self) -> Iterator[tuple[SubLayer, SubLayerModule, Residual]]:
-        """Every sub-layer with its module and its residual connection, in the order a token passes them."""
-        for sublayer in self.layer.sublayers:
-            name = _name(sublayer)
-            yield (
-                sublayer,
-                cast(SubLayerModule, getattr(self, name)),
-                cast(Residual, getattr(self, f"{name}_residual")),
-            )
-
-    def forward(self, x_BXD: Tensor, context: Context) -> tuple[Tensor, Routing | None]:
-        """The layer's output, (B, X, D), and its routing if it has a mixture."""
-        routing: Routing | None = None
-        for _, module, residual in self.parts():
-            update_BXD, routed = module(residual.before(x_BXD), context)
-            x_BXD = residual.after(x_BXD, update_BXD)
-            routing = routed if routing is None else routing
-        return x_BXD, routing
-
-    def step(self, x_BKD: Tensor, position: int, kept: dict[str, Tensor]) -> Tensor:
-        """One position of every beam; advances what the sub-layers keep."""
-        for _, module, residual in self.parts():
-            x_BKD = residual.after(x_BKD, module.step(residual.before(x_BKD), position, kept))
-        return x_BKD
-
-
-def _name(sublayer: SubLayer) -> str:
-    """The name of its module: a part of the names of weights on disk."""
-    match sublayer:
-        case SelfAttention():
-            return "attention"
-        case CrossAttention():
-            return "cross"
-        case FeedForward():
-            return "ffn"
-        case _:
-            assert_never(sublayer)
-
-
-def _module(sublayer: SubLayer, layer: Layer, a: Architecture) -> SubLayerModule:
-    match sublayer:
-        case SelfAttention():
-            return SelfAttentionModule(layer.width, a.qkv_dim, sublayer)
-        case CrossAttention():
-            return CrossAttentionModule(layer.width, a.encoder_width, a.qkv_dim, sublayer)
-        case FeedForward():
-            return FeedForwardModule(layer.width, layer.name, sublayer)
-        case _:
-            assert_never(sublayer)

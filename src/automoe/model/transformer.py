@@ -21,9 +21,10 @@ from automoe.data.vocabulary import PAD_ID
 from automoe.design.architecture import Architecture, StateTensor
 from automoe.design.model_options import ModelOptions
 from automoe.model.attention import sinusoidal_positions
+from automoe.model.block import Block
 from automoe.model.embedding import lookup
 from automoe.model.experts import Routing
-from automoe.model.sublayers import Block, Context, Encoded
+from automoe.model.sublayers import Context, Encoded
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,14 @@ class Transformer(nn.Module):
         pre = options.norm == "pre"
         self.encoder_norm = nn.LayerNorm(a.encoder_width) if pre else nn.Identity()
         self.decoder_norm = nn.LayerNorm(a.decoder_width) if pre else nn.Identity()
+
+    def hold(self, architecture: Architecture) -> None:
+        """Own the weights of kinds of sub-layers that another architecture of the same shape has, too.
+
+        They are not run, but a sub-network may have them (`sharing`).
+        """
+        for block, layer in zip(self._decoder_blocks, architecture.layers("decoder"), strict=True):
+            block.hold(architecture, layer)
 
     def initialise(self, seed: int) -> None:
         """Fresh weights: Xavier uniform for matrices, N(0, 1/width) for the embedding, no-op norms."""

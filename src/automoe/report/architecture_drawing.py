@@ -2,7 +2,8 @@
 
 The axes are in inches, so that text and boxes keep their proportions however many layers there are.
 Both stacks grow upwards from their first layer. Every artist that stands for something has a gid:
-`layer:encoder.0`, `expert:encoder.0.2`, `self:decoder.1`, `cross:decoder.1`, `span:decoder.1`.
+`layer:encoder.0`, `expert:encoder.0.2`, `self:decoder.1` (or `average:` or `SSRU:`), `cross:decoder.1`,
+`span:decoder.1`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from matplotlib.path import Path as Curve
 from automoe.design.architecture import (
     STACKS,
     Architecture,
+    AverageAttention,
     CrossAttention,
     FeedForward,
     Layer,
     SelfAttention,
+    Ssru,
 )
 from automoe.report.style import BLUE, FAINT, GREEN, INK, MUTED, PURPLE, STYLE, VERMILLION, save, tint
 
@@ -45,10 +48,11 @@ _SPAN_COLOURS = (MUTED, GREEN, PURPLE)  # by the number of encoder layers attend
 
 @dataclass(frozen=True, slots=True)
 class _Box:
-    """One attention: what kind it is, its heads, and over how many encoder layers (None: its own stack)."""
+    """One attention, or what stands for it: what kind it is, its heads (None: it has none), and over how many
+    encoder layers (None: its own stack)."""
 
     kind: str
-    heads: int
+    heads: int | None
     encoder_layers_attended: int | None
 
 
@@ -148,6 +152,10 @@ def _boxes(layer: Layer) -> tuple[_Box, ...]:
         match sublayer:
             case SelfAttention(heads):
                 boxes.append(_Box("self", heads, None))
+            case AverageAttention():
+                boxes.append(_Box("average", None, None))
+            case Ssru():
+                boxes.append(_Box("SSRU", None, None))
             case CrossAttention(heads, attended):
                 boxes.append(_Box("cross", heads, attended))
             case FeedForward():
@@ -207,7 +215,7 @@ def _draw_card(
     )
 
 
-def _draw_attention(axes: Axes, card: _Card, y: float, kind: str, heads: int, colour: str) -> None:
+def _draw_attention(axes: Axes, card: _Card, y: float, kind: str, heads: int | None, colour: str) -> None:
     x = card.x + _CARD_PADDING
     axes.add_patch(
         FancyBboxPatch(
@@ -223,8 +231,9 @@ def _draw_attention(axes: Axes, card: _Card, y: float, kind: str, heads: int, co
     )
     middle = y + _ATTENTION_HEIGHT / 2
     axes.text(x + 0.06, middle, kind, size=7.5, color=MUTED, va="center_baseline")
-    right = x + _ATTENTION_WIDTH - 0.06
-    axes.text(right, middle, _count(heads, "head"), size=7.5, ha="right", va="center_baseline")
+    if heads is not None:
+        right = x + _ATTENTION_WIDTH - 0.06
+        axes.text(right, middle, _count(heads, "head"), size=7.5, ha="right", va="center_baseline")
 
 
 def _draw_experts(

@@ -12,10 +12,12 @@ from automoe.cost.costs import COSTS, Cost
 from automoe.design.architecture import (
     STACKS,
     Architecture,
+    AverageAttention,
     CrossAttention,
     FeedForward,
     Layer,
     SelfAttention,
+    Ssru,
 )
 from automoe.report.seed_report import SeedReport
 from automoe.search.candidate import Candidate, front, score_of
@@ -132,6 +134,10 @@ def _layer_plain(layer: Layer) -> dict[str, Any]:
         match sublayer:
             case SelfAttention(heads):
                 attentions.append(f"self: {_count(heads, 'head')}")
+            case AverageAttention():
+                attentions.append("average attention")
+            case Ssru():
+                attentions.append("SSRU")
             case CrossAttention(heads, attended):
                 over = "the last encoder layer" if attended == 1 else f"the last {attended} encoder layers"
                 attentions.append(f"cross: {_count(heads, 'head')}, over {over}")

@@ -67,7 +67,7 @@ def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
     for key in ("profile", "predictor"):
         file = getattr(recipe.latency, key)
         values[f"latency.{key}"] = None if file is None else content_digest(Path(file))
-    values["space"] = dataclasses.asdict(loaded.space)
+    values["space"] = loaded.space.to_dict()
     fixed = loaded.fixed()
     for system in recipe.systems:
         own: dict[str, Any] = {"minutes_of": system.minutes_of}
@@ -77,7 +77,7 @@ def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
             own |= {
                 "search": system.search,
                 "experts": system.experts,
-                "space": dataclasses.asdict(loaded.spaces[system.name]),
+                "space": loaded.spaces[system.name].to_dict(),
                 "constraints": recipe.constraints_of(system),
             }
         values |= {f"systems.{system.name}.{key}": value for key, value in own.items()}

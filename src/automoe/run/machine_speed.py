@@ -66,7 +66,8 @@ def measure_speed(
     settings = training_settings(scale, batch_tokens, gpu=wish.gpu)
     single = Supernet(member, protocol.vocabulary_size, norm=protocol.norm)
     member_tokens_s = _tokens_a_second(single, only(member), train_corpus, settings)
-    supernet = Supernet(scale.space.largest(), protocol.vocabulary_size, norm=protocol.norm)
+    space, size = scale.space, protocol.vocabulary_size
+    supernet = Supernet(space.largest(), size, norm=protocol.norm, mixers=space.decoder.mixers)
     supernet_tokens_s = _tokens_a_second(supernet, random_members(scale.space), train_corpus, settings)
     together = dataclasses.replace(
         protocol, backend="torch", precision="float32", batch=TRANSLATED_TOGETHER, beam_size=5

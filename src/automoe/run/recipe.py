@@ -18,7 +18,7 @@ from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.corpus import CorpusLimits, CorpusSource
 from automoe.design.architecture import Architecture, Norm
 from automoe.design.architecture_file import load_architecture
-from automoe.design.space import SearchSpace, load_space, misfits
+from automoe.design.space import SearchSpace, load_space, space_misfits
 from automoe.errors import AtLeastOne, AtLeastZero, InputError, Positive, validate_plain
 from automoe.evaluation.bleu import bleu_metric
 from automoe.inference.beam_settings import BeamSettings
@@ -313,7 +313,7 @@ def _part_of(space: SearchSpace, system: System) -> SearchSpace:
     part = space
     if system.space is not None:
         part = load_space(system.space)
-        if problems := misfits(part.largest(), space.largest()):
+        if problems := space_misfits(part, space):
             raise InputError(
                 f"{system.space}: is no part of the recipe's space, whose weights it needs", problems
             )

@@ -161,6 +161,7 @@ def _stack(stack: EncoderSpace | DecoderSpace) -> str:
     lines = [
         (f"  {field}: {list(value) if isinstance(value, tuple) else value}", _REMARKS[field])
         for field, value in asdict(stack).items()
+        if field != "mixers"  # self-attention, as where nothing is said
     ]
     return "".join(f"{line:50} # {remark}\n" for line, remark in lines)
 

@@ -34,7 +34,7 @@ def train_supernet(
         "sample": run.space.sample(random.Random(settings.seed)),
     }
     inputs = run.chosen("space", "model") | settings_values(settings, name) | {"seed": settings.seed}
-    supernet = new_supernet(run, prepared, largest, settings.seed)
+    supernet = new_supernet(run, prepared, largest, settings.seed, run.space.decoder.mixers)
     rule = RULES[settings.rule].make(run.space)
 
     def work(folder: Path) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from automoe.data.batching import Batch, BatchStream, fixed_batches
-from automoe.design.architecture import Architecture
+from automoe.design.architecture import Architecture, Mixer
 from automoe.inference.model_folder import save_model
 from automoe.model.sharing import Supernet
 from automoe.processes import is_first_process, wait_for_all
@@ -215,7 +215,9 @@ def inherit(
     return {names[0]: inherited, names[1]: tuned}
 
 
-def new_supernet(run: Run, prepared: Prepared, largest: Architecture, seed: int) -> Supernet:
+def new_supernet(
+    run: Run, prepared: Prepared, largest: Architecture, seed: int, mixers: Sequence[Mixer] = ()
+) -> Supernet:
     """A supernet with fresh weights, the recipe's norm and dropout; of one member, it is a single model."""
     model = run.recipe.model
     return Supernet(
@@ -225,6 +227,7 @@ def new_supernet(run: Run, prepared: Prepared, largest: Architecture, seed: int)
         dropout=model.dropout,
         dropout_reference=run.space.largest(),
         seed=seed,
+        mixers=mixers,
     )
 
 

@@ -8,23 +8,26 @@ from typing import TypeAlias, assert_never
 from automoe.design.architecture import (
     STACKS,
     Architecture,
+    AverageAttention,
     CrossAttention,
     Expert,
     FeedForward,
     Layer,
     SelfAttention,
+    Ssru,
 )
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate, score_of
 
-_Genes: TypeAlias = dict[tuple[str, ...], int | Expert]
+_Genes: TypeAlias = dict[tuple[str, ...], int | str | Expert]
 
 
 def distance(a: Architecture, b: Architecture) -> int:
     """In how many genes two architectures differ: a metric (the Hamming distance of their genes).
 
     The genes are the width and number of layers of each stack, of each layer its heads, cross-attention
-    heads, encoder layers attended, experts a token is sent to and number of experts, and each expert. A
+    heads, encoder layers attended, experts a token is sent to and number of experts, and each expert; in the
+    place of self-attention's heads, which other kind the layer has. A
     layer or an expert that only one of the two has counts each of its genes. `qkv_dim`, which a space
     fixes, is one more.
     """
@@ -113,6 +116,8 @@ def _layer_genes(layer: Layer) -> _Genes:
         match sublayer:
             case SelfAttention(heads):
                 genes[layer.name, "self_attention_heads"] = heads
+            case AverageAttention() | Ssru():
+                genes[layer.name, "self_attention_heads"] = type(sublayer).__name__
             case CrossAttention(heads, attended):
                 genes[layer.name, "cross_attention_heads"] = heads
                 genes[layer.name, "encoder_layers_attended"] = attended

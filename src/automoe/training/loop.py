@@ -17,7 +17,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import nn
@@ -26,7 +26,6 @@ from automoe.data.batching import Batch
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.model.sharing import Supernet
-from automoe.model.transformer import Transformer
 from automoe.storage import digest, disk_errors, read_json, write_json
 from automoe.training.checkpoint import (
     Checkpoints,
@@ -151,7 +150,7 @@ class _Training:
         self.report = report
         self.network = supernet.network.to(self.fabric.device)
         self.watched = {name: supernet.subnetwork(architecture) for name, architecture in watched.items()}
-        self.fingerprints = _fingerprints(settings, self.network)
+        self.fingerprints = _fingerprints(settings, supernet)
         self.checkpoints = Checkpoints(folder, *self.fingerprints)
         self.final = folder / "weights.safetensors"
 
@@ -357,13 +356,16 @@ def _passed(folder: Path, until: int, mend: str) -> InputError:
     return InputError(f"{folder}: has passed step {until} without judging it", [f"{mend}; {again}"])
 
 
-def _fingerprints(settings: TrainingSettings, network: Transformer) -> tuple[str, str]:
+def _fingerprints(settings: TrainingSettings, supernet: Supernet) -> tuple[str, str]:
     """Of all that decides a training, and as earlier versions made it."""
-    parts = {
+    network = supernet.network
+    parts: dict[str, Any] = {
         "architecture": network.architecture.to_dict(),
         "vocabulary_size": network.vocabulary_size,
         "options": dataclasses.asdict(network.options),
     }
+    if supernet.other_mixers:
+        parts["other mixers"] = supernet.other_mixers
     plain = dataclasses.asdict(settings)
     decisive = {name: value for name, value in plain.items() if name not in UNDECISIVE}
     formerly = decisive | {name: plain[name] for name in ONCE_DECISIVE}

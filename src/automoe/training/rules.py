@@ -10,7 +10,14 @@ from typing import Annotated, TypeAlias, assert_never
 
 from pydantic import Field
 
-from automoe.design.architecture import Architecture, CrossAttention, FeedForward, SelfAttention
+from automoe.design.architecture import (
+    Architecture,
+    AverageAttention,
+    CrossAttention,
+    FeedForward,
+    SelfAttention,
+    Ssru,
+)
 from automoe.design.space import SearchSpace
 from automoe.errors import AtLeastOne, AtLeastZero, InputError, Share, checked
 
@@ -130,6 +137,10 @@ def active_parameters(architecture: Architecture) -> float:
             match sublayer:
                 case SelfAttention():
                     total += 4 * projection
+                case AverageAttention():
+                    total += 4 * layer.width**2
+                case Ssru():
+                    total += 2 * layer.width**2
                 case CrossAttention():
                     source = architecture.encoder_width * architecture.qkv_dim
                     total += 2 * projection + 2 * source * sublayer.encoder_layers_attended

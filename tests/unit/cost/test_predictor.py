@@ -170,6 +170,10 @@ def test_a_saved_predictor_predicts_the_same_and_saves_the_same(tmp_path: Path) 
             replace(INSIDE, encoder=(EncoderLayer(4, (512, 512)), *INSIDE.encoder[1:])),
             r"encoder\[0\].experts: 2 experts",
         ),
+        (
+            replace(INSIDE, decoder=(DecoderLayer(0, 4, (1024,), mixer="ssru"), INSIDE.decoder[1])),
+            r"decoder\[0\].mixer: ssru",
+        ),
         (replace(INSIDE, qkv_dim=1024), "qkv_dim: 1024, fitted at 512"),
     ],
 )

@@ -8,12 +8,14 @@ import yaml
 
 from automoe.design.architecture import (
     Architecture,
+    AverageAttention,
     CrossAttention,
     DecoderLayer,
     EncoderLayer,
     Expert,
     FeedForward,
     SelfAttention,
+    Ssru,
     dense,
 )
 from automoe.design.architecture_file import load_architecture, save_architecture
@@ -40,6 +42,45 @@ def test_equal_architectures_are_one_key() -> None:
 def test_a_saved_architecture_loads_as_it_was(tmp_path: Path) -> None:
     save_architecture(MIXED, tmp_path / "a.yaml")
     assert load_architecture(tmp_path / "a.yaml") == MIXED
+
+
+FAST = Architecture(
+    encoder_width=48,
+    decoder_width=32,
+    qkv_dim=32,
+    encoder=(EncoderLayer(4, (64,)),),
+    decoder=(
+        DecoderLayer(0, 4, (32,), mixer="ssru"),
+        DecoderLayer(0, 2, (32,), mixer="average_attention"),
+        DecoderLayer(2, 4, (32,)),
+    ),
+)
+
+
+def test_a_mixer_is_written_where_it_is_not_self_attention(tmp_path: Path) -> None:
+    save_architecture(FAST, tmp_path / "a.yaml")
+    assert load_architecture(tmp_path / "a.yaml") == FAST
+    assert [layer.get("mixer") for layer in FAST.to_dict()["decoder"]] == ["ssru", "average_attention", None]
+    assert str(FAST) == "48/32 enc[4:64] dec[ssru/4x1:32 avg/2x1:32 2/4x1:32]"
+    kinds = [layer.sublayers[0] for layer in FAST.layers("decoder")]
+    assert kinds == [Ssru(), AverageAttention(), SelfAttention(2)]
+    assert [s.per for layer in FAST.layers("decoder") for s in layer.decoder_state(32)] == [
+        "beam", "source", "source", "beam", "source", "source", "position", "position", "source", "source",
+    ]  # fmt: skip
+
+
+def test_heads_are_those_of_self_attention_alone() -> None:
+    plain = FAST.to_dict()
+    plain["decoder"][0]["self_attention_heads"] = 4
+    plain["decoder"][1]["mixer"] = "lstm"
+    plain["decoder"][2]["self_attention_heads"] = 0
+    with pytest.raises(InputError) as caught:
+        Architecture.from_dict(plain)
+    assert caught.value.problems == (
+        "decoder[0].self_attention_heads: 4, but ssru has none: write 0",
+        "decoder[1].mixer: expected 'self_attention', 'average_attention' or 'ssru', got 'lstm'",
+        "decoder[2].self_attention_heads: expected at least 1, got 0",
+    )
 
 
 def test_one_line_shows_every_layer() -> None:
@@ -266,6 +307,7 @@ def test_an_unknown_key_is_named_with_the_known_ones() -> None:
     with pytest.raises(InputError) as caught:
         Architecture.from_dict(plain)
     attention = "self_attention_heads, cross_attention_heads, experts, top_k, encoder_layers_attended"
+    attention += ", mixer"
     assert sorted(caught.value.problems) == [
         f"decoder[0].heads: unknown key (known: {attention})",
         "encoder[0].experts[0].kind: unknown key (known: size)",

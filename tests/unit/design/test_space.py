@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
-from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace, load_space, misfits
+from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace, load_space, misfits, space_misfits
 from automoe.errors import InputError
 from automoe.model.sharing import Supernet
 from helpers.paths import RECIPES
@@ -47,6 +47,16 @@ TOYS = {
 } | {
     "dense": TOY.dense(),
     "always-two": replace(TOY, encoder=replace(TOY.encoder, top_k=(2,))),
+    "mixers": replace(
+        TOY.dense(),
+        decoder=replace(
+            TOY.dense().decoder,
+            self_attention_heads=(1, 4),
+            cross_attention_heads=(1,),
+            mixers=("self_attention", "ssru", "average_attention"),
+        ),
+    ),
+    "ssru": replace(TOY.dense(), decoder=replace(TOY.dense().decoder, mixers=("ssru",))),
 }
 
 
@@ -81,8 +91,9 @@ def brute_force(space: SearchSpace) -> set[Architecture]:
         ]
         decoder_layers = [
             [
-                DecoderLayer(heads, cross, sizes, k, attended)
-                for heads in dec.self_attention_heads
+                DecoderLayer(heads, cross, sizes, k, attended, mixer)
+                for mixer in dec.mixers
+                for heads in (dec.self_attention_heads if mixer == "self_attention" else (0,))
                 for cross in dec.cross_attention_heads
                 for attended in dec.encoder_layers_attended
                 if attended <= enc_depth
@@ -127,7 +138,7 @@ def test_what_differs_in_one_gene_is_no_member() -> None:
     assert "an architecture" not in TOY
 
 
-@pytest.mark.parametrize("name", ["standard-free", "fractional-every_other", "dense"])
+@pytest.mark.parametrize("name", ["standard-free", "fractional-every_other", "dense", "mixers", "ssru"])
 def test_sampling_reaches_every_member_and_nothing_else(name: str) -> None:
     rng = random.Random(1)
     small = replace(TOYS[name], decoder=replace(TOYS[name].decoder, layer_counts=(1,), widths=(8,)))
@@ -281,6 +292,31 @@ def test_what_has_no_misfits_has_its_weights_in_the_larger_and_nothing_else(seed
         assert misfits(small, large)
     else:
         assert misfits(small, large) == []
+
+
+def test_a_space_of_other_mixers_is_no_part() -> None:
+    spaces = {name: TOYS[name] for name in ("dense", "mixers", "ssru")}
+    fits = {(a, b) for a in spaces for b in spaces if not space_misfits(spaces[a], spaces[b])}
+    assert fits == {
+        ("dense", "dense"),
+        ("mixers", "mixers"),
+        ("ssru", "ssru"),
+        ("ssru", "mixers"),
+        ("dense", "mixers"),
+    }
+    known = "but there are only self_attention"
+    assert space_misfits(spaces["mixers"], spaces["dense"]) == [
+        f"decoder.mixers: ssru, {known}",
+        f"decoder.mixers: average_attention, {known}",
+    ]
+
+
+def test_the_extremes_in_mixers() -> None:
+    space = TOYS["mixers"]
+    assert {layer.mixer for layer in space.largest().decoder} == {"self_attention"}
+    assert {layer.mixer for layer in space.smallest().decoder} == {"ssru"}
+    assert SearchSpace.from_dict(space.to_dict()) == space
+    assert "mixers" not in TOY.to_dict()["decoder"]
 
 
 def test_misfits_say_where_and_by_how_much() -> None:

@@ -1,5 +1,6 @@
 """The drawing of an architecture, checked by what its figure holds."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,17 @@ def test_one_bar_an_expert_all_to_one_scale(tmp_path: Path) -> None:
     assert bars.keys() == sizes.keys()
     inches_per_unit = {bars[name].get_width() / size for name, size in sizes.items() if size}
     assert max(inches_per_unit) == pytest.approx(min(inches_per_unit))
+
+
+def test_a_mixer_without_heads_is_named(tmp_path: Path) -> None:
+    layers = (DecoderLayer(0, 2, (64,), mixer="ssru"), DecoderLayer(0, 2, (64,), mixer="average_attention"))
+    architecture = dataclasses.replace(ARCHITECTURE, decoder=layers)
+    figure = architecture_drawing.draw(architecture, tmp_path / "a.png", "title")
+    assert artists(figure, "SSRU:").keys() == {"decoder.0"}
+    assert artists(figure, "average:").keys() == {"decoder.1"}
+    words = texts(figure)
+    assert (words.count("SSRU"), words.count("average"), words.count("self")) == (1, 1, 3)
+    assert sum("head" in word for word in words) == 3 + 2  # of the encoder, and of cross-attention
 
 
 def test_only_an_identity_expert_is_dashed(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ def slow_finalists(candidates, count, dense_wanted, min_distance, per_shape):
         (replace(BASE, decoder_width=16, qkv_dim=16), 2),
         (replace(BASE, encoder=(*BASE.encoder[:1], EncoderLayer(4, (32,)))), 2),
         (replace(BASE, decoder=(*BASE.decoder[:1], DecoderLayer(2, 4, (16,), 1, 2))), 2),
+        (replace(BASE, decoder=(DecoderLayer(0, 2, (16,), mixer="ssru"), BASE.decoder[1])), 1),
         # One more expert: their number and its size; that a token goes to both is a third gene.
         (replace(BASE, encoder=(EncoderLayer(2, (16, 16)), BASE.encoder[1])), 2),
         (replace(BASE, encoder=(EncoderLayer(2, (16, 8), 2), BASE.encoder[1])), 3),

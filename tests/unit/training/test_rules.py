@@ -93,6 +93,13 @@ def test_balanced_members_are_dense_half_of_the_time_and_spread_more_evenly_over
         Architecture(
             16, 24, 8, (EncoderLayer(2, (10,)), EncoderLayer(1, (20,))), (DecoderLayer(2, 1, (30,)),)
         ),
+        Architecture(
+            16,
+            24,
+            8,
+            (EncoderLayer(2, (10,)),),
+            tuple(DecoderLayer(0, 1, (30,), mixer=mixer) for mixer in ("ssru", "average_attention")),
+        ),
     ],
 )
 def test_active_parameters_of_a_dense_member_are_the_matrices_of_its_model(architecture):

@@ -21,16 +21,27 @@ from typing import Literal, NamedTuple, assert_never
 from automoe.design.architecture import (
     STACKS,
     Architecture,
+    AverageAttention,
     CrossAttention,
     FeedForward,
     Layer,
     SelfAttention,
+    Ssru,
     Stack,
     SubLayer,
 )
 from automoe.errors import InputError
 
-Part = Literal["overhead", "output", "self_attention", "cross_attention", "keys_values", "experts"]
+Part = Literal[
+    "overhead",
+    "output",
+    "self_attention",
+    "average_attention",
+    "ssru",
+    "cross_attention",
+    "keys_values",
+    "experts",
+]
 
 
 class Term(NamedTuple):
@@ -112,6 +123,10 @@ class Inventory:
             match sublayer:
                 case SelfAttention(heads):
                     need(where, index, Term(stack, "self_attention", width, heads))
+                case AverageAttention():
+                    need(where, index, Term(stack, "average_attention", width))
+                case Ssru():
+                    need(where, index, Term(stack, "ssru", width))
                 case CrossAttention(heads, attended):
                     need(where, index, Term(stack, "cross_attention", width, heads, attended))
                     for side in STACKS:
@@ -185,6 +200,8 @@ def _between(known: tuple[int, ...], value: int, least: int) -> tuple[tuple[int,
 def _unknown(term: Term, terms: frozenset[Term]) -> str:
     """Why the term is unknown: its width, or its heads and attended layers at that width."""
     widths = sorted({t.width for t in terms if (t.stack, t.part) == (term.stack, term.part)})
+    if not widths and term.part in ("average_attention", "ssru"):
+        return f"{term.part} was not measured; make a profile of a space with it among decoder.mixers"
     if term.width not in widths:
         of = "encoder width" if term.part == "keys_values" else "width"
         return f"{of} {term.width} was not measured (measured: {_listed(widths)})"

@@ -3,9 +3,9 @@
 A part measured by itself would lie: its weights stay in the cache, its threads are awake. So every probe
 is a whole model of the space's depth. Its stacks differ from those of other probes in one thing: many
 layers have one kind of experts, or none (an identity expert, a feed-forward sub-layer that does nothing),
-or other heads; or the layers are few, or the vocabulary is next to nothing. What that changes is the time
-of a part. Encoder and decoder are timed apart, so one probe serves both. Some probes are random members
-of the space.
+or other heads, or another mixer; or the layers are few, or the vocabulary is next to nothing. What that
+changes is the time of a part. Encoder and decoder are timed apart, so one probe serves both. Some probes are
+random members of the space.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from automoe.design.architecture import (
     DecoderLayer,
     EncoderLayer,
     Expert,
+    Mixer,
     Stack,
 )
 from automoe.design.space import SearchSpace, StackSpace
@@ -106,7 +107,9 @@ def needed_terms(space: SearchSpace) -> Inventory:
     decoder = space.decoder
     for width in decoder.widths:
         terms |= {Term("decoder", "overhead", width), Term("decoder", "output", width)}
-        terms |= {Term("decoder", "self_attention", width, h) for h in decoder.self_attention_heads}
+        for mixer in decoder.mixers:
+            heads = decoder.self_attention_heads if mixer == "self_attention" else (0,)
+            terms |= {Term("decoder", mixer, width, count) for count in heads}
         terms |= {
             Term("decoder", "cross_attention", width, heads, attended)
             for heads, attended in product(decoder.cross_attention_heads, decoder.attended_choices(depth))
@@ -161,24 +164,30 @@ def _encoder_probes(space: SearchSpace, depth: int) -> Iterator[_EncoderProbe]:
 def _decoder_probes(space: SearchSpace, encoder_depth: int) -> Iterator[_DecoderProbe]:
     decoder = space.decoder
     depth = max(decoder.layer_counts)
-    self_heads, cross_heads = decoder.self_attention_heads, decoder.cross_attention_heads
+    cross_heads = decoder.cross_attention_heads
+    mixers: list[tuple[Mixer, int]] = [
+        (mixer, heads)
+        for mixer in decoder.mixers
+        for heads in (decoder.self_attention_heads if mixer == "self_attention" else (0,))
+    ]
     attended = sorted(decoder.attended_choices(encoder_depth))
 
     def layer(
-        self_: int = self_heads[0],
+        mixer: tuple[Mixer, int] = mixers[0],
         cross: int = cross_heads[0],
         attended_: int = attended[0],
         experts: tuple[Expert, ...] = NO_EXPERTS,
         top_k: int = 1,
     ) -> DecoderLayer:
-        return DecoderLayer(self_, cross, experts, top_k, attended_)
+        kind, heads = mixer
+        return DecoderLayer(heads, cross, experts, top_k, attended_, kind)
 
     for width in decoder.widths:
         yield _DecoderProbe(width, (layer(),), full_vocabulary=False)
         if depth > 1:
             yield _DecoderProbe(width, (layer(),))
-        for heads in self_heads[1:]:
-            yield _DecoderProbe(width, (layer(self_=heads),) * depth)
+        for mixer in mixers[1:]:
+            yield _DecoderProbe(width, (layer(mixer),) * depth)
         for heads, seen in product(cross_heads, attended):
             yield _DecoderProbe(width, (layer(cross=heads, attended_=seen),) * depth)
         for experts, top_k, size in _expert_kinds(space, decoder):

@@ -150,7 +150,7 @@ def _profile(
         machine=this_machine(protocol.backend),
         protocol=protocol,
         quality=quality,
-        space=json.loads(json.dumps(asdict(space))),  # lists for tuples
+        space=json.loads(json.dumps(space.to_dict())),  # lists for tuples
         qkv_dim=space.qkv_dim,
         entries=tuple(PartEntry.of(term, ms) for term, ms in sorted(times.items())),
     )

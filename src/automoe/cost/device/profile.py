@@ -28,6 +28,8 @@ _KINDS: dict[Part, Kind] = {
     "overhead": "overhead",
     "output": "output",
     "self_attention": "attention",
+    "average_attention": "attention",
+    "ssru": "attention",
     "cross_attention": "attention",
     "keys_values": "attention",
     "experts": "experts",

@@ -40,6 +40,8 @@ def law(term: Term) -> dict[str, float]:
             return {term.part: 1, f"{term.part} per width": width}
         case "self_attention":
             return {"self": 1, "self per width": width, "self per head": heads}
+        case "average_attention" | "ssru":
+            return {term.part: 1, f"weights of {term.part}": width * width}
         case "cross_attention":
             by_length = {"cross per layer": attended, "cross per layer and width": attended * width}
             by_heads = {"cross per head": heads, "cross per layer and head": attended * heads}

@@ -13,7 +13,8 @@ class AutomoeConfig(PretrainedConfig):
     Args:
         architecture: `encoder_width`, `decoder_width`, `qkv_dim`, and per layer of `encoder` and `decoder`
             the heads, the FFN size of each expert (one is a dense FFN, size 0 an identity), `top_k`, and for
-            a decoder layer `encoder_layers_attended`, how many of the last encoder layers it attends to.
+            a decoder layer `encoder_layers_attended`, how many of the last encoder layers it attends to, and
+            `mixer`, what it has in the place of self-attention, if anything.
         norm: layer norm before each sub-layer (`pre`) or after each residual sum (`post`).
         max_length_ratio, max_length_extra: a translation has at most
             `int(ratio * source tokens + extra)` tokens; both counts include end-of-sentence.

@@ -71,6 +71,107 @@ class Attention(nn.Module):
         return projected_BMC.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
+class SelfAttention(Attention):
+    """Attention of every position to those of its own stack up to itself."""
+
+    def __init__(self, width: int, qkv_dim: int, heads: int) -> None:
+        super().__init__(width, width, qkv_dim, heads)
+
+    def mix(self, x_BTD: Tensor, causal_TP: Tensor, cache: DynamicCache, index: int) -> Tensor:
+        """The update of every position, (B, T, D).
+
+        Args:
+            causal_TP: True where a position may look. `cache`: of all layers. `index`: of this one.
+        """
+        keys, values = cache.update(*self.keys_values(x_BTD), index)
+        return self(x_BTD, keys, values, causal_TP)
+
+
+class _Carried(nn.Module):
+    """A mixer that carries one vector on from position to position.
+
+    The cache holds what was carried at every position, in the place of keys: then whatever reorders, cuts or
+    repeats a cache does the same to it. There are no values.
+    """
+
+    def mix(self, x_BTD: Tensor, causal_TP: Tensor, cache: DynamicCache, index: int) -> Tensor:
+        """As of `SelfAttention`."""
+        start = causal_TP.shape[1] - causal_TP.shape[0]
+        before_BD = x_BTD.new_zeros(x_BTD.shape[0], x_BTD.shape[2])
+        if start:
+            before_BD = cache.layers[index].keys[:, 0, -1]
+        carried_BTD = self.carry(x_BTD, before_BD)
+        cache.update(carried_BTD[:, None], carried_BTD[:, None, :, :0], index)
+        return self.update(x_BTD, carried_BTD, start)
+
+    def carry(self, x_BTD: Tensor, before_BD: Tensor) -> Tensor:
+        """What is carried on after every position, (B, T, D)."""
+        raise NotImplementedError
+
+    def update(self, x_BTD: Tensor, carried_BTD: Tensor, start: int) -> Tensor:
+        """The update of every position, (B, T, D); the first of them is `start`."""
+        raise NotImplementedError
+
+
+class Gate(nn.Module):
+    """`sigmoid(W [x; mean] + b)`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.of_input = nn.Linear(width, width)
+        self.of_mean = nn.Linear(width, width, bias=False)
+
+    def forward(self, x_BTD: Tensor, mean_BTD: Tensor) -> Tensor:
+        """The gate, (B, T, D)."""
+        return torch.sigmoid(self.of_input(x_BTD) + self.of_mean(mean_BTD))
+
+
+class AverageAttention(_Carried):
+    """The gated mean of all inputs so far (Zhang et al., 2018); carried is their sum."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.input_gate, self.mean_gate = Gate(width), Gate(width)
+
+    def carry(self, x_BTD: Tensor, before_BD: Tensor) -> Tensor:
+        """As of `_Carried`."""
+        return before_BD[:, None] + x_BTD.cumsum(dim=1)
+
+    def update(self, x_BTD: Tensor, carried_BTD: Tensor, start: int) -> Tensor:
+        """As of `_Carried`."""
+        ends = start + x_BTD.shape[1]
+        counts_T1 = torch.arange(start + 1, ends + 1, device=x_BTD.device, dtype=x_BTD.dtype)[:, None]
+        mean_BTD = carried_BTD / counts_T1
+        return self.input_gate(x_BTD, mean_BTD) * x_BTD + self.mean_gate(x_BTD, mean_BTD) * mean_BTD
+
+
+class Ssru(_Carried):
+    """The simpler simple recurrent unit (Kim et al., 2019); carried is its cell."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.forget = nn.Linear(width, width)
+        self.candidate = nn.Linear(width, width, bias=False)
+
+    def carry(self, x_BTD: Tensor, before_BD: Tensor) -> Tensor:
+        """As of `_Carried`."""
+        forget_BTD = torch.sigmoid(self.forget(x_BTD))
+        added_BTD = (1 - forget_BTD) * self.candidate(x_BTD)
+        cells = []
+        for t in range(x_BTD.shape[1]):
+            before_BD = forget_BTD[:, t] * before_BD + added_BTD[:, t]
+            cells.append(before_BD)
+        return torch.stack(cells, dim=1)
+
+    def update(self, x_BTD: Tensor, carried_BTD: Tensor, start: int) -> Tensor:
+        """As of `_Carried`."""
+        return F.relu(carried_BTD)
+
+
+# Under which name a layer has it.
+MIXERS = {"self_attention": "attention", "average_attention": "average", "ssru": "ssru"}
+
+
 class Expert(nn.Module):
     """`down(relu(up(x)))`; size 0 is the identity."""
 
@@ -152,17 +253,24 @@ class EncoderLayer(_Layer):
 
 
 class DecoderLayer(_Layer):
-    """Self-attention, attention over the last encoder layers, then the feed-forward sub-layer."""
+    """A mixer of positions, attention over the last encoder layers, then the feed-forward sub-layer."""
 
     def __init__(self, a: dict[str, Any], layer: dict[str, Any], pre: bool, index: int) -> None:
         super().__init__(pre)
         width, qkv_dim = a["decoder_width"], a["qkv_dim"]
         self.index = index
         self.encoder_layers_attended: int = layer["encoder_layers_attended"]
-        self.attention = Attention(width, width, qkv_dim, layer["self_attention_heads"])
+        kind = layer.get("mixer", "self_attention")
+        self.mixer_name = MIXERS[kind]
+        mixer: nn.Module
+        if kind == "self_attention":
+            mixer = SelfAttention(width, qkv_dim, layer["self_attention_heads"])
+        else:
+            mixer = {"average_attention": AverageAttention, "ssru": Ssru}[kind](width)
+        self.add_module(self.mixer_name, mixer)
         self.cross = Attention(width, a["encoder_width"], qkv_dim, layer["cross_attention_heads"])
         self.mixture = MixtureOfExperts(width, layer["experts"], layer["top_k"])
-        self.attention_norm = nn.LayerNorm(width)
+        self.add_module(f"{self.mixer_name}_norm", nn.LayerNorm(width))
         self.cross_norm = nn.LayerNorm(width)
         self.ffn_norm = nn.LayerNorm(width)
 
@@ -182,9 +290,9 @@ class DecoderLayer(_Layer):
             mask_BS: True at the source's tokens.
             cache: of all layers; it holds earlier positions, and learns of these.
         """
-        y_BTD = self.before(self.attention_norm, x_BTD)
-        keys, values = cache.self_attention_cache.update(*self.attention.keys_values(y_BTD), self.index)
-        x_BTD = self.after(self.attention_norm, x_BTD, self.attention(y_BTD, keys, values, causal_TP))
+        mixer, norm = getattr(self, self.mixer_name), getattr(self, f"{self.mixer_name}_norm")
+        update_BTD = mixer.mix(self.before(norm, x_BTD), causal_TP, cache.self_attention_cache, self.index)
+        x_BTD = self.after(norm, x_BTD, update_BTD)
 
         if not cache.is_updated.get(self.index):
             memory_BMD = memory_BLSD[:, -self.encoder_layers_attended :].flatten(1, 2)

@@ -87,7 +87,11 @@ def true_ms(a: Architecture, vocabulary_size: int) -> tuple[float, float]:
     decoder = 3 + a.decoder_width / 30 + vocabulary_size * a.decoder_width / 500
     for layer in a.decoder:
         heads, attended = layer.cross_attention_heads, layer.encoder_layers_attended
-        decoder += attention(a.decoder_width, layer.self_attention_heads)
+        decoder += {
+            "self_attention": attention(a.decoder_width, layer.self_attention_heads),
+            "average_attention": 0.15 + a.decoder_width**2 / 900,
+            "ssru": 0.1 + a.decoder_width**2 / 2000,
+        }[layer.mixer]
         decoder += attention(a.decoder_width, heads) * (1 + attended / 4) + attended * a.encoder_width / 90
         decoder += 5 * experts(a.decoder_width, layer)
     return encoder, decoder
@@ -119,6 +123,37 @@ def test_the_parts_of_a_known_device_are_recovered(tmp_path):
     assert parts["decoder", None, "overhead"] == pytest.approx(3 + width / 30, rel=0.05)
     assert profile.quality.whole_error_percent < 1
     assert (tmp_path / "device.json").exists()
+
+
+def with_mixers(space: SearchSpace, *mixers: str) -> SearchSpace:
+    return replace(space, decoder=replace(space.decoder, mixers=mixers))
+
+
+def test_the_mixers_of_a_known_device_are_recovered(tmp_path):
+    space = with_mixers(small_space(), "ssru", "self_attention", "average_attention")
+    profile = make(space, KnownDevice(), tmp_path / "device.json")
+    rng = random.Random(5)
+    for architecture in [*(space.sample(rng) for _ in range(40)), space.largest(), space.smallest()]:
+        expected_ms = true_ms(architecture, 100)[1] * slowness(profile)
+        assert profile.predict(architecture).decoder_ms == pytest.approx(expected_ms, rel=0.01)
+    parts = {entry.part: entry for entry in profile.entries if entry.width == 16 and entry.stack == "decoder"}
+    measured = [parts[mixer].ms / slowness(profile) for mixer in ("average_attention", "ssru")]
+    # What all layers have alike (cross-attention) cannot be told from a mixer's constant; growth can.
+    narrow = {entry.part: entry for entry in profile.entries if entry.width == 8 and entry.stack == "decoder"}
+    growth = [
+        now - narrow[mixer].ms / slowness(profile)
+        for now, mixer in zip(measured, ("average_attention", "ssru"), strict=True)
+    ]
+    assert growth == pytest.approx([(16**2 - 8**2) / 900, (16**2 - 8**2) / 2000], rel=0.05)
+
+
+def test_a_mixer_that_was_not_measured_is_named(tmp_path):
+    profile = make(small_space(), KnownDevice(), tmp_path / "device.json")
+    assert {entry.part for entry in profile.entries}.isdisjoint({"ssru", "average_attention"})
+    with pytest.raises(
+        InputError, match=r"decoder\[0\]: ssru was not measured; make a profile of a space with"
+    ):
+        profile.predict(with_mixers(small_space(), "ssru").largest())
 
 
 def test_noise_of_the_measurements_does_not_grow_in_the_predictions(tmp_path):
