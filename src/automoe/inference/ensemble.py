@@ -57,7 +57,7 @@ class EnsembleEngine:
             ("device", {model.embedding.device for model in models}),
         ):
             if len(found) > 1:
-                problems.append(f"{what}: expected one number, got {', '.join(sorted(map(str, found)))}")
+                problems.append(f"{what}: expected the same of all, got {', '.join(sorted(map(str, found)))}")
         if problems:
             raise InputError("these models are no ensemble", problems)
         self.models = tuple(model.eval() for model in models)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from automoe.errors import InputError
 from automoe.inference.beam_settings import LARGEST_BEAM
@@ -16,8 +15,7 @@ from automoe.inference.model_folder import TOKENIZER, read_card, read_model
 from automoe.storage import file_digest
 
 
-@dataclass(frozen=True, slots=True)
-class Teacher:
+class Teacher(BaseModel):
     """What teaches: a system of the run, the models that it has with all seeds, or models of folders.
 
     Attributes:
@@ -25,6 +23,8 @@ class Teacher:
         folders: of the members of an ensemble of folders.
         ensemble: whether it was declared as one.
     """
+
+    model_config = ConfigDict(frozen=True)
 
     name: str = ""
     folders: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class Distillation(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    teacher: Annotated[Teacher, PlainValidator(_teacher)]
+    teacher: Annotated[Teacher, BeforeValidator(_teacher)]
     beam_size: Annotated[int, Field(ge=1, le=LARGEST_BEAM)] = 5
     students: Annotated[tuple[str, ...], Field(min_length=1)]
 
