@@ -136,11 +136,13 @@ def translated(
     """
     blocks = [sources[start : start + BLOCK] for start in range(0, len(sources), BLOCK)]
 
+    following = iter(enumerate(blocks))
+
     def parse(record: Mapping[str, Any]) -> tuple[list[str], float]:
-        translations, seconds = record["translations"], record["seconds"]
-        if len(translations) != len(blocks[record["block"]]):
-            raise ValueError(f"expected {len(blocks[record['block']])} translations, got {len(translations)}")
-        return translations, seconds
+        index, block = next(following, (None, ()))
+        if record["block"] != index or len(record["translations"]) != len(block):
+            raise ValueError(f"expected block {index} of {len(block)} translations")
+        return record["translations"], record["seconds"]
 
     done = read_journal(journal, parse, f"delete {journal.parent}, then that stage runs again")
     characters = [sum(map(len, block)) for block in blocks]
