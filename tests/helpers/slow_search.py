@@ -1,6 +1,8 @@
 """The slow, obvious beam search: one sentence, no cache; the oracle of the fast one."""
 
+import math
 import random
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -25,17 +27,30 @@ def log_probabilities(model: Transformer, source: list[int], prefix: tuple[int, 
     return model.logits(output.hidden_BTD[0, -1]).log_softmax(dim=-1).tolist()
 
 
+def mean_log_probabilities(
+    models: Sequence[Transformer], source: list[int], prefix: tuple[int, ...]
+) -> list[float]:
+    """Of each next token, the logarithm of the mean of the models' probabilities."""
+    each = [log_probabilities(model, source, prefix) for model in models]
+    return [math.log(sum(map(math.exp, token)) / len(models)) for token in zip(*each, strict=True)]
+
+
 @torch.no_grad()
-def slow_beam_search(model: Transformer, source: list[int], settings: BeamSettings) -> list[Hypothesis]:
-    """One sentence, no cache: the whole prefix again for each hypothesis at each step."""
-    model.eval()
+def slow_beam_search(
+    model: Transformer, source: list[int], settings: BeamSettings, *others: Transformer
+) -> list[Hypothesis]:
+    """One sentence, no cache: the whole prefix again for each hypothesis at each step.
+
+    With other models, it is an ensemble's.
+    """
+    models = [model.eval(), *(other.eval() for other in others)]
     limit = max(settings.min_length, int(settings.max_length_ratio * len(source) + settings.max_length_extra))
     live: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
     finished: list[Hypothesis] = []
     for length in range(1, limit + 1):
         extensions = []
         for log_probability, prefix in live:
-            for token, value in enumerate(log_probabilities(model, source, prefix)):
+            for token, value in enumerate(mean_log_probabilities(models, source, prefix)):
                 if (
                     token in FORBIDDEN
                     or (token == EOS_ID and length < settings.min_length)

@@ -109,6 +109,17 @@ class TokenisedCorpus:
         return ids
 
 
+def joined(first: TokenisedCorpus, second: TokenisedCorpus) -> TokenisedCorpus:
+    """The pairs of one corpus, then those of another of the same vocabulary."""
+    return TokenisedCorpus(
+        {side: np.concatenate([first.tokens[side], second.tokens[side]]) for side in SIDES},
+        {
+            side: np.concatenate([first.offsets[side], first.offsets[side][-1] + second.offsets[side][1:]])
+            for side in SIDES
+        },
+    )
+
+
 @dataclass(frozen=True)
 class Batch:
     """Sentence pairs, padded on the right with PAD_ID; int64.

@@ -29,7 +29,7 @@ from automoe.design.architecture import Architecture
 from automoe.design.model_options import ModelOptions
 from automoe.errors import InputError, validate_plain
 from automoe.inference.weight_shapes import weight_shapes
-from automoe.storage import disk_errors, file_digest, read_json, whole_files, write_json
+from automoe.storage import digest, disk_errors, file_digest, read_json, whole_files, write_json
 
 if TYPE_CHECKING:
     from automoe.model.transformer import Transformer
@@ -227,6 +227,14 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     """What `save_model` was told of the model in a folder that `load_model` accepts."""
     card = read_json(Path(folder) / CONFIG, _MEND).get("card")
     return card if isinstance(card, dict) else {}
+
+
+def model_digest(folder: str | Path) -> str:
+    """The SHA-256 of what decides a model's translations: weights, vocabulary, architecture and options."""
+    folder = Path(folder)
+    config = read_json(folder / CONFIG, _MEND)
+    files = [file_digest(folder / name) for name in (WEIGHTS, TOKENIZER)]
+    return digest([files, [config.get(key) for key in _KEYS]])
 
 
 def add_to_card(folder: str | Path, facts: Mapping[str, Any]) -> None:

@@ -87,7 +87,7 @@ class TorchEngine:
         """As `Stepper.step`."""
         hidden_BKD = self.model.step(tokens_BK, state)
         logits_BKV = self.model.logits(hidden_BKD) if self._output is None else self._output(hidden_BKD)
-        return _extensions(logits_BKV, candidates)
+        return extensions_of(logits_BKV, candidates)
 
 
 class _Restricted:
@@ -105,11 +105,12 @@ class _Restricted:
         """As `Stepper.step`."""
         logits_BKW = self._model.step(tokens_BK, state) @ self._rows_WD.T
         # The special tokens come first, so end-of-sentence is in its place.
-        found = _extensions(logits_BKW, candidates)
+        found = extensions_of(logits_BKW, candidates)
         return found._replace(tokens_BKC=self._shortlist_W[found.tokens_BKC])
 
 
-def _extensions(logits_BKV: Tensor, candidates: int) -> Extensions:
+def extensions_of(logits_BKV: Tensor, candidates: int) -> Extensions:
+    """The most probable tokens by logits, or by log probabilities; as many as `candidates`."""
     # The log probabilities of the whole vocabulary are never built.
     normaliser_BK = logits_BKV.logsumexp(dim=2)
     best_BKC = logits_BKV.topk(candidates, dim=2)

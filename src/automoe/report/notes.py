@@ -24,7 +24,7 @@ def findings(report: SeedReport, reference: str) -> Iterator[str]:
     for system, race in report.races.items():
         yield race_note(system, race)
     for (other, system), compared in report.compared.items():
-        if other != reference:
+        if other != reference or report.twins.get(system) == other:
             yield f"{system} against {other}: {compared.bleu_difference:+.2f} BLEU, p = {compared.p:.2g}."
     yield from (text for matters, text in capacity(report) if matters)
     yield from unused_experts(report)
@@ -74,7 +74,7 @@ def capacity(report: SeedReport) -> Iterator[tuple[bool, str]]:
     trained = {
         name: (report.architecture(name), result["training"]["validation"]["valid"])
         for name, result in report.results.items()
-        if "validation" in result["training"]
+        if "validation" in result["training"] and name not in report.twins  # taught, so not comparable
     }
     pairs = 0
     for name, (large, loss) in trained.items():

@@ -204,6 +204,8 @@ def _minutes_of_seed(report: SeedReport) -> dict[str, float]:
         winner = race["finalists"].index(race["winner"])
         losers = {int(finalist): value for finalist, value in race["seconds"].items()}
         seconds[f"finals {name}, the losers"] = sum(v for finalist, v in losers.items() if finalist != winner)
+    if report.distilling_seconds is not None:
+        seconds["distillation, the teacher's translations"] = report.distilling_seconds
     counted: set[Path | None] = set()
     for name, result in report.results.items():
         history = report.histories.get(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class SeedReport:
         supernet_seconds: of its training, if there is one.
         sentences: some of the test set: `source`, `reference`, and in `outputs`, by system, its `translation`
             and `grids` (`automoe.web.expert_grid`), or None and in `note` why there are none.
+        twins: by the name of a student, the system that is the same without distillation.
+        distilling_seconds: that the teacher took to translate, if there is one.
     """
 
     results: Mapping[str, Mapping[str, Any]]
@@ -36,6 +38,8 @@ class SeedReport:
     compared: Mapping[tuple[str, str], Significance]
     supernet_seconds: float | None = None
     sentences: Sequence[Mapping[str, Any]] = ()
+    twins: Mapping[str, str] = field(default_factory=dict)
+    distilling_seconds: float | None = None
 
     def architecture(self, system: str) -> Architecture:
         """That was trained as this system."""

@@ -30,6 +30,7 @@ FORMATS: Mapping[str, int] = {
     "search": 1,
     "finals": 1,
     "train": 1,
+    "distil": 1,
     "evaluate": 1,
     "latency": 1,
     "report": 1,
@@ -288,7 +289,9 @@ class RunFolder:
         kind = _kind(name)
         if state.get("finished"):
             return kind != "report"
-        work = "candidates.jsonl" if kind == "search" else "checkpoint-*.safetensors"
+        work = {"search": "candidates.jsonl", "distil": "translated.jsonl"}.get(
+            kind, "checkpoint-*.safetensors"
+        )
         return any((self.root / name).glob(work))
 
 

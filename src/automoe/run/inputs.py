@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from automoe.run.recipe import Finals, LoadedRecipe
+from automoe.inference.model_folder import model_digest
+from automoe.run.recipe import Finals, LoadedRecipe, Recipe
 from automoe.storage import digest, file_digest
 from automoe.training.settings import ONCE_DECISIVE, UNDECISIVE, TrainingSettings
 
@@ -29,13 +30,15 @@ COUNTED = (
 MEASURED = (*COUNTED, "latency.backend", "latency.precision", "latency.threads", "latency.batch")
 """All of the measuring protocol."""
 
-GREEDY = (
-    "data.target_language",
+LENGTHS = (
     "translation.length_penalty",
     "translation.max_length_ratio",
     "translation.max_length_extra",
     "translation.min_length",
 )
+"""What decides a translation beside the beam."""
+
+GREEDY = ("data.target_language", *LENGTHS)
 """What decides the BLEU of greedy translations: neither the beam nor how many translations are wanted."""
 
 # The seed is the name of a folder of stages.
@@ -45,7 +48,8 @@ _NO_INPUTS = ("seed", *UNDECISIVE)
 def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
     """Everything that a recipe and its files say, but for the corpora, as JSON values by name.
 
-    `SECTION.KEY` is a value of the recipe, and is there also when that section is not; `space` and
+    `SECTION.KEY` is a value of the recipe, and is there also when that section is not, but for
+    `distillation`, whose `teacher` is a system's name or digests of models; `space` and
     `systems.NAME.space` hold choices, `systems.NAME.architecture` and `baseline.architecture`
     architectures, `latency.profile` and `latency.predictor` digests of what the files hold.
     """
@@ -81,6 +85,9 @@ def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
                 "constraints": recipe.constraints_of(system),
             }
         values |= {f"systems.{system.name}.{key}": value for key, value in own.items()}
+    if recipe.distillation is not None:
+        values["distillation.beam_size"] = recipe.distillation.beam_size
+        values["distillation.teacher"] = _teacher_value(recipe)
     values["baseline.architecture"] = loaded.baseline.to_dict()
     values["baseline.name"] = (recipe.baseline_system or recipe.systems[0]).name
     values["main system"] = (recipe.searched or recipe.systems)[0].name
@@ -119,6 +126,15 @@ def content_digest(path: Path) -> str | None:
         return digest(json.loads(path.read_bytes()))
     except (OSError, ValueError, RecursionError):
         return file_digest(path)
+
+
+def _teacher_value(recipe: Recipe) -> Any:
+    assert recipe.distillation is not None
+    folders = recipe.distillation.folders(recipe.names)
+    if folders:
+        return [model_digest(folder) for folder in folders]
+    name = recipe.distillation.taught_by(recipe.names)
+    return f"{name} of all seeds" if recipe.distillation.over_seeds(recipe.names) else name
 
 
 def _names(settings: type[TrainingSettings]) -> list[str]:

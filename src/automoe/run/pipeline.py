@@ -10,6 +10,7 @@ supernet     the largest network, trained by the sub-networks that a rule draws
 search-*     the best architectures of each system that is searched for
 finals-*     the race of those that decides by real training
 train-*      each system from scratch; the first winner also from the supernet's weights
+distil       a teacher, if the recipe has one, translates the training sources; then its students are trained
 evaluate-*   BLEU, chrF, costs, routing
 latency      all systems measured side by side, by the papers' protocol
 
@@ -18,16 +19,20 @@ report       table, pictures and a page to look at, over all seeds
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from automoe.design.architecture import Architecture
 from automoe.model.sharing import Supernet
 from automoe.progress import Reporter
 from automoe.run.budget import Budget, find_budget
 from automoe.run.context import Run, check_engines
 from automoe.run.corpora import corpus_values
 from automoe.run.device_profile import find_latency_file
+from automoe.run.distil import distil
+from automoe.run.distillation import distilled_name
 from automoe.run.evaluate import evaluate, measure_systems
 from automoe.run.finals import forget_losers, run_finals
 from automoe.run.folder import MayOverwrite, RunFolder, Stage, never
@@ -37,7 +42,7 @@ from automoe.run.report import SeedStages, report_run
 from automoe.run.search import search_architectures
 from automoe.run.supernet import train_supernet
 from automoe.run.systems import fine_tuned_names
-from automoe.run.train import inherit, train_system
+from automoe.run.train import inherit, train_student, train_system
 
 StageName = Literal["prepare", "budget", "supernet", "search", "finals", "train", "evaluate", "report"]
 
@@ -81,19 +86,46 @@ def stage_names(recipe: Recipe, until: StageName) -> list[str]:
     trained = [system.name for system in recipe.systems]
     if recipe.fine_tuning and searched:
         trained += fine_tuned_names(searched[0])
-    of_seed = {
+    students = list(recipe.twins)
+    first: dict[StageName, list[str]] = {
         "supernet": ["supernet"] if searched else [],
         "search": [f"search-{name}" for name in searched],
         "finals": [f"finals-{name}" for name in searched if recipe.finals],
         "train": [f"train-{name}" for name in trained],
-        "evaluate": [*(f"evaluate-{name}" for name in trained), "latency"],
+    }
+    then: dict[StageName, list[str]] = {
+        "train": [f"train-{name}" for name in students],
+        "evaluate": [*(f"evaluate-{name}" for name in (*trained, *students)), "latency"],
     }
     wanted = get_args(StageName)[: get_args(StageName).index(until) + 1]
     names = ["prepare"] if until == "prepare" else ["prepare", "profile", "budget"]
-    names += [
-        f"seed-{seed}/{name}" for seed in recipe.seeds for stage in wanted for name in of_seed.get(stage, ())
-    ]
+    for group in _groups(recipe):
+        names += _of_seeds(group, wanted, first)
+        if students and "train" in wanted:
+            names.append(f"seed-{group[0]}/distil" if _has_teacher_a_seed(recipe) else "distil")
+        names += _of_seeds(group, wanted, then)
+    names = list(dict.fromkeys(names))
     return [*names, "report"] if until == "report" else names
+
+
+def _of_seeds(
+    seeds: Sequence[int], wanted: Sequence[StageName], stages: Mapping[StageName, Sequence[str]]
+) -> list[str]:
+    return [f"seed-{seed}/{name}" for seed in seeds for stage in wanted for name in stages.get(stage, ())]
+
+
+def _groups(recipe: Recipe) -> list[tuple[int, ...]]:
+    """The seeds that go on together: one at a time, but all where those of all teach together."""
+    together = recipe.distillation is not None and recipe.distillation.over_seeds(recipe.names)
+    return [recipe.seeds] if together else [(seed,) for seed in recipe.seeds]
+
+
+def _has_teacher_a_seed(recipe: Recipe) -> bool:
+    """Whether each seed has a teacher of its own, so that its translations are with the seed's stages."""
+    distillation, names = recipe.distillation, recipe.names
+    if distillation is None:
+        return False
+    return distillation.taught_by(names) is not None and not distillation.over_seeds(names)
 
 
 def _run(run: Run, until: StageName) -> Outcome | None:
@@ -107,17 +139,49 @@ def _run(run: Run, until: StageName) -> Outcome | None:
     budget = find_budget(run, find_latency_file(run))
     if until == "budget":
         return None
-    seeds = {seed: _run_seed(run.with_seed(seed), prepared, budget, until) for seed in recipe.seeds}
-    finished = {seed: stages for seed, stages in seeds.items() if stages is not None}
-    if until != "report" or not finished:
+    finished: dict[int, SeedStages] = {}
+    for group in _groups(recipe):
+        parts = {seed: run.with_seed(seed) for seed in group}
+        made = {seed: _train_seed(part, prepared, budget, until) for seed, part in parts.items()}
+        trainings = {seed: trained for seed, trained in made.items() if trained is not None}
+        if not trainings:
+            continue
+        for seed, trained in _with_students(run, prepared, trainings).items():
+            add_shortlists(parts[seed], prepared, trained.systems)
+            if until != "train":
+                finished[seed] = _judge_seed(parts[seed], trained)
+    if until != "report":
         return None
     report = report_run(run, prepared, finished, budget)
     main = run.values["main system"]
     return Outcome(finished[recipe.seeds[0]].trained[main].folder / "model", report.folder)
 
 
-def _run_seed(run: Run, prepared: Prepared, budget: Budget, until: StageName) -> SeedStages | None:
-    """All stages of one seed up to `until`; None when that comes before their end."""
+@dataclass(frozen=True)
+class _Trained:
+    """What the stages of one seed made, up to the trainings.
+
+    Attributes:
+        supernet: None where nothing is searched. `searches`, `finals`: by searched system.
+        systems: the training of every system; a student is behind its twin.
+        designs: the architecture of each system of the recipe.
+        distilled: what the teacher translated, if there is one.
+    """
+
+    supernet: Stage | None
+    searches: Mapping[str, Stage]
+    finals: Mapping[str, Stage]
+    systems: Mapping[str, Stage]
+    designs: Mapping[str, Architecture]
+    distilled: Stage | None = None
+
+    def decider(self, system: str) -> Stage | None:
+        """The stage that found the architecture of a system, if one did."""
+        return self.finals.get(system) or self.searches.get(system)
+
+
+def _train_seed(run: Run, prepared: Prepared, budget: Budget, until: StageName) -> _Trained | None:
+    """The stages of one seed up to the trainings; None when `until` comes before their end."""
     recipe = run.recipe
     supernet: tuple[Stage, Supernet] | None = None
     if recipe.searched:
@@ -148,18 +212,48 @@ def _run_seed(run: Run, prepared: Prepared, budget: Budget, until: StageName) ->
         winner = recipe.searched[0].name
         settings = recipe.fine_tuning
         trained |= inherit(run, prepared, *supernet, winner, designs[winner], settings, deciders[winner])
-    add_shortlists(run, prepared, trained)
-    if until == "train":
-        return None
-    evaluated = {system: evaluate(run, system, stage) for system, stage in trained.items()}
-    latency = measure_systems(run, trained)
-    if until == "evaluate":
-        return None
-    return SeedStages(
+    return _Trained(
         supernet=supernet[0] if supernet else None,
         searches={name: search.stage for name, search in found.items()},
         finals={name: stage for name, (stage, _) in finals.items()},
-        trained=trained,
+        systems=trained,
+        designs=designs,
+    )
+
+
+def _with_students(run: Run, prepared: Prepared, trainings: Mapping[int, _Trained]) -> dict[int, _Trained]:
+    """The same with the students of each seed, which a teacher has translated for, if the recipe has one."""
+    recipe, distillation = run.recipe, run.recipe.distillation
+    if distillation is None:
+        return dict(trainings)
+    teacher = distillation.taught_by(recipe.names)
+    teachers = [trained.systems[teacher] for trained in trainings.values()] if teacher else []
+    (first, *_) = trainings
+    taught = distil(run.with_seed(first) if _has_teacher_a_seed(recipe) else run, prepared, teachers)
+    minutes = {system.name for system in recipe.systems if system.minutes_of is not None}
+    taught_ones = {}
+    for seed, trained in trainings.items():
+        systems: dict[str, Stage] = {}
+        for name, stage in trained.systems.items():
+            systems[name] = stage
+            if name in distillation.students:
+                steps_of = stage if name in minutes else None
+                systems[distilled_name(name)] = train_student(
+                    run.with_seed(seed), taught, name, trained.designs[name], steps_of, trained.decider(name)
+                )
+        taught_ones[seed] = replace(trained, systems=systems, distilled=taught.stage)
+    return taught_ones
+
+
+def _judge_seed(run: Run, trained: _Trained) -> SeedStages:
+    """The stages of one seed that say what its systems are worth."""
+    evaluated = {system: evaluate(run, system, stage) for system, stage in trained.systems.items()}
+    return SeedStages(
+        supernet=trained.supernet,
+        searches=trained.searches,
+        finals=trained.finals,
+        trained=trained.systems,
         evaluated=evaluated,
-        latency=latency,
+        latency=measure_systems(run, trained.systems),
+        distilled=trained.distilled,
     )

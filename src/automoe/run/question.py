@@ -12,6 +12,7 @@ from automoe.design.space import SearchSpace, StackSpace
 from automoe.report.asked import Asked
 from automoe.run.budget import Budget
 from automoe.run.context import Run
+from automoe.run.distillation import Distillation
 from automoe.run.recipe import Recipe
 from automoe.run.systems import LARGEST_DENSE, UNIFORM, System
 from automoe.search.constraint import Constraint
@@ -50,6 +51,8 @@ def what_was_asked(run: Run, budget: Budget, loaded: Mapping[str, LoadReport]) -
         f"{recipe.training.steps:,} steps of {recipe.training.batch_tokens:,} target tokens; "
         f"{len(recipe.seeds)} seed{'s' if len(recipe.seeds) > 1 else ''}"
     )
+    if recipe.distillation is not None:
+        facts["Distillation"] = _distillation(recipe, recipe.distillation)
     facts["Latency"] = _protocol(run)
     return Asked(
         run=recipe.name,
@@ -146,6 +149,20 @@ def _search(recipe: Recipe) -> str:
     if finals := recipe.finals:
         text += f"; the best {finals.candidates} race by real training"
     return text
+
+
+def _distillation(recipe: Recipe, distillation: Distillation) -> str:
+    teacher, folders = distillation.taught_by(recipe.names), distillation.folders(recipe.names)
+    if distillation.over_seeds(recipe.names):
+        teacher = f"an ensemble of {teacher} with each seed"
+    elif folders:
+        teacher = "an ensemble of " if len(folders) > 1 else ""
+        teacher += " and ".join(folders)
+    students = ", ".join(distillation.students)
+    return (
+        f"{teacher} translated the training sources (beam {distillation.beam_size}); trained on these pairs "
+        f"beside the original ones, each for as many steps as without: {students}"
+    )
 
 
 def _protocol(run: Run) -> str:

@@ -22,6 +22,7 @@ from automoe.design.space import SearchSpace, load_space, space_misfits
 from automoe.errors import AtLeastOne, AtLeastZero, InputError, Positive, validate_plain
 from automoe.evaluation.bleu import bleu_metric
 from automoe.inference.beam_settings import BeamSettings
+from automoe.run.distillation import Distillation, distillation_problems, distilled_name
 from automoe.run.systems import (
     UNIFORM,
     Name,
@@ -149,6 +150,7 @@ class Recipe(_Section):
     dense Transformer for the budget and the first system for the table. `seeds`: everything random is
     repeated with each. `finals`: `off` is the paper's method, the best inherited score wins. `fine_tuning`:
     the first system that is searched for also with the supernet's weights, as they are and trained on.
+    `distillation`: some systems once more, trained also on what a teacher makes of the training sources.
     """
 
     name: Name
@@ -160,6 +162,7 @@ class Recipe(_Section):
     finals: Annotated[Finals | None, BeforeValidator(_off)] = None
     training: TrainingSettings
     fine_tuning: TrainingSettings | None = None
+    distillation: Distillation | None = None
     systems: Annotated[tuple[System, ...], AfterValidator(check_systems)]
     baseline: str | None = None
     seeds: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_different)] = (1,)
@@ -218,6 +221,18 @@ class Recipe(_Section):
     def searched(self) -> tuple[System, ...]:
         """The systems that are found by searching, in their order."""
         return tuple(system for system in self.systems if system.search is not None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the systems, in their order."""
+        return tuple(system.name for system in self.systems)
+
+    @property
+    def twins(self) -> dict[str, str]:
+        """By the name of a student, the system that is the same without distillation."""
+        return (
+            {distilled_name(name): name for name in self.distillation.students} if self.distillation else {}
+        )
 
     def constraints_of(self, system: System) -> dict[str, RecipeBound]:
         """The bounds that a searched system has to keep."""
@@ -299,6 +314,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe
                 spaces[system.name] = _part_of(space, system)
         except InputError as error:
             problems.append(f"systems: {system.name}: {error}")
+    problems += _problems_of_distillation(recipe)
     if problems:
         raise InputError(f"{path}: is not a usable recipe", problems)
     return LoadedRecipe(recipe, space, architectures, spaces)
@@ -318,6 +334,14 @@ def _part_of(space: SearchSpace, system: System) -> SearchSpace:
                 f"{system.space}: is no part of the recipe's space, whose weights it needs", problems
             )
     return part.dense() if system.experts == "dense" else part
+
+
+def _problems_of_distillation(recipe: Recipe) -> list[str]:
+    if recipe.distillation is None:
+        return []
+    made = fine_tuned_names(recipe.searched[0].name) if recipe.fine_tuning and recipe.searched else ()
+    languages = recipe.data.source_language, recipe.data.target_language
+    return distillation_problems(recipe.distillation, recipe.names, made, len(recipe.seeds), languages)
 
 
 def _own_seeds(plain: Mapping[str, Any]) -> list[str]:
@@ -374,8 +398,10 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
         )
         for system in recipe.systems
     )
-    space = absolute(recipe.space)
-    return recipe.model_copy(update={"data": data, "latency": latency, "space": space, "systems": systems})
+    changed: dict[str, Any] = {"data": data, "latency": latency, "systems": systems}
+    if recipe.distillation is not None:
+        changed["distillation"] = recipe.distillation.with_paths(recipe.names, absolute)
+    return recipe.model_copy(update={**changed, "space": absolute(recipe.space)})
 
 
 def _with_languages(source: CorpusSource, data: Data) -> CorpusSource:

@@ -25,7 +25,7 @@ from automoe.run.sentences import sentences_of
 
 @dataclass(frozen=True)
 class SeedStages:
-    """The stages of one seed: by system, where there are several."""
+    """The stages of one seed: by system, where there are several; `distilled` is the teacher's, if any."""
 
     supernet: Stage | None
     searches: Mapping[str, Stage]
@@ -33,6 +33,7 @@ class SeedStages:
     trained: Mapping[str, Stage]
     evaluated: Mapping[str, Stage]
     latency: Stage
+    distilled: Stage | None = None
 
     def reported(self) -> list[Stage]:
         """What the report is made from."""
@@ -78,6 +79,9 @@ def report_run(run: Run, prepared: Prepared, seeds: Mapping[int, SeedStages], bu
             if stages.supernet:
                 histories["supernet"] = stages.supernet.folder
                 supernet_seconds = read_stage_json(stages.supernet.folder / "training.json")["seconds"]
+            distilling_seconds = None
+            if stages.distilled:
+                distilling_seconds = read_stage_json(stages.distilled.folder / "report.json")["seconds"]
             for name, stage in stages.trained.items():
                 if history := _history(stage.folder):
                     histories[name] = history
@@ -91,6 +95,8 @@ def report_run(run: Run, prepared: Prepared, seeds: Mapping[int, SeedStages], bu
                 compared=compared,
                 supernet_seconds=supernet_seconds,
                 sentences=sentences,
+                twins=recipe.twins,
+                distilling_seconds=distilling_seconds,
             )
         write_report(
             folder,
@@ -113,7 +119,7 @@ def report_run(run: Run, prepared: Prepared, seeds: Mapping[int, SeedStages], bu
 def _pairs(recipe: Recipe, reference: str, translations: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Which systems are compared: each with the reference, and searches under the same constraints.
 
-    Of those the first is compared with each of the others.
+    Of those the first is compared with each of the others. A student is compared with its twin, too.
     """
     pairs = [(reference, name) for name in translations if name != reference]
     for index, system in enumerate(recipe.searched):
@@ -121,6 +127,7 @@ def _pairs(recipe: Recipe, reference: str, translations: Mapping[str, Any]) -> l
         if all(recipe.constraints_of(earlier) != bounds for earlier in recipe.searched[:index]):
             later = recipe.searched[index + 1 :]
             pairs += [(other.name, system.name) for other in later if recipe.constraints_of(other) == bounds]
+    pairs += [(twin, student) for student, twin in recipe.twins.items() if (twin, student) not in pairs]
     return pairs
 
 

@@ -19,6 +19,7 @@ from automoe.inference.model_folder import save_model
 from automoe.model.sharing import Supernet
 from automoe.processes import is_first_process, wait_for_all
 from automoe.run.context import Run
+from automoe.run.distillation import distilled_name
 from automoe.run.folder import FORMATS, Stage, read_stage_json
 from automoe.run.inputs import former_values, settings_values
 from automoe.run.prepare import Prepared
@@ -49,20 +50,66 @@ def train_system(
             many steps these are is measured once, and kept in `steps.json`.
         found_by: the stage that decided the architecture, if one did.
     """
-    inputs = training_inputs(run) | {f"systems.{system}.architecture": architecture.to_dict()}
+
+    def settings(folder: Path) -> TrainingSettings:
+        if minutes_of is None:
+            return run.recipe.training
+        return _settings_for_minutes(run, prepared, architecture, minutes_of, folder / "steps.json")
+
+    return _train_as(run, prepared, system, system, architecture, settings, minutes_of, found_by)
+
+
+def train_student(
+    run: Run,
+    taught: Prepared,
+    twin: str,
+    architecture: Architecture,
+    steps_of: Stage | None = None,
+    found_by: Stage | None = None,
+) -> Stage:
+    """Train the architecture of a system once more, on original and distilled pairs, for as many steps.
+
+    Args:
+        taught: the corpora with distilled pairs. `twin`: the system.
+        steps_of: its training, if it had not the recipe's steps but the minutes of another.
+        found_by: as in `train_system`.
+    """
+
+    def settings(folder: Path) -> TrainingSettings:
+        if steps_of is None:
+            return run.recipe.training
+        return _with_steps(run.recipe.training, read_stage_json(steps_of.folder / "steps.json")["steps"])
+
+    return _train_as(run, taught, distilled_name(twin), twin, architecture, settings, steps_of, found_by)
+
+
+def _train_as(
+    run: Run,
+    prepared: Prepared,
+    system: str,
+    designed_as: str,
+    architecture: Architecture,
+    settings: Callable[[Path], TrainingSettings],
+    counted_by: Stage | None,
+    found_by: Stage | None,
+) -> Stage:
+    """The stage that trains a system from scratch.
+
+    Args:
+        designed_as: the system of the recipe that has this architecture. `settings`: for the stage's folder.
+        counted_by: the stage that decides the number of steps, if one does.
+    """
+    inputs = training_inputs(run) | {f"systems.{designed_as}.architecture": architecture.to_dict()}
 
     def work(folder: Path) -> None:
-        settings = run.recipe.training
-        if minutes_of is not None:
-            settings = _settings_for_minutes(run, prepared, architecture, minutes_of, folder / "steps.json")
-        training = Training(run, prepared, architecture, settings)
+        training = Training(run, prepared, architecture, settings(folder))
         save_trained(*training.finish(f"train {system}"), prepared, folder, training.folder)
 
     return run.folder.stage(
         f"train-{system}",
         inputs,
         work,
-        after=[prepared.stage, *([] if minutes_of is None else [minutes_of])],
+        after=[prepared.stage, *([] if counted_by is None else [counted_by])],
         led_by=[] if found_by is None else [found_by],
         formerly=run.formerly("training"),
         all_processes=True,
@@ -319,7 +366,11 @@ def _settings_for_minutes(
             write_json(path, {"steps": max(1, round(seconds / per_step)), "seconds_a_step": per_step})
             shutil.rmtree(path.parent / "timing")
     wait_for_all()
-    steps = read_stage_json(path)["steps"]
+    return _with_steps(settings, read_stage_json(path)["steps"])
+
+
+def _with_steps(settings: TrainingSettings, steps: int) -> TrainingSettings:
+    """As many steps, and whatever may not be more."""
     return replace(
         settings,
         steps=steps,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as HuggingFace
 from tokenizers import models, pre_tokenizers
 
-from automoe.data.batching import Batch, BatchStream, TokenisedCorpus, fixed_batches
+from automoe.data.batching import Batch, BatchStream, TokenisedCorpus, fixed_batches, joined
 from automoe.data.corpus import Pair
 from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import BOS_ID, EOS_ID, PAD_ID, SPECIAL_TOKENS
@@ -191,3 +191,15 @@ def test_fixed_batches_of_some_sentences(corpus):
         all_pairs(corpus)[index] for index in chosen
     )
     assert fixed_batches(corpus, 1000, []) == []
+
+
+def test_joined_corpora_are_one_of_all_pairs_in_their_order(tokenizer):
+    first, second = pairs_of([(3, 1), (1, 4), (2, 2)]), pairs_of([(5, 2), (1, 1)])
+    parts = [TokenisedCorpus.build(pairs, tokenizer, 10) for pairs in (first, second)]
+    both, expected = joined(*parts), TokenisedCorpus.build([*first, *second], tokenizer, 10)
+    assert len(both) == 5
+    for side in ("source", "target"):
+        assert both.tokens[side].tolist() == expected.tokens[side].tolist()
+        assert both.offsets[side].tolist() == expected.offsets[side].tolist()
+        assert both.tokens[side].dtype == expected.tokens[side].dtype
+        assert both.offsets[side].dtype == expected.offsets[side].dtype

@@ -144,6 +144,24 @@ def test_experts_without_a_token_are_named():
     assert any(note == found for found in findings(report, "base"))
 
 
+def test_a_student_says_nothing_of_capacity_and_is_compared_with_its_twin(tmp_path):
+    """What it learned from a teacher is no effect of its size."""
+    results = {"large": (LARGE, 2.5), "small": (with_ffns(8), 3.0), "small-distilled": (with_ffns(8), 2.8)}
+    report = made_up_seed(
+        {name: made_up_result(architecture, loss=loss) for name, (architecture, loss) in results.items()},
+        p={("large", "small"): 0.01, ("large", "small-distilled"): 0.02, ("small", "small-distilled"): 0.03},
+    )
+    report = replace(report, twins={"small-distilled": "small"}, distilling_seconds=90.0)
+    made_up_page(tmp_path, {1: report})
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    (note,) = [line for line in text.splitlines() if "capacity" in line]
+    assert "large, with larger FFNs than small, ends" in note
+    assert [line for line in text.splitlines() if " against " in line and "BLEU, p" in line] == [
+        "- small-distilled against small: +0.50 BLEU, p = 0.03."
+    ]
+    assert "| distillation, the teacher's translations | 1.5 |" in text
+
+
 def test_every_seed_has_its_row_of_figures_its_notes_and_its_pictures(tmp_path):
     losses = {"small": 3.0, "large": 2.5}
     text = report_of(tmp_path, losses, seeds=(4, 7), small=with_ffns(8), large=LARGE)

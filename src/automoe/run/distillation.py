@@ -1,0 +1,184 @@
+"""`Distillation`: which model teaches which systems, as a recipe declares it, and whether it can."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from automoe.errors import InputError
+from automoe.inference.beam_settings import LARGEST_BEAM
+from automoe.inference.model_folder import TOKENIZER, read_card, read_model
+from automoe.storage import file_digest
+
+
+class Teacher(BaseModel):
+    """What teaches: a system of the run, the models that it has with all seeds, or models of folders.
+
+    Attributes:
+        name: of a system, or the path of a folder; empty where there are several folders.
+        folders: of the members of an ensemble of folders.
+        ensemble: whether it was declared as one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str = ""
+    folders: tuple[str, ...] = ()
+    ensemble: bool = False
+
+
+def _teacher(plain: Any) -> Teacher:
+    if isinstance(plain, Teacher):
+        return plain
+    if isinstance(plain, str) and plain:
+        return Teacher(name=plain)
+    if isinstance(plain, dict) and list(plain) == ["ensemble"]:
+        members = plain["ensemble"]
+        if isinstance(members, str) and members:
+            return Teacher(name=members, ensemble=True)
+        if isinstance(members, list) and members and all(isinstance(one, str) and one for one in members):
+            return Teacher(folders=tuple(members), ensemble=True)
+    ensembles = "{ensemble: SYSTEM}, its models of all seeds, or {ensemble: [FOLDER, FOLDER, ...]}"
+    raise ValueError(f"expected a system, the folder of a model, or an ensemble: {ensembles}")
+
+
+class Distillation(BaseModel):
+    """Sequence-level knowledge distillation (Kim & Rush, 2016).
+
+    The teacher translates the sources that are trained on. Each student is trained once more, from scratch,
+    on the original pairs and on the translated ones.
+
+    Attributes:
+        teacher: the name of a system, of which each seed's teaches that seed's students; the folder of any
+            model of the same languages, whatever its vocabulary; `{ensemble: SYSTEM}`, which is what that
+            system has become with each of the seeds; or `{ensemble: [FOLDER, ...]}`, models of one
+            vocabulary. An ensemble averages the probabilities of its members at each step.
+        beam_size: of the teacher's search. All else of it is the recipe's `translation`.
+        students: systems, each of which gets a twin `NAME-distilled` of the same architecture, trained for
+            as many steps.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    teacher: Annotated[Teacher, BeforeValidator(_teacher)]
+    beam_size: Annotated[int, Field(ge=1, le=LARGEST_BEAM)] = 5
+    students: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    def taught_by(self, systems: Sequence[str]) -> str | None:
+        """The system that teaches, if one does."""
+        return self.teacher.name if self.teacher.name in systems else None
+
+    def over_seeds(self, systems: Sequence[str]) -> bool:
+        """Whether the models of all seeds teach together."""
+        return self.teacher.ensemble and self.taught_by(systems) is not None
+
+    def folders(self, systems: Sequence[str]) -> tuple[str, ...]:
+        """The models that teach, where these are no system's."""
+        if self.taught_by(systems) is not None:
+            return ()
+        return self.teacher.folders or (self.teacher.name,)
+
+    def with_paths(self, systems: Sequence[str], absolute: Callable[[str], str]) -> Distillation:
+        """The same with the paths of folders changed."""
+        teacher = self.teacher
+        if self.taught_by(systems) is None and teacher.name and not teacher.ensemble:
+            teacher = Teacher(name=absolute(teacher.name))
+        elif teacher.folders:
+            teacher = Teacher(folders=tuple(map(absolute, teacher.folders)), ensemble=True)
+        return self.model_copy(update={"teacher": teacher})
+
+
+def distilled_name(system: str) -> str:
+    """What the twin of a system is called that is trained on distilled pairs, too."""
+    return f"{system}-distilled"
+
+
+def distillation_problems(
+    distillation: Distillation,
+    systems: Sequence[str],
+    made: Sequence[str],
+    seeds: int,
+    languages: tuple[str, str],
+) -> list[str]:
+    """Everything that is wrong with it, one sentence each; folders are read, but not their weights.
+
+    Args:
+        systems: the recipe's. `made`: the names of other rows, which are made of these.
+        seeds: how many there are.
+        languages: the recipe's source and target.
+    """
+    return [
+        f"distillation.{problem}"
+        for problem in (
+            *_problems_of_students(distillation, systems, made),
+            *_problems_of_teacher(distillation, systems, seeds, languages),
+        )
+    ]
+
+
+def _problems_of_students(
+    distillation: Distillation, systems: Sequence[str], made: Sequence[str]
+) -> Iterator[str]:
+    for name, times in Counter(distillation.students).items():
+        if times > 1:
+            yield f"students: {name} is there {times} times, expected once"
+        if name not in systems:
+            yield f"students: no system is called {name} (there are: {', '.join(systems)})"
+        elif distilled_name(name) in (*systems, *made):
+            yield f"students: {distilled_name(name)} is what {name} becomes; rename the system of this name"
+
+
+def _problems_of_teacher(
+    distillation: Distillation, systems: Sequence[str], seeds: int, languages: tuple[str, str]
+) -> Iterator[str]:
+    teacher = distillation.teacher
+    known = f"there are: {', '.join(systems)}"
+    if distillation.taught_by(systems) is not None:
+        if teacher.ensemble and seeds < 2:
+            yield f"teacher: {teacher.name} with all seeds is no ensemble of one seed; add some to seeds"
+        return
+    if teacher.ensemble and teacher.name:
+        yield f"teacher.ensemble: no system is called {teacher.name} ({known}); folders stand in a list"
+        return
+    folders = distillation.folders(systems)
+    if teacher.ensemble:
+        if len(folders) < 2:
+            yield "teacher.ensemble: expected at least two folders, got one"
+        for folder, times in Counter(folders).items():
+            if times > 1:
+                yield f"teacher.ensemble: {folder} is there {times} times, expected once"
+    elif not Path(teacher.name).is_dir():
+        name = Path(teacher.name).name
+        yield f"teacher: no system is called {name} ({known}), and there is no folder {teacher.name}"
+        return
+    vocabularies: dict[str, str | None] = {}
+    for folder in dict.fromkeys(folders):
+        try:
+            read_model(folder)
+            card = read_card(folder)
+        except InputError as error:
+            yield f"teacher: {error.summary}" + "".join(f"; {problem}" for problem in error.problems)
+            continue
+        vocabularies[folder] = file_digest(Path(folder) / TOKENIZER)
+        yield from (f"teacher: {folder}: {problem}" for problem in _other_languages(card, languages))
+    first = next(iter(vocabularies), "")
+    for folder, vocabulary in vocabularies.items():
+        if vocabulary != vocabularies[first]:
+            yield f"teacher.ensemble: {folder} has another vocabulary ({TOKENIZER}) than {first}"
+
+
+def _other_languages(card: Mapping[str, Any], languages: tuple[str, str]) -> Iterator[str]:
+    """Where a model's card tells other languages than the recipe's; variants of one language are alike."""
+    for side, wanted in zip(("source_language", "target_language"), languages, strict=True):
+        told = card.get(side)
+        if isinstance(told, str) and _language(told) != _language(wanted):
+            yield f"its {side} is {told}, the recipe's {wanted}"
+
+
+def _language(code: str) -> str:
+    """`pt` of `pt-BR`."""
+    return code.replace("_", "-").partition("-")[0].lower()
