@@ -23,7 +23,10 @@ app = typer.Typer()
 
 
 @app.command()
-@takes_protocol("source_length", "target_length", "vocabulary_size", "beam_size", "norm", "shortlist")
+@takes_protocol(
+    *("source_length", "target_length", "vocabulary_size", "beam_size", "norm", "shortlist"),
+    *("backend", "precision"),
+)
 def cost(
     architecture: Annotated[
         Path,
@@ -32,7 +35,10 @@ def cost(
     protocol: MeasuringProtocol,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Count parameters, FLOPs and memory of an architecture."""
+    """Count parameters, FLOPs, memory and download of an architecture.
+
+    The download is the file that the backend reads, in this precision.
+    """
     from automoe.cost.costs import COSTS, Conditions
     from automoe.cost.counting import count
     from automoe.design.architecture_file import load_architecture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ class SeedReport:
     Attributes:
         results: the evaluation's `result.json`. `latencies`: the fields of a `Latency`, and `noise`, why it
             should not be believed.
+        throughputs: the same of a server's batches, with `batch`, how many sentences, and `sentences_s`, how
+            many a second; none where they were not measured.
         searches: the searches' `chosen.json`. `logs`: their `candidates.jsonl`. `races`: the finals'
             `race.json`.
         histories: by name, the folders with a training history.
@@ -36,6 +38,7 @@ class SeedReport:
     compared: Mapping[tuple[str, str], Significance]
     supernet_seconds: float | None = None
     sentences: Sequence[Mapping[str, Any]] = ()
+    throughputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def architecture(self, system: str) -> Architecture:
         """That was trained as this system."""

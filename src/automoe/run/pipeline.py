@@ -2,6 +2,7 @@
 
 prepare      vocabulary and token ids of the corpora
 profile      where the time of this machine goes, for a bound on a measured cost, unless a file says
+profile-throughput   the same for a server's batches, with latency.throughput and a bound on the throughput
 budget       the constraints as numbers, and whether the space can keep them
 
 and, once for each seed, in a folder of its own:
@@ -12,6 +13,7 @@ finals-*     the race of those that decides by real training
 train-*      each system from scratch; the first winner also from the supernet's weights
 evaluate-*   BLEU, chrF, costs, routing
 latency      all systems measured side by side, by the papers' protocol
+throughput   the same for a server's batches, with latency.throughput
 
 report       table, pictures and a page to look at, over all seeds
 """
@@ -27,8 +29,8 @@ from automoe.progress import Reporter
 from automoe.run.budget import Budget, find_budget
 from automoe.run.context import Run, check_engines
 from automoe.run.corpora import corpus_values
-from automoe.run.device_profile import find_latency_file
-from automoe.run.evaluate import evaluate, measure_systems
+from automoe.run.device_profile import find_latency_file, find_throughput_file
+from automoe.run.evaluate import evaluate, measure_systems, measure_throughput
 from automoe.run.finals import forget_losers, run_finals
 from automoe.run.folder import MayOverwrite, RunFolder, Stage, never
 from automoe.run.prepare import Prepared, add_shortlists, prepare
@@ -86,10 +88,15 @@ def stage_names(recipe: Recipe, until: StageName) -> list[str]:
         "search": [f"search-{name}" for name in searched],
         "finals": [f"finals-{name}" for name in searched if recipe.finals],
         "train": [f"train-{name}" for name in trained],
-        "evaluate": [*(f"evaluate-{name}" for name in trained), "latency"],
+        "evaluate": [
+            *(f"evaluate-{name}" for name in trained),
+            "latency",
+            *(["throughput"] if recipe.latency.throughput else []),
+        ],
     }
+    profiles = ["profile", *(["profile-throughput"] if recipe.latency.throughput else [])]
     wanted = get_args(StageName)[: get_args(StageName).index(until) + 1]
-    names = ["prepare"] if until == "prepare" else ["prepare", "profile", "budget"]
+    names = ["prepare"] if until == "prepare" else ["prepare", *profiles, "budget"]
     names += [
         f"seed-{seed}/{name}" for seed in recipe.seeds for stage in wanted for name in of_seed.get(stage, ())
     ]
@@ -104,7 +111,7 @@ def _run(run: Run, until: StageName) -> Outcome | None:
     prepared = prepare(run)
     if until == "prepare":
         return None
-    budget = find_budget(run, find_latency_file(run))
+    budget = find_budget(run, find_latency_file(run), find_throughput_file(run))
     if until == "budget":
         return None
     seeds = {seed: _run_seed(run.with_seed(seed), prepared, budget, until) for seed in recipe.seeds}
@@ -153,6 +160,7 @@ def _run_seed(run: Run, prepared: Prepared, budget: Budget, until: StageName) ->
         return None
     evaluated = {system: evaluate(run, system, stage) for system, stage in trained.items()}
     latency = measure_systems(run, trained)
+    throughput = measure_throughput(run, trained)
     if until == "evaluate":
         return None
     return SeedStages(
@@ -162,4 +170,5 @@ def _run_seed(run: Run, prepared: Prepared, budget: Budget, until: StageName) ->
         trained=trained,
         evaluated=evaluated,
         latency=latency,
+        throughput=throughput,
     )
