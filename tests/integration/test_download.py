@@ -21,7 +21,7 @@ from automoe.model.transformer import Transformer
 
 
 def random_architecture(rng: random.Random) -> Architecture:
-    """Any kind of layer there is: identity experts, mixtures of several sizes, top-2, wide cross-attention."""
+    """Any kind of layer there is: identity experts, mixtures, top-2, wide cross-attention."""
 
     def experts() -> tuple[tuple[int, ...], int]:
         sizes = tuple(rng.choice([0, 64, 200]) for _ in range(rng.choice([1, 1, 2, 5])))

@@ -29,7 +29,7 @@ Bound: TypeAlias = float | str
 
 @dataclass(frozen=True, slots=True)
 class Together:
-    """Sentences that a server translates together: how many, and what tells the time in ms of such a batch."""
+    """Sentences that a server translates together: how many, and what tells the time of such a batch."""
 
     batch: int
     batch_ms: LatencyMs
