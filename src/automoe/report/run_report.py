@@ -131,6 +131,7 @@ def _row(
         costs={cost.name: cost.price(architecture, conditions) for cost in shown},
         flops_as_routed=result["counts_as_routed"]["flops"],
         sparsity=result["counts"]["sparsity"],
+        peak_memory_bytes=latency.get("peak_memory_bytes"),
         target_tokens=result["training"]["target_tokens"],
         train_minutes=result["training"]["seconds"] / 60,
     )
@@ -148,6 +149,11 @@ def _notes(seeds: Mapping[int, SeedReport], reference: str) -> list[str]:
         f"chrF: {scores['chrf_signature']}",
     ]
     notes += [f"p: {tested.signature}" for tested in list(first.compared.values())[:1]]
+    if any("peak_memory_bytes" in latency for latency in first.latencies.values()):
+        notes.append(
+            "Memory is counted: float32 weights and the values alive in a translation. Peak memory is "
+            "measured: what a process needs to translate, beyond interpreter and libraries."
+        )
     batches = {record["batch"] for record in first.throughputs.values()}
     notes += [f"Sentences/s: of batches of {batch}, one after another." for batch in batches]
     return notes + _of_seeds({seed: findings(report, reference) for seed, report in seeds.items()})

@@ -33,6 +33,7 @@ class Result:
         p: of the paired bootstrap against the reference's translations of the same seed
             (`automoe.evaluation.significance`); the reference itself has none.
         target_tokens: that it was trained on, each as often as it was seen.
+        peak_memory_bytes: measured while a batch was translated, by a process of its own.
         scored_pairs: that the scores are of. `test_pairs`: of the whole test set.
     """
 
@@ -48,6 +49,7 @@ class Result:
     seed: int = field(default=1, kw_only=True)
     p: float | None = field(default=None, kw_only=True)
     target_tokens: int | None = field(default=None, kw_only=True)
+    peak_memory_bytes: float | None = field(default=None, kw_only=True)
     scored_pairs: int | None = field(default=None, kw_only=True)
     test_pairs: int | None = field(default=None, kw_only=True)
 
@@ -87,6 +89,9 @@ _BESIDE = {
         "flops_reduction": _Column("FLOPs reduction", ".2f", unit="×"),
     },
     "active_parameters": {"sparsity": _Column("sparsity", ".0%")},
+}
+_PEAK_MEMORY = {
+    "peak_memory_bytes": _Column("peak memory (MiB)", ".0f", COSTS["memory_bytes"].scale, spread=True)
 }
 _TRAINING = {
     "target_tokens": _Column("target tokens (M)", ".2f", 1e-6),
@@ -217,6 +222,8 @@ def _columns(rows: _Rows, reference: str) -> dict[str, _Column]:
         if known(cost.name):
             columns[cost.name] = _Column(cost.heading, cost.digits, cost.scale, spread=cost.measured)
             columns |= _BESIDE.get(cost.name, {})
+        if cost.name == "memory_bytes" and known("peak_memory_bytes"):
+            columns |= _PEAK_MEMORY
     return columns | _TRAINING
 
 

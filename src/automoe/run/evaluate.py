@@ -11,9 +11,12 @@ import torch
 
 from automoe.cost.counting import count
 from automoe.cost.measure import Latency, measure_together, why_noisy
+from automoe.cost.peak_memory import measure_peak_memory
 from automoe.cost.sources import measure_batches
 from automoe.data.corpus import load_whole
+from automoe.errors import InputError
 from automoe.evaluation.scores import evaluate_model
+from automoe.inference.backends import STORED_ENGINES
 from automoe.inference.model_folder import load_model, model_of, read_model
 from automoe.run.context import Run
 from automoe.run.corpora import corpus_values
@@ -74,7 +77,10 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
 
 
 def measure_systems(run: Run, trained: Mapping[str, Stage]) -> Stage:
-    """Measure every trained system side by side, so that the ratios can be believed; `latency.json`."""
+    """Measure every trained system side by side, so that the ratios can be believed; `latency.json`.
+
+    Of an engine that serves without torch the peak memory is measured, too.
+    """
     runs = run.recipe.latency.runs
     inputs = run.chosen("latency.runs", *MEASURED)
 
@@ -82,7 +88,15 @@ def measure_systems(run: Run, trained: Mapping[str, Stage]) -> Stage:
         models = {name: load_model(stage.folder / "model")[0] for name, stage in trained.items()}
         run.reporter.say(f"latency: {len(models)} systems, {runs} runs each")
         measured = measure_together(run.protocol, models, runs)
-        write_json(folder / "latency.json", {name: _record(latency) for name, latency in measured.items()})
+        records = {name: _record(latency) for name, latency in measured.items()}
+        if run.protocol.backend in STORED_ENGINES:
+            for name, stage in trained.items():
+                try:
+                    memory = measure_peak_memory(stage.folder / "model", run.protocol)
+                    records[name] |= dataclasses.asdict(memory)
+                except InputError as error:  # of a table without it
+                    run.reporter.say(f"  {error}")
+        write_json(folder / "latency.json", records)
 
     return run.folder.stage("latency", inputs, work, after=trained.values())
 
