@@ -23,7 +23,10 @@ app = typer.Typer()
 
 
 @app.command()
-@takes_protocol("source_length", "target_length", "vocabulary_size", "beam_size", "norm", "shortlist")
+@takes_protocol(
+    *("source_length", "target_length", "vocabulary_size", "beam_size", "norm", "shortlist"),
+    *("backend", "precision"),
+)
 def cost(
     architecture: Annotated[
         Path,
@@ -32,7 +35,10 @@ def cost(
     protocol: MeasuringProtocol,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Count parameters, FLOPs and memory of an architecture."""
+    """Count parameters, FLOPs, memory and download of an architecture.
+
+    The download is the file that the backend reads, in this precision.
+    """
     from automoe.cost.costs import COSTS, Conditions
     from automoe.cost.counting import count
     from automoe.design.architecture_file import load_architecture
@@ -65,9 +71,12 @@ def latency(
     """Measure the time of one sentence (of one batch, with --batch) here, by the papers' protocol.
 
     A model folder has a vocabulary and norms of its own; an architecture gets random weights. Sentences, and
-    the tokens of a shortlist, are random.
+    the tokens of a shortlist, are random. Of a model folder, the peak of the memory is measured as well, in a
+    process of its own: beside it stands what is counted for one sentence, `memory_bytes`.
     """
+    from automoe.cost.counting import count
     from automoe.cost.measure import measure_latency, random_engine, why_noisy
+    from automoe.cost.peak_memory import measure_peak_memory
     from automoe.design.architecture_file import load_architecture
     from automoe.inference.backends import engine_of
     from automoe.inference.model_folder import read_model
@@ -81,11 +90,18 @@ def latency(
         engine = random_engine(load_architecture(find_file(subject, "architecture")), protocol)
     measured = measure_latency(engine, protocol, runs=runs)
     values = dataclasses.asdict(measured)
+    if subject.is_dir():
+        counts = count(stored.architecture, dataclasses.replace(of_model, norm=stored.options.norm))
+        values["memory_bytes"] = counts.memory_bytes
+        try:
+            values |= dataclasses.asdict(measure_peak_memory(subject, protocol))
+        except InputError as error:
+            print(error, file=sys.stderr)
     if as_json:
         print(json.dumps(values))
     else:
         for name, value in values.items():
-            print(f"{name:14} {value}")
+            print(f"{name:17} {value}")
     if (doubt := why_noisy(measured)) is not None:
         print(doubt, file=sys.stderr)
 
@@ -111,7 +127,8 @@ def profile(
 ) -> None:
     """Measure this device for a search space, or with --check, how well a profile predicts.
 
-    A check measures by the profile's own protocol, and draws a picture beside the profile.
+    A check measures by the profile's own protocol, and draws a picture beside the profile. Of a profile of
+    batches (`--batch 64`) it also tells the error of the sentences a second.
     """
     from automoe.design.space import load_space
 
@@ -154,6 +171,12 @@ def _check(check: Path, space: SearchSpace | None, samples: int, turns: int) -> 
     picture = check.with_suffix(".check.png")
     error, tau = report.mean_absolute_percentage_error, report.kendall_tau
     title = f"Mean error {error:.1f} %, Kendall's tau {tau:.3f}"
+    if report.batch > 1:
+        of_throughput = report.throughput_percentage_error
+        reporter.say(
+            f"sentences a second, of batches of {report.batch}: mean error {of_throughput:.1f} % "
+            f"on {samples} members"
+        )
     predicted_against_measured(report.predicted_ms, report.measured_ms, picture, title)
     if not report.good:
         reporter.say("the profile misses its targets: error and bias at most 5 %, tau at least 0.95")

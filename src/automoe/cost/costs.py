@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from typing import TypeAlias
 
 from automoe.cost.counting import Counts, count
+from automoe.cost.download import download_bytes
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
@@ -20,8 +21,18 @@ from automoe.search.evaluator import Price
 LatencyMs: TypeAlias = Callable[[Architecture], float]
 """The latency of an architecture by one source; InputError when that source cannot tell."""
 
+THROUGHPUT = "throughput_sentences_s"
+
 Bound: TypeAlias = float | str
 """A number in the unit of the cost, or a share such as `75%` of what a reference costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Sentences that a server translates together: how many, and what tells the time of such a batch."""
+
+    batch: int
+    batch_ms: LatencyMs
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +41,13 @@ class Conditions:
 
     Attributes:
         protocol: lengths, beam, vocabulary, norm, batch, and the engine.
-        latency_ms: tells latencies; None where nothing does, and nothing that is measured has a price.
+        latency_ms: tells latencies; None where nothing does, and nothing that goes by them has a price.
+        together: what throughput goes by; None: by the latency, and the protocol's batch.
     """
 
     protocol: MeasuringProtocol
     latency_ms: LatencyMs | None = None
+    together: Together | None = None
 
     def counts(self, architecture: Architecture) -> Counts:
         """Everything that is counted."""
@@ -50,6 +63,16 @@ class Conditions:
             raise InputError(f"the latency of {architecture} is not known", ["no source was given"])
         return self.latency_ms(architecture)
 
+    def throughput(self, architecture: Architecture) -> float:
+        """Sentences a second, of batches one after another.
+
+        Raises:
+            InputError: as `latency`.
+        """
+        if self.together is not None:
+            return 1000 * self.together.batch / self.together.batch_ms(architecture)
+        return 1000 * self.protocol.batch / self.latency(architecture)
+
 
 @dataclass(frozen=True, slots=True)
 class Cost:
@@ -64,6 +87,8 @@ class Cost:
         price: the value for an architecture under conditions.
         measured: it takes a device, or what is known of one; otherwise it is counted in no time.
         larger_is_better: a bound on it is the least it may be, not the most.
+        of_engine: it is counted, but depends on the protocol's engine, too; a search counts it only where it
+            has a bound on it.
     """
 
     name: str
@@ -75,10 +100,7 @@ class Cost:
     price: Callable[[Architecture, Conditions], float]
     measured: bool = False
     larger_is_better: bool = False
-
-
-def _throughput_sentences_s(architecture: Architecture, conditions: Conditions) -> float:
-    return 1000 * conditions.protocol.batch / conditions.latency(architecture)
+    of_engine: bool = False
 
 
 COSTS: dict[str, Cost] = {
@@ -89,8 +111,8 @@ COSTS: dict[str, Cost] = {
             lambda a, conditions: conditions.latency(a), measured=True,
         ),
         Cost(
-            "throughput_sentences_s", "sentences/s", "sentences/s", "sentences a second", 1.0, ".1f",
-            _throughput_sentences_s, measured=True, larger_is_better=True,
+            THROUGHPUT, "sentences/s", "sentences/s", "sentences a second", 1.0, ".1f",
+            lambda a, c: c.throughput(a), measured=True, larger_is_better=True,
         ),
         Cost("flops", "FLOPs", "GFLOPs", "GFLOPs a sentence", 1e-9, ".3g", lambda a, c: c.counts(a).flops),
         Cost(
@@ -105,21 +127,26 @@ COSTS: dict[str, Cost] = {
             "memory_bytes", "bytes", "memory (MiB)", "memory (MiB)", 2.0**-20, ".0f",
             lambda a, c: c.counts(a).memory_bytes,
         ),
+        Cost(
+            "download_bytes", "bytes", "download (MB)", "download (MB)", 1e-6, ".2f",
+            lambda a, c: download_bytes(a, c.protocol), of_engine=True,
+        ),
     )
 }  # fmt: skip
 """Every cost by name."""
 
 
-def prices(conditions: Conditions, measured: Collection[str] = ()) -> dict[str, Price]:
+def prices(conditions: Conditions, named: Collection[str] = ()) -> dict[str, Price]:
     """What a search prices its candidates by.
 
     Args:
-        measured: names of the costs to be priced among those that are measured; all counted ones are.
+        named: the costs to be priced among those that depend on an engine, be they measured or counted; all
+            others are.
     """
     return {
         cost.name: Price(partial(_price, cost, conditions), cost.measured)
         for cost in COSTS.values()
-        if not cost.measured or cost.name in measured
+        if cost.name in named or not (cost.measured or cost.of_engine)
     }
 
 

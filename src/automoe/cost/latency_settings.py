@@ -12,6 +12,21 @@ from automoe.errors import AtLeastOne, InputError, checked
 from automoe.inference.backends import Backend, Precision, check_engine
 
 
+@checked("these throughput settings are impossible")
+@dataclass(frozen=True, slots=True)
+class ThroughputSettings:
+    """How a server's throughput is measured, beside the latency of single sentences.
+
+    `batch`: sentences translated together. `runs`: batches timed for a figure in the table, and for a
+    candidate before it may win. `profile`: a device profile of such batches, where a profile prices
+    candidates; without one, the run makes one on this machine.
+    """
+
+    batch: AtLeastOne = 64
+    runs: Annotated[int, Field(ge=10)] = 60
+    profile: str | None = None
+
+
 @checked("these latency settings are impossible")
 @dataclass(frozen=True, slots=True)
 class LatencySettings:
@@ -27,7 +42,8 @@ class LatencySettings:
       their "partially gold".
 
     Fields that `MeasuringProtocol` has too (lengths, beam, threads, ...) are what it is made of.
-    `batch`: sentences translated together, for a server's throughput; the papers' is one.
+    `batch`: sentences translated together; the papers' is one. `throughput`: batches of their own for the
+    cost `throughput_sentences_s`, which without it goes by the latency.
     `shortlist`: tokens that the output layer works on; 0 is the whole vocabulary. With one, the test set is
     translated so as well; a sentence has as many, in measurements a batch.
 
@@ -50,6 +66,7 @@ class LatencySettings:
     runs: Annotated[int, Field(ge=10)] = 300
     batch: AtLeastOne = 1
     shortlist: ShortlistSize = 0
+    throughput: ThroughputSettings | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -61,6 +78,12 @@ class LatencySettings:
             problems.append("predictor: missing; name the file that `automoe predictor fit` wrote")
         if self.source == "predictor" and self.batch > 1:
             problems.append("batch: a predictor tells the latency of one sentence; use another source")
+        if self.source == "predictor" and self.throughput is not None:
+            problems.append("throughput: a predictor tells the latency of one sentence; use another source")
+        if self.throughput is not None and self.throughput.profile and self.source == "measurement":
+            problems.append(
+                "throughput.profile: is only used with source: profile, but source is measurement"
+            )
         if self.source == "predictor" and self.shortlist:
             problems.append("shortlist: a predictor does not know of one; use another source")
         try:

@@ -112,6 +112,7 @@ def measure_together(
     protocol: MeasuringProtocol,
     subjects: Mapping[str, Transformer] | Mapping[str, Architecture],
     runs: int,
+    runs_a_round: int = RUNS_A_ROUND,
 ) -> dict[str, Latency]:
     """The latency of several models (or architectures, with random weights) in rounds, each once a round.
 
@@ -120,7 +121,7 @@ def measure_together(
     most of its rounds were.
     """
     engines = {name: _engine(subject, protocol) for name, subject in subjects.items()}
-    rounds = max(1, runs // RUNS_A_ROUND)
+    rounds = max(1, runs // runs_a_round)
     measured: dict[str, list[Latency]] = {name: [] for name in engines}
     for _ in range(rounds):
         for name, engine in engines.items():

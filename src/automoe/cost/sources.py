@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from automoe.cost.costs import COSTS, Bound, Conditions, LatencyMs, constraints_of, share_of
+from automoe.cost.costs import (
+    COSTS,
+    THROUGHPUT,
+    Bound,
+    Conditions,
+    LatencyMs,
+    Together,
+    constraints_of,
+    share_of,
+)
 from automoe.cost.device.profile import load_profile
-from automoe.cost.latency_settings import LatencySettings
+from automoe.cost.latency_settings import LatencySettings, ThroughputSettings
 from automoe.cost.machine import this_machine
-from automoe.cost.measure import measure_latency, measure_together, random_engine, why_noisy
+from automoe.cost.measure import (
+    FEWEST_RUNS,
+    Latency,
+    measure_latency,
+    measure_together,
+    random_engine,
+    why_noisy,
+)
 from automoe.cost.predictor import load_predictor
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.search.constraint import violations
 from automoe.search.winner import Measured
+
+if TYPE_CHECKING:
+    from automoe.model.transformer import Transformer
 
 
 def latency_source(
@@ -60,6 +81,19 @@ def is_of_another_machine(settings: LatencySettings, file: Path | None) -> bool:
     return load_profile(file).machine.cpu != this_machine(settings.backend).cpu
 
 
+def measure_batches(
+    protocol: MeasuringProtocol,
+    settings: ThroughputSettings,
+    subjects: Mapping[str, Transformer] | Mapping[str, Architecture],
+) -> dict[str, Latency]:
+    """The time of a server's batch, as `measure_together`; `protocol` is the latency's.
+
+    A batch takes long, so models take turns after few.
+    """
+    protocol = replace(protocol, batch=settings.batch)
+    return measure_together(protocol, subjects, settings.runs, runs_a_round=FEWEST_RUNS)
+
+
 def measure_against_budget(
     protocol: MeasuringProtocol,
     settings: LatencySettings,
@@ -70,6 +104,8 @@ def measure_against_budget(
     judged: bool = True,
 ) -> Measured:
     """One architecture measured with `settings.runs`, and what the bounds on measured costs allow it.
+
+    With a bound on the throughput, and `settings.throughput`, such batches are measured as well.
 
     A bound that is a share is the share of `baseline` measured in the same rounds: both models get
     random weights, and the machine's drift.
@@ -83,9 +119,12 @@ def measure_against_budget(
     if any(share_of(bound) is not None for bound in bounds.values()):
         subjects["reference"] = baseline
     measured = measure_together(protocol, subjects, settings.runs)
+    server = settings.throughput if THROUGHPUT in bounds else None
+    batches = measure_batches(protocol, server, subjects) if server else {}
 
     def as_measured(name: str, subject: str) -> float:
-        conditions = Conditions(protocol, lambda _: measured[subject].latency_ms)
+        together = Together(server.batch, lambda _: batches[subject].latency_ms) if server else None
+        conditions = Conditions(protocol, lambda _: measured[subject].latency_ms, together)
         return COSTS[name].price(subjects[subject], conditions)
 
     limits = {
@@ -98,10 +137,11 @@ def measure_against_budget(
         latency_ms=measured["candidate"].latency_ms,
         maximum_ms=maximum_ms,
         reference_ms=measured["reference"].latency_ms if "reference" in measured else None,
-        noise=why_noisy(*measured.values()),
+        noise=why_noisy(*measured.values(), *batches.values()),
         broken=tuple(
             f"{constraint}, but it is {costs[constraint.cost]:,.6g} {COSTS[constraint.cost].unit}"
             for constraint in violations(constraints_of(limits), costs)
         ),
         bounded=tuple(bounds),
+        figures={name: (costs[name], limit) for name, limit in limits.items()},
     )

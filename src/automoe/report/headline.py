@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from automoe.cost.costs import COSTS
+from automoe.cost.costs import COSTS, THROUGHPUT
 from automoe.report.shortfalls import SIGNIFICANT_P
 from automoe.report.tables import Result
 
@@ -47,7 +47,7 @@ def headline(rows: Sequence[Result], main: str, reference: str, subject: str) ->
     figures = [("BLEU", "{:.2f}", lambda row: row.bleu), ("chrF", "{:.2f}", lambda row: row.chrf)]
     figures += [
         (cost.heading, f"{{:{cost.digits}}}", _scaled(name))
-        for name in ("latency_ms", "flops", "active_parameters")
+        for name in ("latency_ms", THROUGHPUT, "flops", "active_parameters")
         for cost in [COSTS[name]]
     ]
     told = []

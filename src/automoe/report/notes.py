@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from automoe.cost.costs import COSTS, Cost
 from automoe.design.architecture import Architecture, Expert
 from automoe.errors import validate_plain
 from automoe.report.seed_report import SeedReport
@@ -124,19 +125,34 @@ def budget_note(system: str, found: Mapping[str, Any], rejected: int = 0) -> str
     Args:
         found: what `chosen.json` says of it. `rejected`: how many others broke the budget when measured.
     """
-    predicted_ms = found["costs"]["latency_ms"]
+    costs = found["costs"]
     measured = validate_plain(Measured, found["measured"], f"{system}: what was measured of it is damaged")
-    others = measured.bounded_beside_latency
-    text = (
-        f"{system}: at the end of the search, {predicted_ms:.1f} ms were predicted, "
-        f"{measured.latency_ms:.1f} measured"
-    )
+    others = [name for name in measured.bounded_beside_latency if name not in measured.figures]
+    text = f"{system}: at the end of the search, "
+    if "latency_ms" in costs:
+        text += f"{costs['latency_ms']:.1f} ms were predicted, {measured.latency_ms:.1f} measured"
+    else:
+        text += f"{measured.latency_ms:.1f} ms were measured"
     if not measured.judged:
         text += " here, which is not the device of the budget"
     if measured.maximum_ms is not None:
         text += f", {measured.maximum_ms:.1f} allowed"
+    for name, figures in measured.figures.items():
+        text += f"; {_with_bound(COSTS[name], costs.get(name), *figures)}"
     if others:
         text += f"; the bound on {', '.join(others)} is kept"
     if rejected:
         text += f"; {rejected} with a good score broke the budget when measured"
     return f"{text}; {measured.noise}." if measured.noise else f"{text}."
+
+
+def _with_bound(cost: Cost, predicted: float | None, measured: float, bound: float) -> str:
+    """One cost as it was predicted, measured and bounded, in the unit of its heading."""
+
+    def shown(value: float) -> str:
+        return format(value * cost.scale, cost.digits)
+
+    told = [f"{shown(predicted)} predicted"] if predicted is not None else []
+    limit = "at least" if cost.larger_is_better else "at most"
+    told += [f"{shown(measured)} measured", f"{limit} {shown(bound)} asked for"]
+    return f"{cost.heading}: {', '.join(told)}"

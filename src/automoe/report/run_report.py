@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from automoe.cost.costs import COSTS, Conditions
+from automoe.cost.costs import COSTS, THROUGHPUT, Conditions, Together
 from automoe.cost.device.profile import load_profile
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.corpus import LoadReport
@@ -112,8 +112,11 @@ def _row(
 ) -> Result:
     result, latency = report.results[system], report.latencies[system]
     scores, architecture = result["scores"], report.architecture(system)
-    conditions = Conditions(protocol, lambda _: latency["latency_ms"])
-    shown = [c for c in COSTS.values() if not c.measured or c.name in ("latency_ms", *bounded)]
+    batch = report.throughputs.get(system)
+    together = Together(batch["batch"], lambda _: batch["latency_ms"]) if batch else None
+    conditions = Conditions(protocol, lambda _: latency["latency_ms"], together)
+    measured = {"latency_ms", *bounded, *([THROUGHPUT] if batch else [])}
+    shown = [c for c in COSTS.values() if not c.measured or c.name in measured]
     significance = report.compared.get((reference, system))
     return Result(
         system=system,
@@ -128,6 +131,7 @@ def _row(
         costs={cost.name: cost.price(architecture, conditions) for cost in shown},
         flops_as_routed=result["counts_as_routed"]["flops"],
         sparsity=result["counts"]["sparsity"],
+        peak_memory_bytes=latency.get("peak_memory_bytes"),
         target_tokens=result["training"]["target_tokens"],
         train_minutes=result["training"]["seconds"] / 60,
     )
@@ -145,6 +149,13 @@ def _notes(seeds: Mapping[int, SeedReport], reference: str) -> list[str]:
         f"chrF: {scores['chrf_signature']}",
     ]
     notes += [f"p: {tested.signature}" for tested in list(first.compared.values())[:1]]
+    if any("peak_memory_bytes" in latency for latency in first.latencies.values()):
+        notes.append(
+            "Memory is counted: float32 weights and the values alive in a translation. Peak memory is "
+            "measured: what a process needs to translate, beyond interpreter and libraries."
+        )
+    batches = {record["batch"] for record in first.throughputs.values()}
+    notes += [f"Sentences/s: of batches of {batch}, one after another." for batch in batches]
     return notes + _of_seeds({seed: findings(report, reference) for seed, report in seeds.items()})
 
 

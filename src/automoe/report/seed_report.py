@@ -18,6 +18,8 @@ class SeedReport:
     Attributes:
         results: the evaluation's `result.json`. `latencies`: the fields of a `Latency`, and `noise`, why it
             should not be believed.
+        throughputs: the same of a server's batches, with `batch`, how many sentences, and `sentences_s`, how
+            many a second; none where they were not measured.
         searches: the searches' `chosen.json`. `logs`: their `candidates.jsonl`. `races`: the finals'
             `race.json`.
         histories: by name, the folders with a training history.
@@ -40,6 +42,7 @@ class SeedReport:
     sentences: Sequence[Mapping[str, Any]] = ()
     twins: Mapping[str, str] = field(default_factory=dict)
     distilling_seconds: float | None = None
+    throughputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def architecture(self, system: str) -> Architecture:
         """That was trained as this system."""

@@ -34,6 +34,9 @@ def shortfalls(report: SeedReport, rows: Mapping[str, Result], reference: str, a
     for system, latency in report.latencies.items():
         if latency["noise"]:
             yield f"{system}: {latency['noise']}."
+    for system, throughput in report.throughputs.items():
+        if throughput["noise"]:
+            yield f"{system}, throughput: {throughput['noise']}."
 
 
 def _broken_budgets(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields
 from statistics import fmean, stdev
 from typing import TypeAlias
 
-from automoe.cost.costs import COSTS
+from automoe.cost.costs import COSTS, THROUGHPUT
 from automoe.errors import InputError
 
 MISSING = "–"
@@ -33,6 +33,7 @@ class Result:
         p: of the paired bootstrap against the reference's translations of the same seed
             (`automoe.evaluation.significance`); the reference itself has none.
         target_tokens: that it was trained on, each as often as it was seen.
+        peak_memory_bytes: measured while a batch was translated, by a process of its own.
         scored_pairs: that the scores are of. `test_pairs`: of the whole test set.
     """
 
@@ -48,6 +49,7 @@ class Result:
     seed: int = field(default=1, kw_only=True)
     p: float | None = field(default=None, kw_only=True)
     target_tokens: int | None = field(default=None, kw_only=True)
+    peak_memory_bytes: float | None = field(default=None, kw_only=True)
     scored_pairs: int | None = field(default=None, kw_only=True)
     test_pairs: int | None = field(default=None, kw_only=True)
 
@@ -81,11 +83,15 @@ _OTHER_SCORES = {
 # What stands behind the column of a cost.
 _BESIDE = {
     "latency_ms": {"speed_up": _Column("speed-up", ".2f", unit="×", spread=True)},
+    THROUGHPUT: {"throughput_gain": _Column("throughput gain", ".2f", unit="×", spread=True)},
     "flops": {
         "flops_as_routed": _Column("GFLOPs as routed", ".3g", COSTS["flops"].scale),
         "flops_reduction": _Column("FLOPs reduction", ".2f", unit="×"),
     },
     "active_parameters": {"sparsity": _Column("sparsity", ".0%")},
+}
+_PEAK_MEMORY = {
+    "peak_memory_bytes": _Column("peak memory (MiB)", ".0f", COSTS["memory_bytes"].scale, spread=True)
 }
 _TRAINING = {
     "target_tokens": _Column("target tokens (M)", ".2f", 1e-6),
@@ -120,8 +126,9 @@ def results_table(results: Sequence[Result], reference: str) -> Table:
 
     "Speed-up" is the latency of the system named `reference` over this one's, "FLOPs reduction" its
     FLOPs over this one's, both with the same seed: above 1 is better than the reference, as in the
-    papers' tables. Of several seeds a value is the mean of those that have it; where these differ, scores,
-    what is measured in time and the speed-up have their sample standard deviation behind a ±. There is a
+    papers' tables. "Throughput gain" is this one's throughput over the reference's. Of several seeds a value
+    is the mean of those that have it; where these differ, scores, what is measured in time and ratios of it
+    have their sample standard deviation behind a ±. There is a
     column of the p of every seed, in the order of the seeds, where any is given, and one of the pairs that
     scores are of, where that is not the whole test set.
 
@@ -170,6 +177,7 @@ def _rows(results: Sequence[Result], reference: str) -> _Rows:
         row = {column.name: getattr(result, column.name) for column in fields(Result)}
         row |= dict.fromkeys(COSTS) | dict(result.costs)
         row["speed_up"] = _ratio(base.get("latency_ms"), result.costs.get("latency_ms"))
+        row["throughput_gain"] = _ratio(result.costs.get(THROUGHPUT), base.get(THROUGHPUT))
         row["flops_reduction"] = _ratio(base.get("flops"), result.costs.get("flops"))
         row["p"] = None if result.system == reference else result.p
         rows[result.system, result.seed] = row
@@ -214,6 +222,8 @@ def _columns(rows: _Rows, reference: str) -> dict[str, _Column]:
         if known(cost.name):
             columns[cost.name] = _Column(cost.heading, cost.digits, cost.scale, spread=cost.measured)
             columns |= _BESIDE.get(cost.name, {})
+        if cost.name == "memory_bytes" and known("peak_memory_bytes"):
+            columns |= _PEAK_MEMORY
     return columns | _TRAINING
 
 
@@ -230,5 +240,5 @@ def _cell(column: _Column, values: Sequence[float | None]) -> str:
     return text + column.unit
 
 
-def _ratio(reference: float | None, value: float | None) -> float | None:
-    return None if reference is None or value is None else reference / value
+def _ratio(above: float | None, below: float | None) -> float | None:
+    return None if above is None or below is None else above / below

@@ -5,18 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from automoe.cost.counting import count
-from automoe.cost.measure import measure_together, why_noisy
+from automoe.cost.measure import Latency, measure_together, why_noisy
+from automoe.cost.peak_memory import measure_peak_memory
+from automoe.cost.sources import measure_batches
 from automoe.data.corpus import load_whole
+from automoe.errors import InputError
 from automoe.evaluation.scores import evaluate_model
+from automoe.inference.backends import BARE_ENGINES
 from automoe.inference.model_folder import load_model, model_of, read_model
 from automoe.run.context import Run
 from automoe.run.corpora import corpus_values
 from automoe.run.folder import Stage, read_stage_json
-from automoe.run.inputs import COUNTED, MEASURED
+from automoe.run.inputs import COUNTED, MEASURED, TOGETHER
 from automoe.storage import write_json, write_text
 
 
@@ -72,7 +77,10 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
 
 
 def measure_systems(run: Run, trained: Mapping[str, Stage]) -> Stage:
-    """Measure every trained system side by side, so that the ratios can be believed; `latency.json`."""
+    """Measure every trained system side by side, so that the ratios can be believed; `latency.json`.
+
+    Of an engine that serves without torch the peak memory is measured, too.
+    """
     runs = run.recipe.latency.runs
     inputs = run.chosen("latency.runs", *MEASURED)
 
@@ -80,12 +88,47 @@ def measure_systems(run: Run, trained: Mapping[str, Stage]) -> Stage:
         models = {name: load_model(stage.folder / "model")[0] for name, stage in trained.items()}
         run.reporter.say(f"latency: {len(models)} systems, {runs} runs each")
         measured = measure_together(run.protocol, models, runs)
-        write_json(
-            folder / "latency.json",
-            {
-                name: {**dataclasses.asdict(latency), "noise": why_noisy(latency)}
-                for name, latency in measured.items()
-            },
-        )
+        records = {name: _record(latency) for name, latency in measured.items()}
+        if run.protocol.backend in BARE_ENGINES:
+            for name, stage in trained.items():
+                try:
+                    memory = measure_peak_memory(stage.folder / "model", run.protocol)
+                    records[name] |= dataclasses.asdict(memory)
+                except InputError as error:  # of a table without it
+                    run.reporter.say(f"  {error}")
+        write_json(folder / "latency.json", records)
 
     return run.folder.stage("latency", inputs, work, after=trained.values())
+
+
+def measure_throughput(run: Run, trained: Mapping[str, Stage]) -> Stage | None:
+    """Measure a server's batches of every trained system side by side; `throughput.json`.
+
+    None where the recipe has no settings for them: throughput then goes by the latency.
+    """
+    settings = run.recipe.latency.throughput
+    if settings is None:
+        return None
+    inputs = run.chosen("latency.throughput.runs", *TOGETHER)
+
+    def work(folder: Path) -> None:
+        models = {name: load_model(stage.folder / "model")[0] for name, stage in trained.items()}
+        run.reporter.say(
+            f"throughput: {len(models)} systems, {settings.runs} batches of {settings.batch} each"
+        )
+        measured = measure_batches(run.protocol, settings, models)
+        records = {
+            name: {
+                **_record(latency),
+                "batch": settings.batch,
+                "sentences_s": 1000 * settings.batch / latency.latency_ms,
+            }
+            for name, latency in measured.items()
+        }
+        write_json(folder / "throughput.json", records)
+
+    return run.folder.stage("throughput", inputs, work, after=trained.values())
+
+
+def _record(latency: Latency) -> dict[str, Any]:
+    return {**dataclasses.asdict(latency), "noise": why_noisy(latency)}

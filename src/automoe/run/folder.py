@@ -33,6 +33,7 @@ FORMATS: Mapping[str, int] = {
     "distil": 1,
     "evaluate": 1,
     "latency": 1,
+    "throughput": 1,
     "report": 1,
 }
 """By kind of stage, the number of what it makes.
@@ -45,7 +46,7 @@ ADDED: Mapping[str, tuple[str, Any]] = {"latency.shortlist": ("latency.beam_size
 """Inputs that earlier versions did not have, each with another that the same stages had then, and the value
 that it has by default, by which these stages were made."""
 
-GROWING = ("budget", "latency")
+GROWING = ("budget", "latency", "throughput")
 """Kinds of stages that look at each of several systems: completed for more of them, kept for fewer."""
 
 MayOverwrite: TypeAlias = Callable[[InputError], bool]

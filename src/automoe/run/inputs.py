@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from automoe.cost.latency_settings import ThroughputSettings
 from automoe.inference.model_folder import model_digest
 from automoe.run.recipe import Finals, LoadedRecipe, Recipe
 from automoe.storage import digest, file_digest
@@ -27,8 +28,13 @@ COUNTED = (
 )
 """Of the measuring protocol, what decides costs that are counted."""
 
-MEASURED = (*COUNTED, "latency.backend", "latency.precision", "latency.threads", "latency.batch")
+_ENGINE = ("latency.backend", "latency.precision", "latency.threads")
+
+MEASURED = (*COUNTED, *_ENGINE, "latency.batch")
 """All of the measuring protocol."""
+
+TOGETHER = (*COUNTED, *_ENGINE, "latency.throughput.batch")
+"""What decides the time of a server's batches, where they have settings of their own."""
 
 LENGTHS = (
     "translation.length_penalty",
@@ -67,10 +73,14 @@ def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
     data = plain["data"]
     values |= {f"data.vocabulary.{key}": value for key, value in data["vocabulary"].items()}
     values |= {f"data.{key}": data[key] for key in ("max_tokens", "source_language", "target_language")}
+    together = plain["latency"].pop("throughput") or dict.fromkeys(_names(ThroughputSettings))
     values |= {f"latency.{key}": value for key, value in plain["latency"].items()}
     for key in ("profile", "predictor"):
         file = getattr(recipe.latency, key)
         values[f"latency.{key}"] = None if file is None else content_digest(Path(file))
+    if together["profile"] is not None:
+        together["profile"] = content_digest(Path(together["profile"]))
+    values |= {f"latency.throughput.{key}": value for key, value in together.items()}
     values["space"] = loaded.space.to_dict()
     fixed = loaded.fixed()
     for system in recipe.systems:
@@ -137,5 +147,5 @@ def _teacher_value(recipe: Recipe) -> Any:
     return f"{name} of all seeds" if recipe.distillation.over_seeds(recipe.names) else name
 
 
-def _names(settings: type[TrainingSettings]) -> list[str]:
+def _names(settings: type[TrainingSettings | ThroughputSettings]) -> list[str]:
     return [field.name for field in dataclasses.fields(settings)]

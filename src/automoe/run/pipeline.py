@@ -2,6 +2,7 @@
 
 prepare      vocabulary and token ids of the corpora
 profile      where the time of this machine goes, for a bound on a measured cost, unless a file says
+profile-throughput   the same for a server's batches, with latency.throughput and a bound on the throughput
 budget       the constraints as numbers, and whether the space can keep them
 
 and, once for each seed, in a folder of its own:
@@ -13,6 +14,7 @@ train-*      each system from scratch; the first winner also from the supernet's
 distil       a teacher, if the recipe has one, translates the training sources; then its students are trained
 evaluate-*   BLEU, chrF, costs, routing
 latency      all systems measured side by side, by the papers' protocol
+throughput   the same for a server's batches, with latency.throughput
 
 report       table, pictures and a page to look at, over all seeds
 """
@@ -30,10 +32,10 @@ from automoe.progress import Reporter
 from automoe.run.budget import Budget, find_budget
 from automoe.run.context import Run, check_engines
 from automoe.run.corpora import corpus_values
-from automoe.run.device_profile import find_latency_file
+from automoe.run.device_profile import find_latency_file, find_throughput_file
 from automoe.run.distil import distil
 from automoe.run.distillation import distilled_name
-from automoe.run.evaluate import evaluate, measure_systems
+from automoe.run.evaluate import evaluate, measure_systems, measure_throughput
 from automoe.run.finals import forget_losers, run_finals
 from automoe.run.folder import MayOverwrite, RunFolder, Stage, never
 from automoe.run.prepare import Prepared, add_shortlists, prepare
@@ -95,10 +97,15 @@ def stage_names(recipe: Recipe, until: StageName) -> list[str]:
     }
     then: dict[StageName, list[str]] = {
         "train": [f"train-{name}" for name in students],
-        "evaluate": [*(f"evaluate-{name}" for name in (*trained, *students)), "latency"],
+        "evaluate": [
+            *(f"evaluate-{name}" for name in (*trained, *students)),
+            "latency",
+            *(["throughput"] if recipe.latency.throughput else []),
+        ],
     }
+    profiles = ["profile", *(["profile-throughput"] if recipe.latency.throughput else [])]
     wanted = get_args(StageName)[: get_args(StageName).index(until) + 1]
-    names = ["prepare"] if until == "prepare" else ["prepare", "profile", "budget"]
+    names = ["prepare"] if until == "prepare" else ["prepare", *profiles, "budget"]
     for group in _groups(recipe):
         names += _of_seeds(group, wanted, first)
         if students and "train" in wanted:
@@ -136,7 +143,7 @@ def _run(run: Run, until: StageName) -> Outcome | None:
     prepared = prepare(run)
     if until == "prepare":
         return None
-    budget = find_budget(run, find_latency_file(run))
+    budget = find_budget(run, find_latency_file(run), find_throughput_file(run))
     if until == "budget":
         return None
     finished: dict[int, SeedStages] = {}
@@ -255,5 +262,6 @@ def _judge_seed(run: Run, trained: _Trained) -> SeedStages:
         trained=trained.systems,
         evaluated=evaluated,
         latency=measure_systems(run, trained.systems),
+        throughput=measure_throughput(run, trained.systems),
         distilled=trained.distilled,
     )

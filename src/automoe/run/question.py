@@ -167,10 +167,12 @@ def _distillation(recipe: Recipe, distillation: Distillation) -> str:
 
 def _protocol(run: Run) -> str:
     protocol: dict[str, Any] = run.protocol.plain()
+    together = run.recipe.latency.throughput
     return (
         f"of a {'sentence' if run.protocol.batch == 1 else f'batch of {run.protocol.batch} sentences'}, "
         f"{protocol['source_length']} tokens in and {protocol['target_length']} out, beam "
         f"{protocol['beam_size']}, {protocol['backend']} {protocol['precision']}, threads: "
         f"{protocol['threads']}"
         + (f", a shortlist of {run.protocol.output_tokens} tokens" if run.protocol.shortlist else "")
+        + (f"; throughput: of batches of {together.batch} sentences" if together else "")
     )

@@ -188,6 +188,11 @@ class Recipe(_Section):
             self.protocol()
         except InputError as error:
             raise InputError("latency", [f"latency.{problem}" for problem in error.problems]) from error
+        try:
+            self.throughput_protocol()
+        except InputError as error:
+            problems = [f"latency.throughput.{problem}" for problem in error.problems]
+            raise InputError("latency", problems) from error
         return self
 
     @model_validator(mode="after")
@@ -244,6 +249,11 @@ class Recipe(_Section):
         settings = dataclasses.asdict(self.latency)
         shared = {name: value for name, value in settings.items() if name in of_protocol}
         return MeasuringProtocol(vocabulary_size=self.data.vocabulary.size, norm=self.model.norm, **shared)
+
+    def throughput_protocol(self) -> MeasuringProtocol | None:
+        """How a server's batches are measured; None where throughput goes by the latency."""
+        together = self.latency.throughput
+        return dataclasses.replace(self.protocol(), batch=together.batch) if together else None
 
     def with_seed(self, seed: int) -> Recipe:
         """The recipe with everything random from `seed`."""
@@ -388,6 +398,9 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     }
     data = recipe.data.model_copy(update=splits)
     latency = made_absolute(recipe.latency, "profile", "predictor")
+    if latency.throughput is not None:
+        together = made_absolute(latency.throughput, "profile")
+        latency = dataclasses.replace(latency, throughput=together)
     systems = tuple(
         system.model_copy(
             update={

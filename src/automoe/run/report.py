@@ -34,11 +34,13 @@ class SeedStages:
     evaluated: Mapping[str, Stage]
     latency: Stage
     distilled: Stage | None = None
+    throughput: Stage | None = None
 
     def reported(self) -> list[Stage]:
         """What the report is made from."""
         several = (self.searches, self.finals, self.evaluated)
-        return [*(stage for stages in several for stage in stages.values()), self.latency]
+        timed = [self.latency, *([self.throughput] if self.throughput else [])]
+        return [*(stage for stages in several for stage in stages.values()), *timed]
 
 
 def report_run(run: Run, prepared: Prepared, seeds: Mapping[int, SeedStages], budget: Budget) -> Stage:
@@ -58,8 +60,13 @@ def report_run(run: Run, prepared: Prepared, seeds: Mapping[int, SeedStages], bu
             }
             measured = read_stage_json(stages.latency.folder / "latency.json")
             latencies = {name: measured[name] for name in stages.trained}
+            throughputs = {}
+            if stages.throughput:
+                measured = read_stage_json(stages.throughput.folder / "throughput.json")
+                throughputs = {name: measured[name] for name in stages.trained}
             for name, stage in stages.trained.items():
-                add_to_card(stage.folder / "model", measured_facts(run, results[name], latencies[name]))
+                facts = measured_facts(run, results[name], latencies[name], throughputs.get(name))
+                add_to_card(stage.folder / "model", facts)
             translations = {}
             for name, stage in stages.evaluated.items():
                 lines = _lines(stage.folder / "translations.txt")
@@ -88,6 +95,7 @@ def report_run(run: Run, prepared: Prepared, seeds: Mapping[int, SeedStages], bu
             reports[seed] = SeedReport(
                 results=results,
                 latencies=latencies,
+                throughputs=throughputs,
                 searches={n: read_stage_json(s.folder / "chosen.json") for n, s in stages.searches.items()},
                 logs={n: s.folder / "candidates.jsonl" for n, s in stages.searches.items()},
                 races={n: read_stage_json(s.folder / "race.json") for n, s in stages.finals.items()},
@@ -141,7 +149,12 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split("\n")[:-1]
 
 
-def measured_facts(run: Run, result: Mapping[str, Any], latency: Mapping[str, Any]) -> dict[str, Any]:
+def measured_facts(
+    run: Run,
+    result: Mapping[str, Any],
+    latency: Mapping[str, Any],
+    throughput: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """What a model's card says of it."""
     train, test = run.recipe.data.train, LoadReport.from_plain(result["test_pairs"])
     subset = {} if test.kept == test.read else {"test pairs scored": f"{test.kept:,} of {test.read:,}"}
@@ -157,4 +170,9 @@ def measured_facts(run: Run, result: Mapping[str, Any], latency: Mapping[str, An
         "FLOPs as routed on the test set": result["counts_as_routed"]["flops"],
         f"latency, ms a {'sentence' if run.protocol.batch == 1 else 'batch'}": latency["latency_ms"],
         "latency protocol": ", ".join(f"{k} {v}" for k, v in run.protocol.plain().items()),
+        **(
+            {f"sentences a second, batches of {throughput['batch']}": throughput["sentences_s"]}
+            if throughput
+            else {}
+        ),
     }

@@ -19,7 +19,7 @@ from automoe.model.sharing import Supernet
 from automoe.progress import Reporter
 from automoe.run.budget import Budget, candidate_prices, part_name
 from automoe.run.context import Run
-from automoe.run.device_profile import bounded_measured_costs, price_inputs
+from automoe.run.device_profile import bounded_measured_costs, is_of_batches, price_inputs
 from automoe.run.folder import Stage, read_stage_json
 from automoe.run.inputs import GREEDY
 from automoe.run.prepare import Prepared
@@ -110,10 +110,12 @@ def _search(
         **run.chosen(
             *(f"systems.{system.name}.{key}" for key in ("search", "experts", "space", "constraints"))
         ),
-        **price_inputs(run, budget.latency_file),
+        **price_inputs(run, budget.latency_file, budget.throughput_file),
     }
     if bounds_measured:
         inputs |= run.chosen("latency.runs", "baseline.architecture")
+    if any(is_of_batches(recipe, name) for name in bounds):
+        inputs |= run.chosen("latency.throughput.runs")
     formerly = {}
     if recipe.search.own_steps:
         inputs |= run.chosen("training")
@@ -141,7 +143,7 @@ def _search(
             ranked = scored_again(run, best, again, f"search {system.name}: own steps")
         measure = None
         if bounds_measured:
-            measure = remembered(_measurer(run, bounds, budget.latency_file), folder / "measured.json")
+            measure = remembered(_measurer(run, bounds, budget), folder / "measured.json")
         count = recipe.finals.candidates if recipe.finals else 1
         finalists = measured_finalists(ranked, lambda pool: _choose(recipe, pool, count), measure)
         _say_found(reporter, system, results.values(), finalists, count)
@@ -177,7 +179,7 @@ def _search_parts(
 ) -> dict[str, SearchResult]:
     """What is found in each part of the space; `evaluated`: how many candidates to score there, if fixed."""
     algorithm, strategy_name = run.recipe.search.algorithm, str(system.search)
-    prices = candidate_prices(run, budget.latency_file)
+    prices = candidate_prices(run, budget.latency_file, budget.throughput_file)
     results = {}
     for part, space in _parts(run, system).items():
         effort = Effort(algorithm, algorithm.budget if evaluated is None else evaluated[part])
@@ -223,10 +225,11 @@ def _choose(recipe: Recipe, candidates: Sequence[Candidate], count: int) -> tupl
     )
 
 
-def _measurer(run: Run, bounds: Mapping[str, Any], latency_file: Path | None) -> MeasureCandidate:
+def _measurer(run: Run, bounds: Mapping[str, Any], budget: Budget) -> MeasureCandidate:
     """Measures one candidate for real; the user sees each figure."""
     latency = run.recipe.latency
-    judged = not is_of_another_machine(latency, latency_file)
+    files = (budget.latency_file, budget.throughput_file)
+    judged = not any(is_of_another_machine(latency, file) for file in files)
 
     def measure(architecture: Architecture) -> Measured:
         measured = measure_against_budget(

@@ -6,8 +6,8 @@ So they are measured for real, until as many as are wanted keep the budget.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
@@ -29,6 +29,7 @@ class Measured:
         noise: why the figure should not be believed; None when it may be.
         broken: bounds on other measured costs that were measured too and are broken, in words.
         bounded: names of the measured costs whose bounds were judged; records of older versions lack it.
+        figures: of those beside the latency, by name: as measured, and the bound; lacking likewise.
     """
 
     latency_ms: float
@@ -37,6 +38,7 @@ class Measured:
     noise: str | None = None
     broken: tuple[str, ...] = ()
     bounded: tuple[str, ...] = ()
+    figures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def judged(self) -> bool:
@@ -61,8 +63,16 @@ class Measured:
         if self.maximum_ms is not None:
             told.append(f"allowed {self.maximum_ms:,.4g} ms")
         if self.bounded_beside_latency and not self.broken:
-            told.append(f"keeps the bound on {', '.join(self.bounded_beside_latency)}")
+            told.append(
+                f"keeps the bound on {', '.join(map(self._with_figures, self.bounded_beside_latency))}"
+            )
         return ", ".join([*told, *self.broken])
+
+    def _with_figures(self, name: str) -> str:
+        if name not in self.figures:
+            return name
+        value, bound = self.figures[name]
+        return f"{name} ({value:,.4g}, bound {bound:,.4g})"
 
 
 MeasureCandidate = Callable[[Architecture], Measured]
@@ -79,7 +89,11 @@ class Trial:
         text = f"{score_of(self.candidate):.3f} with {self.candidate.architecture}"
         if self.measured is None:
             return text
-        return f"{text}; predicted {self.candidate.costs['latency_ms']:,.4g} ms, {self.measured}"
+        costs = self.candidate.costs
+        told = [f"{costs['latency_ms']:,.4g} ms"] if "latency_ms" in costs else []
+        told += [f"{name} {costs[name]:,.4g}" for name in self.measured.figures if name in costs]
+        predicted = [f"predicted {', '.join(told)}"] if told else []
+        return f"{text}; {', '.join([*predicted, str(self.measured)])}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +114,8 @@ def measured_finalists(
     """Choose finalists, measure them, and choose again without those that break the budget.
 
     Args:
-        candidates: at least one; feasible and scored; with `measure`, also with a `latency_ms` among their
-            costs.
+        candidates: at least one; feasible and scored; with `measure`, also with those costs that have bounds
+            and are measured.
         measure: asked once an architecture, of at most `MOST_TRIES`; None without a bound on a measured cost.
 
     Returns:

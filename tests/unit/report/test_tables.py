@@ -69,8 +69,19 @@ def test_a_reference_without_latency_gives_no_speed_up() -> None:
 def test_a_cost_has_a_column_where_a_row_has_it() -> None:
     with_throughput = Result("dense", costs={"latency_ms": 50.0, "throughput_sentences_s": 20.0})
     text = tables.results_table([with_throughput], "dense").markdown()
-    assert "| latency (ms) | speed-up | sentences/s | target tokens (M) | training (min) |" in text
-    assert "| 50.0 | 1.00× | 20.0 | – | – |" in text
+    headings = (
+        "| latency (ms) | speed-up | sentences/s | throughput gain | target tokens (M) | training (min) |"
+    )
+    assert headings in text
+    assert "| 50.0 | 1.00× | 20.0 | 1.00× | – | – |" in text
+
+
+def test_a_throughput_gain_is_of_more_sentences_a_second_than_the_reference_has() -> None:
+    made = [
+        Result(name, costs={"throughput_sentences_s": s}) for name, s in (("base", 50.0), ("fast", 210.0))
+    ]
+    frame = pandas.read_csv(io.StringIO(tables.to_csv(made, "base"))).set_index("system")
+    assert frame["throughput_gain"].to_dict() == {"base": 1.0, "fast": pytest.approx(4.2)}
 
 
 def of_seeds(system: str, latency_ms: tuple, flops: tuple, **columns: tuple) -> list[Result]:

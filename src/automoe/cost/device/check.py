@@ -28,7 +28,9 @@ class CheckReport:
     reference, and its time is what it would take were the reference as fast as when the profile was made.
 
     Attributes:
-        mean_absolute_percentage_error: of the latency.
+        batch: sentences translated together.
+        mean_absolute_percentage_error: of the latency of such a batch.
+        throughput_percentage_error: of the sentences a second, likewise.
         kendall_tau: rank correlation of predicted and measured.
         bias_percent: mean of predicted / measured - 1; of all, of the cheapest and the dearest tenth (as
             predicted).
@@ -41,7 +43,9 @@ class CheckReport:
     """
 
     samples: int
+    batch: int
     mean_absolute_percentage_error: float
+    throughput_percentage_error: float
     kendall_tau: float
     bias_percent: float
     bias_cheapest_percent: float
@@ -106,7 +110,11 @@ def check_profile(
     now = reference_ms(ratios)
     return CheckReport(
         samples=samples,
+        batch=profile.protocol.batch,
         mean_absolute_percentage_error=100 * mean_error,
+        # The throughput goes by the inverse of the time.
+        throughput_percentage_error=100
+        * statistics.fmean(abs(m / p - 1) for p, m in zip(predicted_ms, measured_ms, strict=True)),
         kendall_tau=tau,
         bias_percent=100 * statistics.fmean(errors),
         bias_cheapest_percent=100 * cheapest,
