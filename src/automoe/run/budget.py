@@ -13,7 +13,7 @@ from automoe.cost.measure import measure_together
 from automoe.cost.sources import is_of_another_machine, latency_source
 from automoe.errors import InputError
 from automoe.run.context import Run
-from automoe.run.device_profile import bounded_measured_costs, price_inputs
+from automoe.run.device_profile import price_inputs, priced_measured_costs
 from automoe.run.folder import Stage, read_stage_json
 from automoe.run.systems import RecipeBound, System
 from automoe.search.constraint import Constraint
@@ -46,7 +46,7 @@ def find_budget(run: Run, latency_file: Path | None) -> Budget:
     recipe = run.recipe
     wanted = {system.name: recipe.constraints_of(system) for system in recipe.searched}
     inputs = run.chosen("baseline.architecture") | price_inputs(run, latency_file)
-    if bounded_measured_costs(recipe):
+    if priced_measured_costs(recipe):
         inputs |= run.chosen("latency.runs", "space")
     for name in wanted:
         inputs |= run.chosen(f"systems.{name}.space", f"systems.{name}.constraints")
@@ -72,9 +72,9 @@ def find_budget(run: Run, latency_file: Path | None) -> Budget:
 
 
 def candidate_prices(run: Run, latency_file: Path | None) -> dict[str, Price]:
-    """Cost name to how that cost of a candidate is found; none that is measured without a bound on one."""
+    """Cost name to how that cost of a candidate is found; of measured ones those that a search asks for."""
     recipe = run.recipe
-    measured = bounded_measured_costs(recipe)
+    measured = priced_measured_costs(recipe)
     if not measured:
         return prices(Conditions(run.protocol))
     latency_ms = latency_source(run.protocol, recipe.latency, latency_file, run.reporter.say)

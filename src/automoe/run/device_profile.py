@@ -10,12 +10,14 @@ from automoe.cost.device.probing import make_profile
 from automoe.run.context import Run
 from automoe.run.inputs import COUNTED, MEASURED, content_digest
 from automoe.run.recipe import Recipe
+from automoe.search.pareto import LOSS
 
 
-def bounded_measured_costs(recipe: Recipe) -> tuple[str, ...]:
-    """The measured costs that any search has a bound on; with one, the run prices latencies."""
-    bounds = {name for system in recipe.searched for name in recipe.constraints_of(system)}
-    return measured_names(sorted(bounds))
+def priced_measured_costs(recipe: Recipe) -> tuple[str, ...]:
+    """The measured costs that any search has a bound on, or among its objectives; so latencies are priced."""
+    names = {name for system in recipe.searched for name in recipe.constraints_of(system)}
+    names |= {objective.name for system in recipe.searched for objective in system.sought} - {LOSS}
+    return measured_names(sorted(names))
 
 
 def find_latency_file(run: Run) -> Path | None:
@@ -24,7 +26,7 @@ def find_latency_file(run: Run) -> Path | None:
     None when nothing is priced by a file.
     """
     latency = run.recipe.latency
-    if not bounded_measured_costs(run.recipe) or latency.source == "measurement":
+    if not priced_measured_costs(run.recipe) or latency.source == "measurement":
         return None
     given = latency.predictor if latency.source == "predictor" else latency.profile
     if given is not None:
@@ -44,7 +46,7 @@ def price_inputs(run: Run, file: Path | None) -> dict[str, Any]:
         file: as `find_latency_file` gives it.
     """
     latency = run.recipe.latency
-    if not bounded_measured_costs(run.recipe):
+    if not priced_measured_costs(run.recipe):
         return run.chosen(*COUNTED)
     inputs = run.chosen(*MEASURED, "latency.source")
     if file is None:

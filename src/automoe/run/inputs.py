@@ -80,6 +80,8 @@ def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
                 "space": dataclasses.asdict(loaded.spaces[system.name]),
                 "constraints": recipe.constraints_of(system),
             }
+            if system.search == "nsga2" or system.objectives:
+                own["objectives"] = [objective.name for objective in system.sought]
         values |= {f"systems.{system.name}.{key}": value for key, value in own.items()}
     values["baseline.architecture"] = loaded.baseline.to_dict()
     values["baseline.name"] = (recipe.baseline_system or recipe.systems[0]).name
