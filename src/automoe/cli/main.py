@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from automoe import __version__
-from automoe.cli import cost_commands, deploy, project, prune_command
+from automoe.cli import cost_commands, deploy, front_commands, project, prune_command
 from automoe.cli.built_in import find_file
 from automoe.cli.extras import named_extras
-from automoe.cli.options import path_argument, path_option
+from automoe.cli.options import path_argument
+from automoe.cli.run_options import Overrides, Overwrite, RecipePath, RunsFolder, may_overwrite
 from automoe.cli.streams import OutputLostError, utf8_streams
 from automoe.errors import InputError
 from automoe.storage import user_path
@@ -45,36 +45,6 @@ def _options(
     pass
 
 
-RecipePath = Annotated[
-    Path, path_argument("The run's YAML, or the name of a built-in one, e.g. demo.", "RECIPE")
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Replace values, e.g. training.steps=100."),
-]
-
-
-RunsFolder = Annotated[Path, path_option(text="Where the run's folder NAME/ is made.")]
-Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Delete finished work whose inputs changed, and make it again.")
-]
-
-
-def _may_overwrite(overwrite: bool) -> Callable[[InputError], bool]:
-    """How it is decided whether finished work may be deleted: by the option, or by asking on a terminal."""
-
-    def decide(refusal: InputError) -> bool:
-        if overwrite or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            return overwrite
-        print(f"automoe: {refusal}", file=sys.stderr)
-        if not typer.confirm("Delete it and go on?", err=True):
-            print("Nothing was deleted.", file=sys.stderr)
-            raise typer.Exit(2)
-        return True
-
-    return decide
-
-
 def _execute(
     recipe: Path, overrides: list[str] | None, runs_folder: Path, until: StageName, overwrite: bool
 ) -> None:
@@ -85,7 +55,7 @@ def _execute(
 
     loaded = load_recipe(find_file(recipe, "recipe"), overrides or [])
     with joined_processes():
-        outcome = run_recipe(loaded, runs_folder, Reporter(), until, _may_overwrite(overwrite))
+        outcome = run_recipe(loaded, runs_folder, Reporter(), until, may_overwrite(overwrite))
     if outcome and is_first_process():
         print((outcome.report / "results.md").read_text(encoding="utf-8"))
         print(f"Open in a browser:  {outcome.report / 'report.html'}")
@@ -152,7 +122,7 @@ def fidelity(
     loaded = load_recipe(find_file(recipe, "recipe"), overrides or [])
     with joined_processes():
         parts = (int(part[1]), int(part[2])) if share else None
-        folder = study_fidelity(loaded, runs_folder, Reporter(), study, parts, _may_overwrite(overwrite))
+        folder = study_fidelity(loaded, runs_folder, Reporter(), study, parts, may_overwrite(overwrite))
     if folder and is_first_process():
         print((folder / "fidelity.md").read_text(encoding="utf-8"))
         print(f"Picture and figures: {folder}")
@@ -200,6 +170,7 @@ app.add_typer(project.app)
 app.add_typer(deploy.app)
 app.add_typer(prune_command.app)
 app.add_typer(cost_commands.app)
+app.add_typer(front_commands.app)
 
 
 def main() -> None:

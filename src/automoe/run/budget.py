@@ -15,10 +15,10 @@ from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.run.context import Run
 from automoe.run.device_profile import (
-    bounded_costs,
-    bounded_measured_costs,
     is_of_batches,
     price_inputs,
+    priced_costs,
+    priced_measured_costs,
     prices_batches,
     prices_latencies,
 )
@@ -47,6 +47,11 @@ class Budget:
     latency_file: Path | None
     throughput_file: Path | None = None
 
+    @property
+    def price_files(self) -> tuple[Path | None, Path | None]:
+        """Both files, the latencies' first."""
+        return self.latency_file, self.throughput_file
+
 
 def find_budget(run: Run, latency_file: Path | None, throughput_file: Path | None = None) -> Budget:
     """Turn the recipe's constraints into numbers, and check that each search's space can keep them.
@@ -56,7 +61,7 @@ def find_budget(run: Run, latency_file: Path | None, throughput_file: Path | Non
     recipe = run.recipe
     wanted = {system.name: recipe.constraints_of(system) for system in recipe.searched}
     inputs = run.chosen("baseline.architecture") | price_inputs(run, latency_file, throughput_file)
-    if bounded_measured_costs(recipe):
+    if priced_measured_costs(recipe):
         inputs |= run.chosen("latency.runs", "space")
     if prices_batches(recipe):
         inputs |= run.chosen("latency.throughput.runs")
@@ -88,14 +93,14 @@ def find_budget(run: Run, latency_file: Path | None, throughput_file: Path | Non
 def candidate_prices(
     run: Run, latency_file: Path | None, throughput_file: Path | None = None
 ) -> dict[str, Price]:
-    """Cost name to how that cost of a candidate is found; none that is measured without a bound on one."""
+    """Cost name to how that cost of a candidate is found; of measured ones those that a search asks for."""
     return _prices(run, candidate_conditions(run, latency_file, throughput_file))
 
 
 def candidate_conditions(
     run: Run, latency_file: Path | None, throughput_file: Path | None = None
 ) -> Conditions:
-    """Under which candidates have their costs: what tells times, where a search has a bound on such."""
+    """Under which candidates have their costs: what tells times, where a search asks for such."""
     recipe, latency_ms, together = run.recipe, None, None
     settings, say = recipe.latency, run.reporter.say
     if prices_latencies(recipe):
@@ -108,7 +113,7 @@ def candidate_conditions(
 
 def _prices(run: Run, conditions: Conditions) -> dict[str, Price]:
     latency = ["latency_ms"] if conditions.latency_ms is not None else []
-    return prices(conditions, {*bounded_costs(run.recipe), *latency})
+    return prices(conditions, {*priced_costs(run.recipe), *latency})
 
 
 def part_name(system: System) -> str:

@@ -13,16 +13,19 @@ from automoe.errors import InputError
 from automoe.run.context import Run
 from automoe.run.inputs import COUNTED, MEASURED, TOGETHER, content_digest
 from automoe.run.recipe import Recipe
+from automoe.search.pareto import LOSS
 
 
-def bounded_costs(recipe: Recipe) -> tuple[str, ...]:
-    """The costs that any search has a bound on."""
-    return tuple(sorted({name for system in recipe.searched for name in recipe.constraints_of(system)}))
+def priced_costs(recipe: Recipe) -> tuple[str, ...]:
+    """The costs that any search has a bound on, or among its objectives."""
+    names = {name for system in recipe.searched for name in recipe.constraints_of(system)}
+    names |= {objective.name for system in recipe.searched for objective in system.sought} - {LOSS}
+    return tuple(sorted(names))
 
 
-def bounded_measured_costs(recipe: Recipe) -> tuple[str, ...]:
-    """The measured costs that any search has a bound on; with one, the run prices latencies."""
-    return measured_names(bounded_costs(recipe))
+def priced_measured_costs(recipe: Recipe) -> tuple[str, ...]:
+    """Those of them that are measured; with one, the run prices times."""
+    return measured_names(priced_costs(recipe))
 
 
 def is_of_batches(recipe: Recipe, cost: str) -> bool:
@@ -32,12 +35,12 @@ def is_of_batches(recipe: Recipe, cost: str) -> bool:
 
 def prices_batches(recipe: Recipe) -> bool:
     """Whether candidates are priced by the time of a server's batches."""
-    return any(is_of_batches(recipe, name) for name in bounded_measured_costs(recipe))
+    return any(is_of_batches(recipe, name) for name in priced_measured_costs(recipe))
 
 
 def prices_latencies(recipe: Recipe) -> bool:
     """Whether candidates are priced by their latency."""
-    return any(not is_of_batches(recipe, name) for name in bounded_measured_costs(recipe))
+    return any(not is_of_batches(recipe, name) for name in priced_measured_costs(recipe))
 
 
 def find_latency_file(run: Run) -> Path | None:
@@ -92,9 +95,9 @@ def price_inputs(run: Run, file: Path | None, throughput_file: Path | None = Non
     """
     latency = run.recipe.latency
     inputs = run.chosen(*COUNTED)
-    if any(COSTS[name].of_engine for name in bounded_costs(run.recipe)):
+    if any(COSTS[name].of_engine for name in priced_costs(run.recipe)):
         inputs |= run.chosen("latency.backend", "latency.precision")
-    if not bounded_measured_costs(run.recipe):
+    if not priced_measured_costs(run.recipe):
         return inputs
     inputs = run.chosen(*MEASURED, "latency.source")
     if latency.source == "measurement":

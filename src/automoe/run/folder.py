@@ -35,6 +35,7 @@ FORMATS: Mapping[str, int] = {
     "latency": 1,
     "throughput": 1,
     "report": 1,
+    "choice": 1,
 }
 """By kind of stage, the number of what it makes.
 
@@ -229,6 +230,24 @@ class RunFolder:
             write_json(mark, {**record, "finished": True})
         return stage
 
+    def finished(self, name: str, values: Mapping[str, Any]) -> Stage:
+        """A finished stage, for who builds on it and must not make it.
+
+        Args:
+            values: as in `expect`.
+
+        Raises:
+            InputError: it is not there or not finished, or was made from something else.
+        """
+        full_name = (self.path / name).relative_to(self.root).as_posix()
+        state = self._state(full_name)
+        if not state.get("finished"):
+            raise InputError(f"{self.root}: has no finished stage {full_name}", ["run the recipe first"])
+        if found := self._changes(full_name, _completed(state), _plain(values)):
+            mend = "give the recipe as it was then, or run it again first"
+            raise InputError(f"{self.root}: {full_name} was made from something else", [*found, mend])
+        return Stage(self.path / name, state["fingerprint"], full_name)
+
     def _state(self, name: str) -> dict[str, Any]:
         """What a stage's `stage.json` says; nothing where there is none."""
         mark = self.root / name / "stage.json"
@@ -240,16 +259,21 @@ class RunFolder:
         state = _completed(self._state(name))
         if not state:
             return []
+        found = self._changes(name, state, values)
+        if "inputs" in state and _kind(name) not in GROWING:
+            others = [*state["after"], *state["led_by"]]
+            found += [
+                f"{other}: is no part of this run any more" for other in others if other not in self._expected
+            ]
+        return found
+
+    def _changes(self, name: str, state: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+        """What a stage was made from and is now otherwise, as far as it is known."""
         if "inputs" not in state:
             return [_NAMELESS]
         known = {key: value for key, value in state["inputs"].items() if key in values}
         found = _formats(name, state["format"], FORMATS[_kind(name)])
         found += differences(known, {key: values[key] for key in known})
-        if _kind(name) not in GROWING:
-            others = [*state["after"], *state["led_by"]]
-            found += [
-                f"{other}: is no part of this run any more" for other in others if other not in self._expected
-            ]
         for other, fingerprint in state["after"].items():
             if self._state(other).get("fingerprint", fingerprint) != fingerprint:
                 found.append(f"{other}: was made again since")

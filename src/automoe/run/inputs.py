@@ -94,6 +94,8 @@ def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
                 "space": loaded.spaces[system.name].to_dict(),
                 "constraints": recipe.constraints_of(system),
             }
+            if system.search == "nsga2" or system.objectives:
+                own["objectives"] = [objective.name for objective in system.sought]
         values |= {f"systems.{system.name}.{key}": value for key, value in own.items()}
     if recipe.distillation is not None:
         values["distillation.beam_size"] = recipe.distillation.beam_size

@@ -114,7 +114,10 @@ def report_run(run: Run, prepared: Prepared, seeds: Mapping[int, SeedStages], bu
             main=run.values["main system"],
             score_label="validation loss" if recipe.search.rank_by == "loss" else "minus BLEU",
             protocol=run.protocol,
-            bounded=tuple({name for system in recipe.searched for name in recipe.constraints_of(system)}),
+            bounded=tuple(
+                {name for system in recipe.searched for name in recipe.constraints_of(system)}
+                | {objective.name for system in recipe.searched for objective in system.sought}
+            ),
             profile=budget.latency_file if recipe.latency.source == "profile" else None,
         )
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from automoe.cost.costs import measured_names
 from automoe.cost.sources import is_of_another_machine, measure_against_budget
 from automoe.design.architecture import Architecture
 from automoe.design.space import SearchSpace
@@ -19,7 +20,7 @@ from automoe.model.sharing import Supernet
 from automoe.progress import Reporter
 from automoe.run.budget import Budget, candidate_prices, part_name
 from automoe.run.context import Run
-from automoe.run.device_profile import bounded_measured_costs, is_of_batches, price_inputs
+from automoe.run.device_profile import is_of_batches, price_inputs
 from automoe.run.folder import Stage, read_stage_json
 from automoe.run.inputs import GREEDY
 from automoe.run.prepare import Prepared
@@ -34,8 +35,8 @@ from automoe.search.log import CandidateLog, SearchName
 from automoe.search.winner import Finalists, MeasureCandidate, Measured, Trial, measured_finalists
 from automoe.storage import whole_file, write_json
 
-# Of a recipe's `finals`, what decides who is a finalist.
-_FINALISTS = ("candidates", "dense", "min_distance", "per_shape")
+FINALIST_KEYS = tuple(f"finals.{key}" for key in ("candidates", "dense", "min_distance", "per_shape"))
+"""Of a recipe's `finals`, what decides who is a finalist."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +101,18 @@ def _search(
     """
     recipe, reporter = run.recipe, run.reporter
     bounds = recipe.constraints_of(system)
-    bounds_measured = any(name in bounded_measured_costs(recipe) for name in bounds)
+    bounds_measured = bool(measured_names(bounds))
     evaluated = None if beside is None else beside.evaluated
     inputs = {
         "seed": run.seed,
         "the budget": [dataclasses.asdict(constraint) for constraint in budget.constraints[system.name]],
         "candidates": evaluated,
-        **run.chosen("search", *(f"finals.{key}" for key in _FINALISTS)),
+        **run.chosen("search", *FINALIST_KEYS),
         **run.chosen(
             *(f"systems.{system.name}.{key}" for key in ("search", "experts", "space", "constraints"))
         ),
-        **price_inputs(run, budget.latency_file, budget.throughput_file),
+        **{name: value for name, value in run.values.items() if name == f"systems.{system.name}.objectives"},
+        **price_inputs(run, *budget.price_files),
     }
     if bounds_measured:
         inputs |= run.chosen("latency.runs", "baseline.architecture")
@@ -139,13 +141,13 @@ def _search(
         if recipe.search.own_steps:
             own = recipe.search.own_steps
             again = own_score(run, supernet, prepared, own, folder / "own_steps.jsonl")
-            best = _choose(recipe, candidates, own.candidates)
+            best = choose(recipe, candidates, own.candidates)
             ranked = scored_again(run, best, again, f"search {system.name}: own steps")
         measure = None
         if bounds_measured:
-            measure = remembered(_measurer(run, bounds, budget), folder / "measured.json")
+            measure = remembered(measurer(run, bounds, budget.price_files), folder / "measured.json")
         count = recipe.finals.candidates if recipe.finals else 1
-        finalists = measured_finalists(ranked, lambda pool: _choose(recipe, pool, count), measure)
+        finalists = measured_finalists(ranked, lambda pool: choose(recipe, pool, count), measure)
         _say_found(reporter, system, results.values(), finalists, count)
         write_json(
             folder / "chosen.json",
@@ -155,8 +157,8 @@ def _search(
                 "not_priced": sum(len(result.refusals) for result in results.values()),
                 "seconds": time.monotonic() - start,
                 "continued": continued,
-                "finalists": [_record(trial, candidates) for trial in finalists.kept],
-                "rejected": [_record(trial, candidates) for trial in finalists.rejected],
+                "finalists": [trial_record(trial, candidates) for trial in finalists.kept],
+                "rejected": [trial_record(trial, candidates) for trial in finalists.rejected],
             },
         )
 
@@ -179,10 +181,11 @@ def _search_parts(
 ) -> dict[str, SearchResult]:
     """What is found in each part of the space; `evaluated`: how many candidates to score there, if fixed."""
     algorithm, strategy_name = run.recipe.search.algorithm, str(system.search)
-    prices = candidate_prices(run, budget.latency_file, budget.throughput_file)
+    prices = candidate_prices(run, *budget.price_files)
     results = {}
     for part, space in _parts(run, system).items():
-        effort = Effort(algorithm, algorithm.budget if evaluated is None else evaluated[part])
+        candidates = algorithm.budget if evaluated is None else evaluated[part]
+        effort = Effort(algorithm, candidates, system.sought)
         strategy, most = STRATEGIES[strategy_name](effort)
         search = SearchName(system.name, strategy_name, part)
         results[part] = run_search(
@@ -213,7 +216,7 @@ def _parts(run: Run, system: System) -> dict[str, SearchSpace]:
     return parts
 
 
-def _choose(recipe: Recipe, candidates: Sequence[Candidate], count: int) -> tuple[Candidate, ...]:
+def choose(recipe: Recipe, candidates: Sequence[Candidate], count: int) -> tuple[Candidate, ...]:
     """The best `count`, different enough, and enough dense ones among them."""
     finals = recipe.finals
     if finals is None:
@@ -225,11 +228,10 @@ def _choose(recipe: Recipe, candidates: Sequence[Candidate], count: int) -> tupl
     )
 
 
-def _measurer(run: Run, bounds: Mapping[str, Any], budget: Budget) -> MeasureCandidate:
+def measurer(run: Run, bounds: Mapping[str, Any], price_files: Sequence[Path | None]) -> MeasureCandidate:
     """Measures one candidate for real; the user sees each figure."""
     latency = run.recipe.latency
-    files = (budget.latency_file, budget.throughput_file)
-    judged = not any(is_of_another_machine(latency, file) for file in files)
+    judged = not any(is_of_another_machine(latency, file) for file in price_files)
 
     def measure(architecture: Architecture) -> Measured:
         measured = measure_against_budget(
@@ -296,7 +298,7 @@ def _say_found(
         reporter.say(f"search {system.name}: {place}. {trial}")
 
 
-def _record(trial: Trial, candidates: Sequence[Candidate]) -> dict[str, Any]:
+def trial_record(trial: Trial, candidates: Sequence[Candidate]) -> dict[str, Any]:
     """What `chosen.json` says of one candidate."""
     found = trial.candidate
     inherited = next(c.score for c in candidates if c.architecture == found.architecture)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from automoe.cost.costs import Bound, check_bounds
+from automoe.cost.costs import COSTS, Bound, check_bounds
 from automoe.errors import InputError
 from automoe.search.evolution import EvolutionSettings, evolution
+from automoe.search.nsga2 import nsga2
+from automoe.search.pareto import LOSS, Objective
 from automoe.search.random_search import random_search
 from automoe.search.strategy import Strategy
 
@@ -27,17 +29,44 @@ class Effort:
         algorithm: the recipe's `search.algorithm`.
         candidates: to be scored: as many as the algorithm scores at most, or, beside a search of another
             strategy under the same constraints, as many as that one did score, for a fair comparison.
+        objectives: of a search for a front.
     """
 
     algorithm: EvolutionSettings
     candidates: int
+    objectives: tuple[Objective, ...] = ()
 
 
 STRATEGIES: dict[str, Callable[[Effort], tuple[Strategy, int]]] = {
     "evolution": lambda effort: (evolution(effort.algorithm), effort.algorithm.budget),
     "random": lambda effort: (random_search(effort.candidates), effort.candidates),
+    "nsga2": lambda effort: (nsga2(effort.algorithm, effort.objectives), effort.algorithm.budget),
 }
 """Name of a strategy to what makes it, and how many candidates it scores at most."""
+
+OF_ONE_OBJECTIVE = ("evolution", "random")
+"""Strategies that look for the best score alone."""
+
+DEFAULT_OBJECTIVES = (LOSS, "flops")
+
+
+def objectives_named(names: Sequence[str]) -> tuple[Objective, ...]:
+    """The objectives of these names: the loss, and costs of the table, which knows what is better.
+
+    Raises:
+        InputError: an unknown name, one twice, no loss, or nothing beside it.
+    """
+    known = (LOSS, *COSTS)
+    problems = [
+        f"{name}: unknown objective (known: {', '.join(known)})" for name in names if name not in known
+    ]
+    if len(set(names)) < len(names):
+        problems.append("expected each objective once")
+    if LOSS not in names or len(names) < 2:
+        problems.append(f"expected {LOSS} and at least one cost, got {', '.join(names) or 'none'}")
+    if problems:
+        raise InputError("these objectives are impossible", problems)
+    return tuple(Objective(name, name != LOSS and COSTS[name].larger_is_better) for name in names)
 
 
 def _number_or_share(bound: Any) -> Any:
@@ -67,6 +96,8 @@ class System(BaseModel):
         search: the name of a strategy. `space`: a file, if not the recipe's space; its members must be
             parts of the recipe's supernet. `experts`: `dense` searches dense members only, as HAT does.
         constraints: cost name to bound, instead of the recipe's `search.constraints`.
+        objectives: of a search for a front (`nsga2`): `loss`, which is what the search ranks by, and costs;
+            by default loss and flops.
         minutes_of: another system: this one is trained for as many minutes, instead of as many steps.
     """
 
@@ -78,6 +109,7 @@ class System(BaseModel):
     space: str | None = None
     experts: Literal["any", "dense"] = "any"
     constraints: RecipeBounds | None = None
+    objectives: tuple[str, ...] | None = None
     minutes_of: str | None = None
 
     @model_validator(mode="after")
@@ -91,17 +123,31 @@ class System(BaseModel):
         if self.search is not None and self.search not in STRATEGIES:
             problems.append(f"search: unknown strategy {self.search!r} (known: {', '.join(STRATEGIES)})")
         if self.search is None:
-            only_searched = {"space": None, "experts": "any", "constraints": None}
+            only_searched = {"space": None, "experts": "any", "constraints": None, "objectives": None}
             problems += [
                 f"{field}: only a system with search has it"
                 for field, default in only_searched.items()
                 if getattr(self, field) != default
             ]
+        elif self.search in OF_ONE_OBJECTIVE and self.objectives is not None:
+            problems.append(f"objectives: {self.search} has one, the loss; search: nsga2 takes several")
+        elif self.objectives is not None:
+            try:
+                objectives_named(self.objectives)
+            except InputError as error:
+                problems += [f"objectives: {problem}" for problem in error.problems]
         if self.minutes_of == self.name:
             problems.append("minutes_of: expected another system, got this one")
         if problems:
             raise InputError("this system is impossible", problems)
         return self
+
+    @property
+    def sought(self) -> tuple[Objective, ...]:
+        """The objectives of its search; none where it looks for the best score alone."""
+        if self.search is None or self.search in OF_ONE_OBJECTIVE:
+            return ()
+        return objectives_named(self.objectives or DEFAULT_OBJECTIVES)
 
     @property
     def is_file(self) -> bool:

@@ -57,7 +57,7 @@ def check_feasible(
         if feasible:
             return architecture
         tried[architecture] = found
-    problems = [*_nearest(constraints, list(tried.values())), _mend(constraints)]
+    problems = [*nearest(constraints, list(tried.values())), _mend(constraints)]
     if pricing.refusals:
         first = next(iter(pricing.refusals.values()))
         problems.insert(0, f"{len(pricing.refusals):,} could not be priced; the first: {first}")
@@ -73,8 +73,11 @@ def _mend(constraints: Sequence[Constraint]) -> str:
     return f"{move}, or let the space have smaller members"
 
 
-def _nearest(constraints: Sequence[Constraint], tried: Sequence[Mapping[str, float]]) -> list[str]:
-    """One line a constraint; the closest member is the one whose worst `Constraint.ratio` is the lowest."""
+def nearest(constraints: Sequence[Constraint], tried: Sequence[Mapping[str, float]]) -> list[str]:
+    """How the costs of several architectures, all of which break a constraint, are beside the bounds.
+
+    One line a constraint; the closest member is the one whose worst `Constraint.ratio` is the lowest.
+    """
     complete = [costs for costs in tried if all(c.cost in costs for c in constraints)]
     closest = min(complete, key=lambda costs: max(c.ratio(costs) for c in constraints), default=None)
     lines = []
