@@ -1,4 +1,4 @@
-"""`automoe front` and `automoe pick` on a run that has searched: what is best at something, and another of it."""
+"""`automoe front` and `automoe pick` on a run that has searched: what is best, and another member of it."""
 
 import json
 import shutil
