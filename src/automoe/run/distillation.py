@@ -15,7 +15,7 @@ from automoe.inference.model_folder import TOKENIZER, read_card, read_model
 from automoe.storage import file_digest
 
 
-class Teacher(BaseModel):
+class DeclaredTeacher(BaseModel):
     """What teaches: a system of the run, the models that it has with all seeds, or models of folders.
 
     Attributes:
@@ -31,17 +31,17 @@ class Teacher(BaseModel):
     ensemble: bool = False
 
 
-def _teacher(plain: Any) -> Teacher:
-    if isinstance(plain, Teacher):
+def _teacher(plain: Any) -> DeclaredTeacher:
+    if isinstance(plain, DeclaredTeacher):
         return plain
     if isinstance(plain, str) and plain:
-        return Teacher(name=plain)
+        return DeclaredTeacher(name=plain)
     if isinstance(plain, dict) and list(plain) == ["ensemble"]:
         members = plain["ensemble"]
         if isinstance(members, str) and members:
-            return Teacher(name=members, ensemble=True)
+            return DeclaredTeacher(name=members, ensemble=True)
         if isinstance(members, list) and members and all(isinstance(one, str) and one for one in members):
-            return Teacher(folders=tuple(members), ensemble=True)
+            return DeclaredTeacher(folders=tuple(members), ensemble=True)
     ensembles = "{ensemble: SYSTEM}, its models of all seeds, or {ensemble: [FOLDER, FOLDER, ...]}"
     raise ValueError(f"expected a system, the folder of a model, or an ensemble: {ensembles}")
 
@@ -64,7 +64,7 @@ class Distillation(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    teacher: Annotated[Teacher, BeforeValidator(_teacher)]
+    teacher: Annotated[DeclaredTeacher, BeforeValidator(_teacher)]
     beam_size: Annotated[int, Field(ge=1, le=LARGEST_BEAM)] = 5
     students: Annotated[tuple[str, ...], Field(min_length=1)]
 
@@ -86,9 +86,9 @@ class Distillation(BaseModel):
         """The same with the paths of folders changed."""
         teacher = self.teacher
         if self.taught_by(systems) is None and teacher.name and not teacher.ensemble:
-            teacher = Teacher(name=absolute(teacher.name))
+            teacher = DeclaredTeacher(name=absolute(teacher.name))
         elif teacher.folders:
-            teacher = Teacher(folders=tuple(map(absolute, teacher.folders)), ensemble=True)
+            teacher = DeclaredTeacher(folders=tuple(map(absolute, teacher.folders)), ensemble=True)
         return self.model_copy(update={"teacher": teacher})
 
 
