@@ -5,14 +5,14 @@
         [--evaluations 200] [--run-seed 1] [KEY=VALUE ...]
 
 The run needs its supernet (`automoe supernet RECIPE`), and for a latency its device profile. Scores are the
-recipe's: with inherited weights, on the first `search.sentences` validation sentences. An architecture is scored
-once; scores are kept in `RUN/front_hypervolume.jsonl`, so a benchmark that was killed goes on.
+recipe's: with inherited weights, on the first `search.sentences` validation sentences. An architecture is
+scored once; scores are kept in `RUN/front_hypervolume.jsonl`, so a benchmark that was killed goes on.
 
 Every strategy may score `--evaluations` candidates, without bounds; one that finds nothing new any more stops
 before, so the table says how many it did score.
 
 The hypervolume is the area that a front dominates, up to the worst loss and the worst cost that any of the
-searches saw, as a share of the area between these and the best loss and the best cost: 0 to 1, the more the better.
+searches saw, as a share of the area between these and the best loss and the best cost: 0 to 1, more is better.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from automoe.search.evaluator import Price, Score
 from automoe.search.evolution import EvolutionSettings, evolution
 from automoe.search.log import CandidateLog, SearchName
 from automoe.search.nsga2 import nsga2
-from automoe.search.pareto import LOSS, Objective, Point, point_of
+from automoe.search.pareto import LOSS, Point, SearchObjective, point_of
 from automoe.search.random_search import random_search
 from automoe.search.strategy import Space, Strategy
 from automoe.storage import append_to_journal, read_journal
@@ -59,7 +59,7 @@ def hypervolume(points: Sequence[Point], reference: Point) -> float:
     return area
 
 
-def strategies(evaluations: int, objectives: Sequence[Objective]) -> dict[str, Strategy]:
+def strategies(evaluations: int, objectives: Sequence[SearchObjective]) -> dict[str, Strategy]:
     """Each strategy with settings in the proportions of the paper's that add up to so many candidates."""
     population = max(2, evaluations // 5)
     children = max(2, evaluations // 10)
@@ -83,13 +83,13 @@ def compare(
     space: Space,
     costs: dict[str, Price],
     score: Score,
-    cost: Objective,
+    cost: SearchObjective,
     evaluations: int,
     seeds: int,
     said: Callable[[str], None] = lambda line: None,
 ) -> str:
     """The table: a row a strategy, its share of the hypervolume with each seed, mean and deviation."""
-    objectives = (Objective(LOSS), cost)
+    objectives = (SearchObjective(LOSS), cost)
     found: dict[str, list[list[Point]]] = {}
     for seed in range(1, seeds + 1):
         for name, strategy in strategies(evaluations, objectives).items():
@@ -99,9 +99,8 @@ def compare(
                 result = run_search(search, space, strategy, (), costs, score, random.Random(seed), log)
             points = [p for c in result.candidates if (p := point_of(c, objectives)) is not None]
             found.setdefault(name, []).append(points)
-            said(
-                f"seed {seed}, {name}: {len(points)} candidates, best {min(map(score_of, result.candidates)):.4f}"
-            )
+            best_loss = min(map(score_of, result.candidates))
+            said(f"seed {seed}, {name}: {len(points)} candidates, best {best_loss:.4f}")
     every = list(itertools.chain.from_iterable(points for of_seeds in found.values() for points in of_seeds))
     worst, best = (tuple(pick(values) for values in zip(*every, strict=True)) for pick in (max, min))
     whole = hypervolume([best], worst)
@@ -180,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         score = inherited_score(seeded, supernet, prepared)
         score = remembered(score, given.run / "front_hypervolume.jsonl", stage.fingerprint)
-        objective = Objective(cost.name, cost.larger_is_better)
+        objective = SearchObjective(cost.name, cost.larger_is_better)
         priced = prices(conditions, [cost.name])
         print(compare(run.space, priced, score, objective, given.evaluations, given.seeds, reporter.say))
 

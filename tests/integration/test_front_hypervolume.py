@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from automoe.search.evaluator import Price
-from automoe.search.pareto import Objective
+from automoe.search.pareto import SearchObjective
 from helpers import toy_space
 from helpers.paths import REPOSITORY
 
@@ -32,9 +32,11 @@ def test_every_strategy_is_given_as_many_candidates_and_each_is_scored_once_a_se
         return toy_space.score(architecture)
 
     prices = {"flops": Price(toy_space.flops)}
-    table = compare(toy_space.ToySpace(), prices, score, Objective("flops"), evaluations=40, seeds=1)
+    table = compare(toy_space.ToySpace(), prices, score, SearchObjective("flops"), evaluations=40, seeds=1)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
-    assert [row[0] for row in rows] == list(strategies(40, (Objective("loss"), Objective("flops"))))
+    assert [row[0] for row in rows] == list(
+        strategies(40, (SearchObjective("loss"), SearchObjective("flops")))
+    )
     assert sum(int(row[1]) for row in rows) == len(calls) <= 120
     assert all(0 < float(row[2]) < 1 for row in rows)
 
@@ -42,4 +44,4 @@ def test_every_strategy_is_given_as_many_candidates_and_each_is_scored_once_a_se
 @pytest.mark.parametrize("evaluations", [20, 33, 200, *random.Random(1).sample(range(20, 500), 20)])
 def test_any_number_of_evaluations_can_be_asked_for(evaluations):
     """The settings add up, which `strategies` checks itself."""
-    assert len(strategies(evaluations, (Objective("loss"), Objective("flops")))) == 3
+    assert len(strategies(evaluations, (SearchObjective("loss"), SearchObjective("flops")))) == 3
