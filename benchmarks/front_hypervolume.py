@@ -12,7 +12,7 @@ Every strategy may score `--evaluations` candidates, without bounds; one that fi
 before, so the table says how many it did score.
 
 The hypervolume is the area that a front dominates, up to the worst loss and the worst cost that any of the
-searches saw, as a share of the area between these and the best loss and the best cost: 0 to 1, more is better.
+searches saw, as a share of the area between these and the best of both: 0 to 1, the more the better.
 """
 
 from __future__ import annotations
