@@ -20,7 +20,7 @@ from automoe.run.folder import read_stage_json
 from automoe.run.systems import DEFAULT_OBJECTIVES, objectives_named
 from automoe.search.candidate import Candidate, score_of
 from automoe.search.log import CandidateLog, LogEntry
-from automoe.search.pareto import LOSS, Objective, non_dominated
+from automoe.search.pareto import LOSS, SearchObjective, non_dominated
 from automoe.storage import disk_errors
 
 _MEND = "`automoe search RECIPE` searches"
@@ -41,7 +41,7 @@ class ScoredSearches:
     folder: Path
     logs: Mapping[str, tuple[LogEntry, ...]]
     finalists: frozenset[Architecture]
-    objectives: tuple[Objective, ...]
+    objectives: tuple[SearchObjective, ...]
     score_label: str
 
     @property
@@ -149,11 +149,11 @@ def write_front(searches: ScoredSearches) -> tuple[str, list[Path]]:
     return f"{title}\n\n{table.markdown()}", pictures
 
 
-def _costs(searches: ScoredSearches) -> list[Objective]:
+def _costs(searches: ScoredSearches) -> list[SearchObjective]:
     return [objective for objective in searches.objectives if objective.name != LOSS]
 
 
-def _sign(objective: Objective) -> int:
+def _sign(objective: SearchObjective) -> int:
     return -1 if objective.larger_is_better else 1
 
 

@@ -36,7 +36,7 @@ from automoe.run.train import train_system
 from automoe.search.candidate import Candidate, score_of
 from automoe.search.constraint import Constraint, violations
 from automoe.search.feasibility import nearest
-from automoe.search.pareto import Objective, neighbours
+from automoe.search.pareto import SearchObjective, neighbours
 from automoe.search.winner import measured_finalists
 from automoe.storage import write_json
 
@@ -236,7 +236,7 @@ def told_beside(picked: Candidate, searches: ScoredSearches, constraints: Sequen
         cost = COSTS[constraint.cost]
         others = [other for other in constraints if other is not constraint]
         rivals = [c for c in searches.scored if not violations(others, c.costs)]
-        objective = Objective(cost.name, cost.larger_is_better)
+        objective = SearchObjective(cost.name, cost.larger_is_better)
         own = picked.costs[cost.name]
         limit = "at least" if constraint.at_least else "at most"
         bound = f"{limit} {constraint.bound * cost.scale:{cost.digits}}"

@@ -13,7 +13,7 @@ from automoe.cost.costs import COSTS, Bound, check_bounds
 from automoe.errors import InputError
 from automoe.search.evolution import EvolutionSettings, evolution
 from automoe.search.nsga2 import nsga2
-from automoe.search.pareto import LOSS, Objective
+from automoe.search.pareto import LOSS, SearchObjective
 from automoe.search.random_search import random_search
 from automoe.search.strategy import Strategy
 
@@ -34,7 +34,7 @@ class Effort:
 
     algorithm: EvolutionSettings
     candidates: int
-    objectives: tuple[Objective, ...] = ()
+    objectives: tuple[SearchObjective, ...] = ()
 
 
 STRATEGIES: dict[str, Callable[[Effort], tuple[Strategy, int]]] = {
@@ -50,7 +50,7 @@ OF_ONE_OBJECTIVE = ("evolution", "random")
 DEFAULT_OBJECTIVES = (LOSS, "flops")
 
 
-def objectives_named(names: Sequence[str]) -> tuple[Objective, ...]:
+def objectives_named(names: Sequence[str]) -> tuple[SearchObjective, ...]:
     """The objectives of these names: the loss, and costs of the table, which knows what is better.
 
     Raises:
@@ -66,7 +66,7 @@ def objectives_named(names: Sequence[str]) -> tuple[Objective, ...]:
         problems.append(f"expected {LOSS} and at least one cost, got {', '.join(names) or 'none'}")
     if problems:
         raise InputError("these objectives are impossible", problems)
-    return tuple(Objective(name, name != LOSS and COSTS[name].larger_is_better) for name in names)
+    return tuple(SearchObjective(name, name != LOSS and COSTS[name].larger_is_better) for name in names)
 
 
 def _number_or_share(bound: Any) -> Any:
@@ -143,7 +143,7 @@ class System(BaseModel):
         return self
 
     @property
-    def sought(self) -> tuple[Objective, ...]:
+    def sought(self) -> tuple[SearchObjective, ...]:
         """The objectives of its search; none where it looks for the best score alone."""
         if self.search is None or self.search in OF_ONE_OBJECTIVE:
             return ()

@@ -9,11 +9,11 @@ from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.search.candidate import Candidate
 from automoe.search.evolution import EvolutionSettings
-from automoe.search.pareto import Objective, best_spread
+from automoe.search.pareto import SearchObjective, best_spread
 from automoe.search.strategy import Proposals, Space, Strategy, new_candidates, random_candidates
 
 
-def nsga2(settings: EvolutionSettings, objectives: Sequence[Objective]) -> Strategy:
+def nsga2(settings: EvolutionSettings, objectives: Sequence[SearchObjective]) -> Strategy:
     """Evolution towards everything that is best at something.
 
     As `automoe.search.evolution`, and as many candidates, but the parents of a generation are those of the

@@ -17,7 +17,7 @@ Point: TypeAlias = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Objective:
+class SearchObjective:
     """What is to be good: the score, or a cost.
 
     Attributes:
@@ -29,7 +29,7 @@ class Objective:
     larger_is_better: bool = False
 
 
-def point_of(candidate: Candidate, objectives: Sequence[Objective]) -> Point | None:
+def point_of(candidate: Candidate, objectives: Sequence[SearchObjective]) -> Point | None:
     """Where a candidate is; None when one of the objectives is not known of it."""
     known = {**candidate.costs, LOSS: candidate.score}
     values = [
@@ -84,7 +84,9 @@ def crowding_distances(points: Sequence[Point]) -> list[float]:
     return distances
 
 
-def non_dominated(candidates: Iterable[Candidate], objectives: Sequence[Objective]) -> tuple[Candidate, ...]:
+def non_dominated(
+    candidates: Iterable[Candidate], objectives: Sequence[SearchObjective]
+) -> tuple[Candidate, ...]:
     """The candidates that no other dominates, in order of the objectives; of equals all are.
 
     Those of which an objective is not known are left out.
@@ -95,7 +97,7 @@ def non_dominated(candidates: Iterable[Candidate], objectives: Sequence[Objectiv
 
 
 def best_spread(
-    candidates: Iterable[Candidate], objectives: Sequence[Objective], count: int
+    candidates: Iterable[Candidate], objectives: Sequence[SearchObjective], count: int
 ) -> list[Candidate]:
     """The best `count`: earlier fronts first, and within a front the least crowded first.
 
@@ -115,7 +117,7 @@ def best_spread(
 
 
 def neighbours(
-    picked: Candidate, candidates: Iterable[Candidate], cost: Objective
+    picked: Candidate, candidates: Iterable[Candidate], cost: SearchObjective
 ) -> tuple[Candidate | None, Candidate | None]:
     """Beside a scored candidate on the front of score and one cost: the next cheaper, and the next better.
 

@@ -382,3 +382,35 @@ def test_the_baseline_is_the_one_named_or_the_first_with_an_architecture_of_its_
     found = loaded.recipe.baseline_system
     assert (found.name if found else None) == expected
     assert loaded.baseline == loaded.space.largest_dense()
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ("search: nsga2, objectives: [flops, parameters]", "objectives: expected loss and at least one cost"),
+        ("search: nsga2, objectives: [loss]", "objectives: expected loss and at least one cost"),
+        ("search: nsga2, objectives: [loss, loss, flops]", "objectives: expected each objective once"),
+        ("search: nsga2, objectives: [loss, speed]", "objectives: speed: unknown objective (known: loss, "),
+        ("search: evolution, objectives: [loss, flops]", "objectives: evolution has one, the loss"),
+        ("architecture: largest-dense, objectives: [loss, flops]", "objectives: only a system with search"),
+    ],
+)
+def test_objectives_that_make_no_front_are_refused(tmp_path: Path, fields: str, told: str):
+    with pytest.raises(InputError) as caught:
+        load_recipe(write_tiny_recipe(tmp_path), [f"systems=[{{name: mine, {fields}}}]", "baseline=null"])
+    assert told in str(caught.value)
+
+
+def test_objectives_know_what_is_better(tmp_path: Path):
+    front = "search: nsga2, objectives: [throughput_sentences_s, loss]"
+    systems = (
+        f"systems=[{{name: mine, {front}}}, {{name: other, search: nsga2}}, {{name: e, search: evolution}}]"
+    )
+    mine, other, evolution = load_recipe(
+        write_tiny_recipe(tmp_path), [systems, "baseline=null"]
+    ).recipe.systems
+    assert [(o.name, o.larger_is_better) for o in mine.sought] == [
+        ("throughput_sentences_s", True), ("loss", False),
+    ]  # fmt: skip
+    assert [o.name for o in other.sought] == ["loss", "flops"]
+    assert evolution.sought == ()

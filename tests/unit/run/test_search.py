@@ -126,6 +126,26 @@ def test_another_space_in_the_same_file_is_another_search(tmp_path):
     assert found[0] != found[1]
 
 
+def test_objectives_decide_the_search_that_has_them_and_no_other(tmp_path):
+    recipe = write_tiny_recipe(tmp_path)
+
+    def inputs(mine: str) -> dict:
+        listed = f"systems=[{{name: mine, {mine}}}, {{name: other, search: evolution, experts: dense}}]"
+        return stage_inputs(recipe, listed, "baseline=null")
+
+    before = inputs("search: nsga2")
+    assert before["search-mine"]["systems.mine.objectives"] == ["loss", "flops"]
+    assert not any("objectives" in name for name in before["search-other"])
+    assert inputs("search: nsga2, objectives: [loss, flops]") == before
+    after = inputs("search: nsga2, objectives: [loss, memory_bytes]")
+    assert {name for name in after if after[name] != before[name]} == {"search-mine"}
+    # One that is measured is priced, which concerns every search of the run.
+    priced = inputs("search: nsga2, objectives: [loss, latency_ms]")
+    assert "latency.source" in priced["search-mine"]
+    assert "profile" in priced
+    assert "profile" not in before
+
+
 @pytest.mark.parametrize(
     "override", ["translation.length_penalty=0.9", "translation.min_length=1", "data.target_language=fr"]
 )

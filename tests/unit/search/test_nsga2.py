@@ -12,12 +12,12 @@ from automoe.search.evaluator import Price
 from automoe.search.evolution import EvolutionSettings
 from automoe.search.log import CandidateLog, SearchName
 from automoe.search.nsga2 import nsga2
-from automoe.search.pareto import Objective, best_spread, non_dominated
+from automoe.search.pareto import SearchObjective, best_spread, non_dominated
 from helpers import toy_space
 from helpers.toy_space import Counted, ToySpace
 
 SMALL = EvolutionSettings(iterations=4, population=12, parents=6, mutations=6, crossovers=6)
-OBJECTIVES = (Objective("loss"), Objective("flops"))
+OBJECTIVES = (SearchObjective("loss"), SearchObjective("flops"))
 NAME = SearchName("front", "nsga2", "whole")
 
 
@@ -53,7 +53,7 @@ def test_it_finds_the_front_that_brute_force_lists(path, cost, most_flops):
         for a in members
         if most_flops is None or toy_space.flops(a) <= most_flops
     ]
-    objectives = (Objective("loss"), Objective(cost))
+    objectives = (SearchObjective("loss"), SearchObjective(cost))
     expected = non_dominated(every, objectives)
     assert len(expected) > 8
     settings = EvolutionSettings(iterations=9, population=30, parents=15, mutations=10, crossovers=10)
@@ -130,7 +130,7 @@ def test_what_has_no_price_in_an_objective_is_not_bred_from(path):
             raise InputError("no price", ["encoder_width"])
         return toy_space.latency_ms(a)
 
-    objectives = (Objective("loss"), Objective("latency_ms"))
+    objectives = (SearchObjective("loss"), SearchObjective("latency_ms"))
     result = search(path, space=Watched(), objectives=objectives, latency_ms=narrow)
     assert any(c.architecture.encoder_width > 16 for c in result.candidates)
     assert bred
@@ -141,7 +141,7 @@ def test_a_search_whose_objective_nothing_has_ends_after_its_first_population(pa
     def never(a):
         raise InputError("no price", ["at all"])
 
-    objectives = (Objective("loss"), Objective("latency_ms"))
+    objectives = (SearchObjective("loss"), SearchObjective("latency_ms"))
     assert len(search(path, objectives=objectives, latency_ms=never).candidates) == SMALL.population
 
 
@@ -154,4 +154,4 @@ def test_a_small_space_is_searched_to_its_end(path):
 @pytest.mark.parametrize("names", [[], ["loss"], ["loss", "loss"]])
 def test_a_front_needs_two_objectives(names):
     with pytest.raises(InputError, match="expected at least two, each once"):
-        nsga2(SMALL, tuple(map(Objective, names)))
+        nsga2(SMALL, tuple(map(SearchObjective, names)))

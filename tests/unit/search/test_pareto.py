@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from automoe.search.candidate import Candidate
 from automoe.search.pareto import (
-    Objective,
+    SearchObjective,
     best_spread,
     crowding_distances,
     fronts,
@@ -21,7 +21,7 @@ ARCHITECTURE = ToySpace().smallest()
 POINTS = st.integers(1, 3).flatmap(
     lambda size: st.lists(st.tuples(*[st.integers(0, 4)] * size), min_size=1, max_size=14)
 )
-LOSS_AND_COST = (Objective("loss"), Objective("flops"))
+LOSS_AND_COST = (SearchObjective("loss"), SearchObjective("flops"))
 
 
 def beats(a, b):
@@ -102,7 +102,7 @@ def test_the_best_are_of_earlier_fronts_and_the_least_crowded_of_the_last(points
 
 
 def test_what_is_better_when_larger_and_what_is_not_known():
-    objectives = (Objective("loss"), Objective("throughput_sentences_s", larger_is_better=True))
+    objectives = (SearchObjective("loss"), SearchObjective("throughput_sentences_s", larger_is_better=True))
     fast = Candidate(ARCHITECTURE, {"throughput_sentences_s": 9.0}, 3.0)
     slow = Candidate(ARCHITECTURE, {"throughput_sentences_s": 8.0}, 3.0)
     unknown, unscored = Candidate(ARCHITECTURE, {}, 1.0), Candidate(ARCHITECTURE, fast.costs)
@@ -116,13 +116,13 @@ def test_what_is_better_when_larger_and_what_is_not_known():
 
 def test_neighbours_on_the_front_are_the_next_cheaper_and_the_next_better():
     a, b, c, beaten = candidates([(5, 1), (4, 2), (3, 7), (4, 3)])
-    flops = Objective("flops")
+    flops = SearchObjective("flops")
     assert neighbours(b, [c, beaten, b, a], flops) == (a, c)
     assert neighbours(a, [a, b, c], flops) == (None, b)
     assert neighbours(c, [a, b, c], flops) == (b, None)
     # One that is not on the front itself: b is as good and cheaper.
     assert neighbours(beaten, [a, b, c, beaten], flops) == (b, c)
-    fast = Objective("flops", larger_is_better=True)
+    fast = SearchObjective("flops", larger_is_better=True)
     assert neighbours(beaten, candidates([(5, 9), (2, 1)]), fast) == (
         Candidate(ARCHITECTURE, {"flops": 9}, 5),
         Candidate(ARCHITECTURE, {"flops": 1}, 2),
