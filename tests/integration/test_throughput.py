@@ -187,9 +187,9 @@ def test_a_winner_is_measured_one_by_one_and_in_batches_beside_the_baseline(
         *[(ours, BATCH, 10), (baseline, BATCH, 10)] * 2,  # they take turns
     ]  # fmt: skip
     assert (measured.latency_ms, measured.maximum_ms) == (4.0, 5.0)
-    assert measured.figures == {
-        "throughput_sentences_s": (pytest.approx(1000 * BATCH / batch_ms), pytest.approx(1600))
-    }
+    (figure,) = measured.figures
+    assert figure.cost == "throughput_sentences_s"
+    assert (figure.measured, figure.bound) == pytest.approx((1000 * BATCH / batch_ms, 1600))
     assert measured.holds is keeps_both
     assert ("throughput_sentences_s >= 1,600" in str(measured)) is not keeps_both
     # A bound on the latency alone measures no batches.
