@@ -40,7 +40,7 @@ ARCHITECTURES = [random_architecture(random.Random(seed)) for seed in range(6)]
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(["open the file", "close every window", "the quick brown fox jumps over it"], 50)
+    return train_tokenizer(["open the file", "close every window", "the quick brown fox jumps over it"], 32)
 
 
 def model_folder(folder: Path, architecture: Architecture, norm: str, tokenizer) -> Path:

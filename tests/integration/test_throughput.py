@@ -24,7 +24,7 @@ from automoe.run.evaluate import measure_throughput
 from automoe.run.folder import RunFolder
 from automoe.run.pipeline import stage_names
 from automoe.run.recipe import load_recipe
-from helpers.tiny_run import write_tiny_recipe
+from helpers.tiny_run import run_here, write_tiny_recipe
 
 BATCH = 64
 TOGETHER = f"latency.throughput={{batch: {BATCH}, runs: 20}}"
@@ -187,9 +187,9 @@ def test_a_winner_is_measured_one_by_one_and_in_batches_beside_the_baseline(
         *[(ours, BATCH, 10), (baseline, BATCH, 10)] * 2,  # they take turns
     ]  # fmt: skip
     assert (measured.latency_ms, measured.maximum_ms) == (4.0, 5.0)
-    assert measured.figures == {
-        "throughput_sentences_s": (pytest.approx(1000 * BATCH / batch_ms), pytest.approx(1600))
-    }
+    (figure,) = measured.figures
+    assert figure.cost == "throughput_sentences_s"
+    assert (figure.measured, figure.bound) == pytest.approx((1000 * BATCH / batch_ms, 1600))
     assert measured.holds is keeps_both
     assert ("throughput_sentences_s >= 1,600" in str(measured)) is not keeps_both
     # A bound on the latency alone measures no batches.
@@ -280,3 +280,26 @@ def test_a_profile_of_other_batches_or_of_half_a_machine_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"latency\.throughput\.profile: missing") as caught:
         find_throughput_file(run)
     assert f"--batch {BATCH}" in caught.value.problems[0]
+
+
+@pytest.mark.slow
+def test_a_run_with_both_bounds_measures_and_shows_both(tmp_path):
+    recipe = write_tiny_recipe(
+        tmp_path, steps=4, constraints="{throughput_sentences_s: 5%, latency_ms: 900%}"
+    )
+    run_here(
+        recipe, "fine_tuning=null", "latency.throughput={batch: 4, runs: 10}", "latency.source=measurement",
+        "systems=[{name: mine, search: evolution}, {name: dense, architecture: largest-dense}]",
+    )  # fmt: skip
+    folder = tmp_path / "runs" / "tiny"
+    timed = json.loads((folder / "seed-1" / "throughput" / "throughput.json").read_text())
+    assert set(timed) == {"mine", "dense"}
+    for record in timed.values():
+        assert record["sentences_s"] == pytest.approx(4000 / record["latency_ms"])
+    (chosen,) = json.loads((folder / "seed-1" / "search-mine" / "chosen.json").read_text())["finalists"]
+    assert {"latency_ms", "throughput_sentences_s"} <= set(chosen["costs"])
+    assert [figure["cost"] for figure in chosen["measured"]["figures"]] == ["throughput_sentences_s"]
+    text = (folder / "report" / "results.md").read_text()
+    assert f"| {timed['mine']['sentences_s']:.1f} |" in text
+    assert "| latency (ms) | speed-up | sentences/s | throughput gain |" in text
+    assert "sentences/s: " in text

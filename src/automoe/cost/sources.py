@@ -33,7 +33,7 @@ from automoe.cost.predictor import load_predictor
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
 from automoe.search.constraint import violations
-from automoe.search.winner import Measured
+from automoe.search.winner import AgainstBound, Measured
 
 if TYPE_CHECKING:
     from automoe.model.transformer import Transformer
@@ -143,5 +143,5 @@ def measure_against_budget(
             for constraint in violations(constraints_of(limits), costs)
         ),
         bounded=tuple(bounds),
-        figures={name: (costs[name], limit) for name, limit in limits.items()},
+        figures=tuple(AgainstBound(name, costs[name], limit) for name, limit in limits.items()),
     )

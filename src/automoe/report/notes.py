@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from automoe.cost.costs import COSTS, Cost
+from automoe.cost.costs import COSTS
 from automoe.design.architecture import Architecture, Expert
 from automoe.errors import validate_plain
 from automoe.report.seed_report import SeedReport
-from automoe.search.winner import Measured
+from automoe.search.winner import AgainstBound, Measured
 
 CAPACITY_NATS = 0.05
 """By how much the largest FFNs must beat the smallest for a regime in which experts can matter."""
@@ -127,7 +127,8 @@ def budget_note(system: str, found: Mapping[str, Any], rejected: int = 0) -> str
     """
     costs = found["costs"]
     measured = validate_plain(Measured, found["measured"], f"{system}: what was measured of it is damaged")
-    others = [name for name in measured.bounded_beside_latency if name not in measured.figures]
+    shown = {figure.cost for figure in measured.figures}
+    others = [name for name in measured.bounded_beside_latency if name not in shown]
     text = f"{system}: at the end of the search, "
     if "latency_ms" in costs:
         text += f"{costs['latency_ms']:.1f} ms were predicted, {measured.latency_ms:.1f} measured"
@@ -137,8 +138,8 @@ def budget_note(system: str, found: Mapping[str, Any], rejected: int = 0) -> str
         text += " here, which is not the device of the budget"
     if measured.maximum_ms is not None:
         text += f", {measured.maximum_ms:.1f} allowed"
-    for name, figures in measured.figures.items():
-        text += f"; {_with_bound(COSTS[name], costs.get(name), *figures)}"
+    for figure in measured.figures:
+        text += f"; {_with_bound(figure, costs.get(figure.cost))}"
     if others:
         text += f"; the bound on {', '.join(others)} is kept"
     if rejected:
@@ -146,13 +147,14 @@ def budget_note(system: str, found: Mapping[str, Any], rejected: int = 0) -> str
     return f"{text}; {measured.noise}." if measured.noise else f"{text}."
 
 
-def _with_bound(cost: Cost, predicted: float | None, measured: float, bound: float) -> str:
+def _with_bound(figure: AgainstBound, predicted: float | None) -> str:
     """One cost as it was predicted, measured and bounded, in the unit of its heading."""
+    cost = COSTS[figure.cost]
 
     def shown(value: float) -> str:
         return format(value * cost.scale, cost.digits)
 
     told = [f"{shown(predicted)} predicted"] if predicted is not None else []
     limit = "at least" if cost.larger_is_better else "at most"
-    told += [f"{shown(measured)} measured", f"{limit} {shown(bound)} asked for"]
+    told += [f"{shown(figure.measured)} measured", f"{limit} {shown(figure.bound)} asked for"]
     return f"{cost.heading}: {', '.join(told)}"

@@ -6,8 +6,8 @@ So they are measured for real, until as many as are wanted keep the budget.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
@@ -15,6 +15,15 @@ from automoe.search.candidate import Candidate, score_of
 
 MOST_TRIES = 20
 """Candidates that are measured, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgainstBound:
+    """A cost by name, as it was measured, and the bound on it; of a share, beside the baseline."""
+
+    cost: str
+    measured: float
+    bound: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +38,7 @@ class Measured:
         noise: why the figure should not be believed; None when it may be.
         broken: bounds on other measured costs that were measured too and are broken, in words.
         bounded: names of the measured costs whose bounds were judged; records of older versions lack it.
-        figures: of those beside the latency, by name: as measured, and the bound; lacking likewise.
+        figures: of those beside the latency, how each stands against its bound; lacking likewise.
     """
 
     latency_ms: float
@@ -38,7 +47,7 @@ class Measured:
     noise: str | None = None
     broken: tuple[str, ...] = ()
     bounded: tuple[str, ...] = ()
-    figures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    figures: tuple[AgainstBound, ...] = ()
 
     @property
     def judged(self) -> bool:
@@ -69,10 +78,8 @@ class Measured:
         return ", ".join([*told, *self.broken])
 
     def _with_figures(self, name: str) -> str:
-        if name not in self.figures:
-            return name
-        value, bound = self.figures[name]
-        return f"{name} ({value:,.4g}, bound {bound:,.4g})"
+        known = [f"{f.measured:,.4g}, bound {f.bound:,.4g}" for f in self.figures if f.cost == name]
+        return f"{name} ({known[0]})" if known else name
 
 
 MeasureCandidate = Callable[[Architecture], Measured]
@@ -91,7 +98,7 @@ class Trial:
             return text
         costs = self.candidate.costs
         told = [f"{costs['latency_ms']:,.4g} ms"] if "latency_ms" in costs else []
-        told += [f"{name} {costs[name]:,.4g}" for name in self.measured.figures if name in costs]
+        told += [f"{f.cost} {costs[f.cost]:,.4g}" for f in self.measured.figures if f.cost in costs]
         predicted = [f"predicted {', '.join(told)}"] if told else []
         return f"{text}; {', '.join([*predicted, str(self.measured)])}"
 

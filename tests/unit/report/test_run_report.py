@@ -31,6 +31,40 @@ def test_a_note_says_which_bounds_the_choice_keeps(measured, expected) -> None:
     assert note == f"hat: at the end of the search, 5.0 ms were predicted, {expected}"
 
 
+def test_a_note_tells_a_throughput_as_it_was_predicted_measured_and_asked_for() -> None:
+    figure = {"cost": THROUGHPUT, "measured": 830.04, "bound": 800.0}
+    measured = OLD | {"bounded": [THROUGHPUT], "figures": [figure]}
+    found = {"costs": {THROUGHPUT: 850.25, "flops": 1e9}, "measured": measured}
+    assert budget_note("mine", found) == (
+        "mine: at the end of the search, 5.1 ms were measured; sentences/s: 850.2 predicted, 830.0 measured, "
+        "at least 800.0 asked for."
+    )
+
+
+def test_throughput_and_peak_memory_stand_in_the_table_where_they_were_measured(tmp_path) -> None:
+    results = {"slow": made_up_result(LARGE), "fast": made_up_result(with_ffns(8))}
+    seed = made_up_seed(results)
+    assert "sentences/s" not in report_table(tmp_path, seed)
+    assert "peak memory" not in report_table(tmp_path, seed)
+    throughputs = {
+        name: {"latency_ms": ms, "noise": noise, "batch": 64, "sentences_s": 64_000 / ms}
+        for name, ms, noise in (("slow", 640.0, None), ("fast", 160.0, "the machine was busy"))
+    }
+    latencies = {
+        name: latency | {"peak_memory_bytes": size * 2**20}
+        for (name, latency), size in zip(seed.latencies.items(), (40, 10), strict=True)
+    }
+    text = report_table(tmp_path, replace(seed, throughputs=throughputs, latencies=latencies))
+    table = [line.split("|") for line in text.partition("\n\n")[0].splitlines()]
+    rows = {cells[1].strip(): cells for cells in table}
+    place = {heading.strip(): index for index, heading in enumerate(rows["system"])}
+    shown = ("sentences/s", "throughput gain", "peak memory (MiB)")
+    assert [rows["slow"][place[name]].strip() for name in shown] == ["100.0", "1.00×", "40"]
+    assert [rows["fast"][place[name]].strip() for name in shown] == ["400.0", "4.00×", "10"]
+    assert "batches of 64" in text
+    assert "fast, throughput: the machine was busy." in text
+
+
 FINALISTS = [{"a": place} for place in range(4)]  # only told apart
 
 
@@ -97,6 +131,12 @@ def report_of(folder, losses: dict[str, float], seeds=(1,), **architectures) -> 
         name: made_up_result(architecture, loss=losses[name]) for name, architecture in architectures.items()
     }
     made_up_page(folder, dict.fromkeys(seeds, made_up_seed(results)))
+    return (folder / "results.md").read_text(encoding="utf-8")
+
+
+def report_table(folder, seed) -> str:
+    """`results.md` of one seed."""
+    made_up_page(folder, {1: seed})
     return (folder / "results.md").read_text(encoding="utf-8")
 
 

@@ -106,6 +106,24 @@ def slowness(profile) -> float:
     return profile.quality.reference_ms["decoder"] / true_ms(small_space().largest_dense(), 100)[1]
 
 
+def test_a_check_of_batches_tells_the_error_of_the_sentences_a_second(tmp_path):
+    """Of a device that has become twice as slow in everything but the reference: half the throughput."""
+    space, protocol = small_space(), replace(PROTOCOL, batch=64)
+    device = KnownDevice()
+    profile = make_profile(space, protocol, tmp_path / "device.json", print, measure=device)
+
+    def slower(probe, turns):
+        ratio = device(probe, turns)
+        return replace(ratio, encoder=2 * ratio.encoder, decoder=2 * ratio.decoder)
+
+    exact, halved = (check_profile(profile, space, 20, measure=measure) for measure in (device, slower))
+    assert exact.batch == halved.batch == 64
+    assert exact.throughput_percentage_error < 1
+    # Predicted as twice what is measured: 64 / ms against 64 / (2 ms), an error of 100 %, of the time 50 %.
+    assert halved.throughput_percentage_error == pytest.approx(100, abs=2)
+    assert halved.mean_absolute_percentage_error == pytest.approx(50, abs=1)
+
+
 def test_the_parts_of_a_known_device_are_recovered(tmp_path):
     space = small_space()
     profile = make(space, KnownDevice(), tmp_path / "device.json")
