@@ -2,8 +2,8 @@
 
     python benchmarks/decoder_mixers.py [--backend onnx] [--precision float32] [--batch 1] [--runs 300]
 
-For each length of a translation, one line a mixer: encoder and decoder in ms, and, if the figures should not be
-believed, why. Nothing else may run meanwhile.
+For each length of a translation, one line a mixer: encoder and decoder in ms, and why not to believe
+the figures, if so. Nothing else may run meanwhile.
 """
 
 from __future__ import annotations
