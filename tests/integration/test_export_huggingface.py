@@ -103,7 +103,7 @@ def carrying(tokenizer: Tokenizer) -> Transformer:
     )
     architecture = dataclasses.replace(ARCHITECTURE, decoder=(*fast, ARCHITECTURE.decoder[1]))
     model = Transformer(architecture, tokenizer.vocabulary_size, ModelOptions("pre"))
-    model.initialise(4)
+    model.initialise(6)
     return model.eval()
 
 
