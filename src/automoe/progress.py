@@ -42,7 +42,8 @@ class Reporter:
     def say(self, message: str) -> None:
         """One line of text."""
         if is_first_process():
-            self._console.print(message, markup=False)
+            # A line of a log is one, however long: who reads it goes by lines.
+            self._console.print(message, markup=False, soft_wrap=not self._live)
 
     def bar(self, title: str) -> Callable[[int, int, str], None]:
         """A callback `(done, planned, text)` for one piece of work; it ends when done equals planned."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -20,6 +21,18 @@ from automoe.errors import InputError, problems_of
 T = TypeVar("T")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 _MOST_PROBLEMS = 20
+
+MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, with which it begins
+    codecs.BOM_UTF32_BE: "utf-32-be",
+    codecs.BOM_UTF16_LE: "utf-16-le",
+    codecs.BOM_UTF16_BE: "utf-16-be",
+}
+"""Byte-order marks, and the encodings of Unicode that they begin."""
+
+CONVERT = "text in another encoding has to be converted, e.g. `iconv -f LATIN1 -t UTF-8`"
+"""The mend for a file that is not in Unicode."""
 
 
 class _NoKeyTwice(yaml.constructor.BaseConstructor):
@@ -44,19 +57,30 @@ class _TextLoader(_NoKeyTwice, yaml.BaseLoader):
 class _Loader(_NoKeyTwice, yaml.SafeLoader):
     """YAML 1.1, but as in YAML 1.2 `2e9` and `1e-3` are numbers and `no`, the code of Norwegian, is text.
 
-    So are `yes`, `on` and `off`; only `true` and `false` are not.
+    So are `yes`, `on` and `off`; only `true` and `false` are not. `1:30` is text, too, and so is `0100`,
+    which is 64 to one version and 100 to the other.
     """
 
 
+_REDEFINED = tuple(f"tag:yaml.org,2002:{name}" for name in ("bool", "int", "float"))
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REDEFINED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(0|[1-9][\d_]*|0x[\da-fA-F_]+|0b[01_]+)$"),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^([-+]?((\d[\d_]*\.[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?|\d+[eE][-+]?\d+|\.(inf|Inf|INF))|\.(nan|NaN|NAN))$"
+    ),
+    list("-+.0123456789"),
 )
 
 
@@ -78,7 +102,13 @@ def parse_yaml(text: str, *, as_text: bool = False) -> Any:
 
 
 def user_path(path: str | Path) -> Path:
-    """A path as users write it, with `~` for their home where the shell has not put it already."""
+    """A path as users write it, with `~` for their home where the shell has not put it already.
+
+    Raises:
+        InputError: it has a NUL character, which no path has.
+    """
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r}: is no path", ["it has a NUL character"])
     return Path(os.path.expanduser(path))
 
 
@@ -93,10 +123,8 @@ def read_mapping(path: str | Path, *, as_text: bool = False) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        plain = parse_yaml(path.read_text(encoding="utf-8"), as_text=as_text)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        plain = parse_yaml(read_text(path), as_text=as_text)
+    except yaml.YAMLError as error:
         raise InputError(f"{path}: is not YAML", [str(error)]) from error
     if not isinstance(plain, dict):
         raise InputError(f"{path}: cannot be used", [f"expected keys and values, got {plain!r:.80}"])
@@ -147,6 +175,20 @@ def read_model(path: str | Path, kind: type[ModelT], summary: str) -> ModelT:
         return kind.model_validate_json(read_bytes(path))
     except ValidationError as error:
         raise InputError(f"{path}: {summary}", problems_of(error, kind)) from error
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a small file: UTF-8, or what its byte-order mark says.
+
+    Raises:
+        InputError: it cannot be read, or is no such text.
+    """
+    content = read_bytes(path)
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not {encoding.upper()}", [str(error), CONVERT]) from error
 
 
 def unreadable(path: str | Path, error: OSError) -> InputError:

@@ -181,6 +181,11 @@ def main() -> None:
     except InputError as error:
         print(f"automoe: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        if error.filename is None:  # no file of the user's
+            raise
+        print(f"automoe: {error.filename}: cannot be used\n  - {error.strerror}", file=sys.stderr)
+        sys.exit(2)
     except OutputLostError as error:
         print(f"automoe: {error}", file=sys.stderr)
         sys.exit(1)

@@ -128,7 +128,7 @@ def init(
         wish=Wish(bounds, allowed_hours, gpu=torch.cuda.is_available()),
         protocol=protocol,
     )
-    make_project(request, print)
+    make_project(request, lambda line: print(line, flush=True))  # it takes minutes, and may go into a pipe
     print(f"\nWritten:  {folder / 'recipe.yaml'}, which explains every line")
     print(f"Run it:   automoe run {folder}")
 

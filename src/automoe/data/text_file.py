@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bz2
-import codecs
 import gzip
 import io
 import lzma
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from automoe.errors import InputError
-from automoe.storage import unreadable
+from automoe.storage import CONVERT, MARKS, unreadable
 
 MOST_PROBLEMS = 10  # listed for one file; the rest are counted
 _HEAD_BYTES = 65536  # from which the encoding is told
@@ -45,13 +44,6 @@ _COMPRESSIONS = {
     ".bz2": _Compression(re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), bz2.BZ2File),
     ".zst": _Compression(re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), _zstandard),
 }
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",  # before UTF-16's, with which it begins
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
-}
 
 
 class LineProblems:
@@ -61,10 +53,12 @@ class LineProblems:
         self.path = path
         self.listed: list[str] = []
         self.count = 0
+        self.mend: str | None = None
 
-    def add(self, problem: str) -> None:
-        """Remember a problem, which names its line."""
+    def add(self, problem: str, mend: str | None = None) -> None:
+        """Remember a problem, which names its line, and what mends it, where mending the line may not."""
         self.count += 1
+        self.mend = self.mend or mend
         if len(self.listed) < MOST_PROBLEMS:
             self.listed.append(problem)
 
@@ -72,6 +66,7 @@ class LineProblems:
         """Raise an InputError of all problems, if there are any."""
         if self.count:
             more = [f"and {self.count - len(self.listed)} more"] if self.count > len(self.listed) else []
+            more += [self.mend] if self.mend else []
             raise InputError(f"{self.path}: mend or remove these lines", [*self.listed, *more])
 
 
@@ -116,10 +111,12 @@ def numbered_lines(path: Path, problems: LineProblems) -> Iterator[tuple[int, st
         problems: are told of lines that are no text.
 
     Raises:
-        InputError: as `opened`.
+        InputError: as `opened`; no line ends in a line feed, but several in a carriage return.
     """
     with opened(path) as file:
-        encoding = _encoding(file.read(_HEAD_BYTES))
+        head = file.read(_HEAD_BYTES)
+    encoding = _encoding(head)
+    _refuse_carriage_returns(path, head.decode(encoding, "replace"))
     with opened(path) as file:
         if encoding != "utf-8":
             yield from _decoded(file, encoding, problems)
@@ -128,7 +125,7 @@ def numbered_lines(path: Path, problems: LineProblems) -> Iterator[tuple[int, st
             try:
                 yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
-                problems.add(f"line {number}: invalid UTF-8 at byte {error.start + 1}")
+                problems.add(f"line {number}: invalid UTF-8 at byte {error.start + 1}", CONVERT)
 
 
 def _decoded(file: io.BufferedIOBase, encoding: str, problems: LineProblems) -> Iterator[tuple[int, str]]:
@@ -143,15 +140,26 @@ def _decoded(file: io.BufferedIOBase, encoding: str, problems: LineProblems) -> 
         problems.add(f"{where}: invalid {name} ({error.reason}); convert the file to UTF-8")
 
 
+def _refuse_carriage_returns(path: Path, head: str) -> None:
+    """A file whose lines end in carriage returns, as on old Macs, would be one long line.
+
+    Raises:
+        InputError: it is such a file.
+    """
+    if "\n" not in head and "\r" in head.rstrip("\r\n"):
+        mend = "convert it, e.g. `tr '\\r' '\\n'`"
+        raise InputError(f"{path}: cannot be read", [f"its lines end in a carriage return alone; {mend}"])
+
+
 def _encoding(head: bytes) -> str:
     """The encoding of a text, of which these are the first bytes."""
-    for mark, encoding in _MARKS.items():
+    for mark, encoding in MARKS.items():
         if head.startswith(mark):
             return encoding
     if sum(byte < 32 and byte not in b"\t\n\r" for byte in head) <= _MANY_ODD * len(head):
         return "utf-8"
     # In the wrong byte order most letters are letters of another script, but spaces and line feeds are not.
-    spaces = {encoding: _spaces(head, encoding) for encoding in set(_MARKS.values()) - {"utf-8"}}
+    spaces = {encoding: _spaces(head, encoding) for encoding in set(MARKS.values()) - {"utf-8"}}
     likely = max(sorted(spaces), key=spaces.__getitem__)
     return likely if spaces[likely] else "utf-8"
 

@@ -28,6 +28,7 @@ from automoe.run.plan import CorpusFacts, MachineSpeed, RunPlan, Wish, batch_tok
 from automoe.run.recipe import Data, load_recipe
 from automoe.run.recipe_text import BASELINE, RECIPE, SPACE, ProjectData, recipe_text, space_text
 from automoe.run.scales import Scale
+from automoe.run.systems import MOST_NAME_BYTES
 from automoe.storage import whole_file, write_text
 
 DATA = "data"
@@ -98,8 +99,12 @@ def _check_folder(folder: Path) -> None:
         raise InputError(f"{folder}: exists already", ["give the name of a new folder"])
     if not folder.parent.is_dir():
         raise InputError(f"{folder}: cannot be made", [f"there is no folder {folder.parent}"])
-    if not os.access(folder.parent, os.W_OK):
-        raise InputError(f"{folder}: cannot be made", [f"{folder.parent} cannot be written"])
+    tried = folder.with_name(f".{folder.name}.{os.getpid()}.new")  # as long a name as is needed at the end
+    try:  # no look at permissions tells of read-only disks, quotas and names that are too long
+        tried.mkdir()
+        tried.rmdir()
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made", [error.strerror or str(error)]) from error
 
 
 def _check_languages(request: ProjectRequest) -> None:
@@ -271,7 +276,8 @@ def _write(request: ProjectRequest, sets: _Sets, plan: RunPlan) -> None:
         source_language=request.source_language,
         target_language=request.target_language,
     )
-    name = re.sub(r"[^\w.-]+", "-", folder.name).strip("-") or "project"
+    readable = re.sub(r"[^\w.-]+", "-", folder.name).encode("utf-8", "ignore")[:MOST_NAME_BYTES]
+    name = readable.decode("utf-8", "ignore").strip("-.") or "project"
 
     def write(partial: Path) -> None:
         if set(sets.pairs) - set(sets.given):

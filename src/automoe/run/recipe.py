@@ -6,6 +6,7 @@ Paths in a recipe are relative to the recipe's own folder; `~` is the user's hom
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -49,6 +50,7 @@ def _different(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 
 SPLITS = ("train", "valid", "test")
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]  # what the generators of random numbers take
 
 
 def _scored(target_language: str) -> str:
@@ -165,7 +167,7 @@ class Recipe(_Section):
     distillation: Distillation | None = None
     systems: Annotated[tuple[System, ...], AfterValidator(check_systems)]
     baseline: str | None = None
-    seeds: Annotated[tuple[int, ...], Field(min_length=1), AfterValidator(_different)] = (1,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_different)] = (1,)
     translation: BeamSettings = BeamSettings()
     latency: LatencySettings = LatencySettings()
 
@@ -381,7 +383,9 @@ def _apply(plain: dict[str, Any], override: str) -> None:
 
 def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
     def absolute(path: str) -> str:
-        return str((folder / user_path(path)).resolve())
+        """A link keeps its name, whose suffix says what is in the file; what it leads to may have none."""
+        given = folder / user_path(path)
+        return os.path.join(os.path.realpath(given.parent), given.name)
 
     def made_absolute(settings: Any, *fields: str) -> Any:
         given = {field: value for field in fields if (value := getattr(settings, field))}
@@ -389,7 +393,7 @@ def _with_absolute_paths(recipe: Recipe, folder: Path) -> Recipe:
 
     def local_dataset(source: CorpusSource) -> list[str]:
         """A name that is a folder here means that folder, as everywhere in a recipe."""
-        return ["dataset"] if source.dataset and Path(absolute(source.dataset)).is_dir() else []
+        return ["dataset"] if source.dataset and os.path.isdir(absolute(source.dataset)) else []
 
     sources = {split: _with_languages(getattr(recipe.data, split), recipe.data) for split in SPLITS}
     splits = {

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from automoe.cost.costs import COSTS, Bound, check_bounds
 from automoe.errors import InputError
@@ -19,6 +19,7 @@ from automoe.search.strategy import Strategy
 
 LARGEST_DENSE = "largest-dense"
 UNIFORM = "uniform"
+MOST_NAME_BYTES = 150
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,18 @@ def _known_costs(bounds: dict[str, Bound]) -> dict[str, Bound]:
     return bounds
 
 
+def _name_of_a_folder(name: str) -> str:
+    """Names become parts of names of folders and files, of which systems take at most 255 bytes."""
+    if not re.fullmatch(r"[\w.-]+", name) or not name.strip("."):
+        raise ValueError("expected letters, digits, `-`, `_` and `.`, and not dots alone")
+    if (length := len(name.encode("utf-8", "replace"))) > MOST_NAME_BYTES:
+        raise ValueError(f"is too long, {length} bytes: expected at most {MOST_NAME_BYTES}")
+    return name
+
+
 RecipeBound: TypeAlias = Annotated[float | str, BeforeValidator(_number_or_share)]
 RecipeBounds: TypeAlias = Annotated[dict[str, RecipeBound], AfterValidator(_known_costs)]
-Name: TypeAlias = Annotated[str, Field(pattern=r"^[\w.-]+$")]
+Name: TypeAlias = Annotated[str, AfterValidator(_name_of_a_folder)]
 
 
 class System(BaseModel):

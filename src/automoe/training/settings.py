@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from automoe.errors import AtLeastOne, AtLeastZero, InputError, NotNegative, Positive, Share, checked
 from automoe.training.rules import RULES
@@ -38,7 +38,7 @@ class TrainingSettings:
         balance_coefficient: weight of the experts' load-balance loss.
         batch_tokens: target tokens of a micro-batch (what the batch stream is made with).
         accumulation: micro-batches a step, on each process.
-        clip_norm: largest norm of a step's gradient.
+        clip_norm: largest norm of a step's gradient; `.inf` is any.
         checkpoint_every, validate_every: steps between two of them.
         average_checkpoints: snapshots of the last fifth whose mean is the result; 1 takes the last weights.
         seed: of first weights, the order of batches, sub-networks and dropout.
@@ -58,7 +58,7 @@ class TrainingSettings:
     balance_coefficient: NotNegative = 0.01
     batch_tokens: AtLeastOne = 1000
     accumulation: AtLeastOne = 1
-    clip_norm: Positive = 1.0
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
     checkpoint_every: AtLeastOne = 500
     validate_every: AtLeastOne = 500
     average_checkpoints: AtLeastOne = 5

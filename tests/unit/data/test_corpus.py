@@ -282,6 +282,27 @@ def test_every_bad_line_is_named_up_to_ten(tmp_path):
     assert "15 more" in message
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_lines_that_end_in_a_carriage_return_alone_are_refused(tmp_path, encoding):
+    content = "a\tb\rc\td\re\tf\r".encode(encoding)
+    assert "carriage return" in refusal(path=write(tmp_path / "a.tsv", content))
+    assert "carriage return" in refusal(path=write(tmp_path / "a.tsv.gz", gzip.compress(content)))
+
+
+def test_a_carriage_return_within_a_line_is_a_space(tmp_path):
+    path = write(tmp_path / "a.tsv", "a\rb\tc\r\nd\te")
+    assert load(path=path) == [Pair("a b", "c"), Pair("d", "e")]
+    assert load(path=write(tmp_path / "b.tsv", "a\tb\r")) == [Pair("a", "b")]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "gb18030", "shift-jis", "cp1251"])
+def test_text_in_another_encoding_is_refused_with_how_to_convert_it(tmp_path, encoding):
+    text = {"latin-1": "Öl\tétoile", "cp1251": "мир\tсвет"}.get(encoding, "日本\t中国")
+    message = refusal(path=write(tmp_path / "a.tsv", f"{text}\n".encode(encoding)))
+    assert "line 1: invalid UTF-8" in message
+    assert "iconv" in message
+
+
 def test_columns_that_change_are_refused(tmp_path):
     message = refusal(path=write(tmp_path / "a.tsv", "a\tb\nc\td\te\nf\tg\n"))
     assert re.findall(r"- line (\d+)", message) == ["2"]

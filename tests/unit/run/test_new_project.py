@@ -203,6 +203,23 @@ def test_nothing_is_overwritten(tmp_path, kind):
     assert kind != "file" or there.read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", [300 * "x", 250 * "x"], ids=["the folder", "its parts"])
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_read(tmp_path, name):
+    with pytest.raises(InputError, match="cannot be made"):
+        made(request(tmp_path, folder=tmp_path / name))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [("my text", "my-text"), ("мой текст", "мой-текст"), (60 * "語", 50 * "語"), ("§§§", "project")],
+)
+def test_the_run_is_called_after_the_folder(tmp_path, folder, expected):
+    write_pairs(tmp_path, 60)
+    made(request(tmp_path, folder=tmp_path / folder))
+    assert load_recipe(tmp_path / folder / "recipe.yaml").recipe.name == expected
+
+
 def test_what_fails_late_leaves_nothing(tmp_path, monkeypatch):
     write_pairs(tmp_path, 20)
 

@@ -1,5 +1,6 @@
 """What a recipe may say; what the command line makes of mistakes is seen in test_bad_input.py."""
 
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ import yaml
 
 from automoe.cli.built_in import find_file
 from automoe.cost.protocol import MeasuringProtocol
+from automoe.data.corpus import load_pairs
 from automoe.design.architecture import dense
 from automoe.design.architecture_file import save_architecture
 from automoe.errors import InputError
@@ -170,6 +172,57 @@ def test_a_number_may_be_written_in_every_way_of_yaml(tmp_path, text):
     assert recipe.training.peak_rate == 0.002
 
 
+@pytest.mark.parametrize(("text", "expected"), [("-3", -3), ("0", 0), ("9223372036854775807", 2**63 - 1)])
+def test_any_seed_of_a_generator_is_taken(tmp_path, text, expected):
+    assert load_recipe(write_tiny_recipe(tmp_path), [f"seeds=[{text}]"]).recipe.seeds == (expected,)
+
+
+def test_a_gradient_need_not_be_clipped(tmp_path):
+    recipe = load_recipe(write_tiny_recipe(tmp_path), ["training.clip_norm=.inf"]).recipe
+    assert recipe.training.clip_norm == math.inf
+
+
+@pytest.mark.parametrize("key", ["space", "data.train.path", "latency.profile"])
+def test_a_path_with_a_character_that_no_path_has_is_refused(tmp_path, key):
+    with pytest.raises(InputError, match="NUL"):
+        load_recipe(write_tiny_recipe(tmp_path), [f'{key}="a\\0b"'])
+
+
+def test_a_link_is_what_it_is_called_not_what_it_leads_to(tmp_path):
+    """As in folders of data that name every file by its hash, and link to it by its name."""
+    recipe = write_tiny_recipe(tmp_path)
+    (tmp_path / "blobs").mkdir()
+    for name in ("train.tsv", "tiny.yaml"):
+        (tmp_path / name).rename(tmp_path / "blobs" / name.encode().hex())
+        (tmp_path / name).symlink_to(tmp_path / "blobs" / name.encode().hex())
+    source = load_recipe(recipe).recipe.data.train
+    assert source.path == str(tmp_path / "train.tsv")
+    assert len(load_pairs(source)[0]) == 600
+
+
+def test_links_that_lead_in_a_circle_are_refused_by_whoever_reads_them(tmp_path):
+    (tmp_path / "circle.tsv").symlink_to("circle.tsv")
+    source = load_recipe(write_tiny_recipe(tmp_path), ["data.train.path=circle.tsv"]).recipe.data.train
+    with pytest.raises(InputError, match=r"circle\.tsv: cannot be read"):
+        load_pairs(source)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_recipe_may_be_in_every_encoding_with_a_mark(tmp_path, encoding):
+    recipe = write_tiny_recipe(tmp_path, name="größer")
+    expected = load_recipe(recipe)
+    recipe.write_bytes(recipe.read_text(encoding="utf-8").encode(encoding))
+    assert load_recipe(recipe) == expected
+
+
+def test_a_recipe_in_another_encoding_is_refused_by_its_name(tmp_path):
+    recipe = write_tiny_recipe(tmp_path)
+    recipe.write_bytes(b"# gr\xf6\xdfer\n" + recipe.read_bytes())
+    with pytest.raises(InputError, match=r"tiny\.yaml: is not UTF-8") as caught:
+        load_recipe(recipe)
+    assert "iconv" in str(caught.value)
+
+
 def test_a_whole_number_is_a_number_and_dumped_as_one(tmp_path):
     recipe = load_recipe(write_tiny_recipe(tmp_path), ["training.peak_rate=1"]).recipe
     assert repr(recipe.model_dump(mode="json")["training"]["peak_rate"]) == "1.0"
@@ -187,6 +240,15 @@ def test_a_whole_number_is_a_number_and_dumped_as_one(tmp_path):
         ("search.constraints={flops: 6 %}", "search.constraints.flops: expected a positive number"),
         ("search.constraints={bleu: 3}", "search.constraints.bleu: unknown cost"),
         ("supernet=fast", "supernet: expected keys and values"),
+        ("training.peak_rate=1e400", "training.peak_rate: expected a finite number, got inf"),
+        ("training.balance_coefficient=.inf", "training.balance_coefficient: expected a finite number"),
+        ("training.steps=0100", "training.steps: expected a whole number, got '0100'"),
+        ("training.steps=1:40", "training.steps: expected a whole number, got '1:40'"),
+        ("seeds=[99999999999999999999]", "seeds[0]: expected less than 9223372036854775808"),
+        ("name=..", "name: expected letters, digits, `-`, `_` and `.`, and not dots alone, got '..'"),
+        ("name=my run", "name: expected letters, digits, `-`, `_` and `.`, and not dots alone"),
+        ("name=" + 200 * "x", "name: is too long, 200 bytes: expected at most 150"),
+        (f"systems=[{{name: {51 * '語'}, search: random}}]", "systems[0].name: is too long, 153 bytes"),
     ],
 )
 def test_values_of_the_wrong_kind_are_refused_not_converted(tmp_path, override, expected):
