@@ -19,6 +19,7 @@ NO_PATHS = {
     "backend", "precision", "host", "root_path", "cors_origin", "forwarded_allow_ips",  # of models
     "config", "split", "source_column", "target_column", "source_language", "target_language",  # of texts
     "latency_ms", "flops",
+    "values", "name", "system",  # of a front
 }  # fmt: skip
 
 
