@@ -43,7 +43,7 @@ def test_every_problem_of_a_recipe_is_listed_at_once(tmp_path):
         ("space=missing.yaml", "missing.yaml"),
         ("data.train.path=missing.tsv", "missing.tsv"),
         ("systems=[automoe, dense]", "systems[0]: expected keys and values, got 'automoe'"),
-        ("systems=[{name: mine, search: luck}]", "unknown strategy 'luck' (known: evolution, random)"),
+        ("systems=[{name: mine, search: luck}]", "unknown strategy 'luck' (known: evolution, random, nsga2)"),
         ("systems=[{name: dense, architecture: nowhere.yaml}]", "nowhere.yaml"),
         ("baseline=best", "expected a system with an architecture (dense, switch), got 'best'"),
         ("seeds=[2, 2]", "seeds: expected each seed once"),

@@ -20,6 +20,7 @@ NO_PATHS = {
     "min_importance",  # of models
     "config", "split", "source_column", "target_column", "source_language", "target_language",  # of texts
     "latency_ms", "flops",
+    "values", "name", "system",  # of a front
 }  # fmt: skip
 
 

@@ -269,7 +269,7 @@ def test_a_misspelt_key_is_named_with_the_keys_of_its_section(tmp_path):
             ["give exactly one of: architecture (a file, largest-dense or uniform); search (a str"],
         ),
         ("{name: a, architecture: uniform, search: random}", ["give exactly one of: architecture"]),
-        ("{name: a, search: luck}", ["search: unknown strategy 'luck' (known: evolution, random)"]),
+        ("{name: a, search: luck}", ["search: unknown strategy 'luck' (known: evolution, random, nsga2)"]),
         (
             "{name: a, architecture: uniform, constraints: {flops: 1}}",
             ["constraints: only a system with sea"],

@@ -129,9 +129,9 @@ def test_another_space_in_the_same_file_is_another_search(tmp_path):
 def test_objectives_decide_the_search_that_has_them_and_no_other(tmp_path):
     recipe = write_tiny_recipe(tmp_path)
 
-    def inputs(mine: str) -> dict:
+    def inputs(mine: str, source: str = "profile") -> dict:
         listed = f"systems=[{{name: mine, {mine}}}, {{name: other, search: evolution, experts: dense}}]"
-        return stage_inputs(recipe, listed, "baseline=null")
+        return stage_inputs(recipe, listed, "baseline=null", f"latency.source={source}")
 
     before = inputs("search: nsga2")
     assert before["search-mine"]["systems.mine.objectives"] == ["loss", "flops"]
@@ -140,10 +140,11 @@ def test_objectives_decide_the_search_that_has_them_and_no_other(tmp_path):
     after = inputs("search: nsga2, objectives: [loss, memory_bytes]")
     assert {name for name in after if after[name] != before[name]} == {"search-mine"}
     # One that is measured is priced, which concerns every search of the run.
-    priced = inputs("search: nsga2, objectives: [loss, latency_ms]")
-    assert "latency.source" in priced["search-mine"]
-    assert "profile" in priced
-    assert "profile" not in before
+    unpriced = inputs("search: nsga2", "measurement")
+    priced = inputs("search: nsga2, objectives: [loss, latency_ms]", "measurement")
+    for name in ("budget", "search-mine", "search-other"):
+        assert "latency.search_runs" in priced[name]
+        assert "latency.search_runs" not in unpriced[name]
 
 
 @pytest.mark.parametrize(
