@@ -24,7 +24,8 @@ from automoe.errors import InputError
 from automoe.inference.backends import engine_of, make_engine, needs_torch
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.engine import Engine, Hypothesis, Ids
-from automoe.inference.model_folder import BareModel, model_of
+from automoe.inference.model_folder import BareModel
+from automoe.inference.weight_shapes import weight_shapes
 
 if TYPE_CHECKING:
     from automoe.model.transformer import Transformer
@@ -227,14 +228,32 @@ def random_engine(architecture: Architecture, protocol: MeasuringProtocol, *, se
     Raises:
         InputError: as in `make_engine`.
     """
-    weights = random_weights(architecture, protocol.vocabulary_size, protocol.norm, seed)
-    model = BareModel(architecture, protocol.vocabulary_size, ModelOptions(norm=protocol.norm), weights)
+    described = architecture, protocol.vocabulary_size, ModelOptions(norm=protocol.norm)
     wanted = protocol.backend, protocol.precision, protocol.threads
     if needs_torch(*wanted[:2]):  # whose threads stay as they are: they are set while measuring
-        engine = make_engine(model_of(model), *wanted, True, protocol.shortlister(seed))
+        model = _random_model(*described, seed)
+        engine = make_engine(model, *wanted, True, protocol.shortlister(seed))
     else:
-        engine = engine_of(model, *wanted, protocol.shortlister(seed), forced=True)
+        shapes = weight_shapes(architecture, protocol.vocabulary_size, protocol.norm)
+        bare = BareModel(*described, random_weights(shapes, seed))
+        engine = engine_of(bare, *wanted, protocol.shortlister(seed), forced=True)
     return _RandomTokens(engine, seed)
+
+
+def _random_model(
+    architecture: Architecture, vocabulary_size: int, options: ModelOptions, seed: int
+) -> Transformer:
+    """The model itself, whose modules may be others than the usual ones."""
+    import torch
+
+    from automoe.model.transformer import Transformer
+
+    with torch.device("meta"):
+        model = Transformer(architecture, vocabulary_size, options)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    weights = random_weights(shapes, seed)
+    model.load_state_dict({name: torch.from_numpy(weight) for name, weight in weights.items()}, assign=True)
+    return model
 
 
 class _RandomTokens:

@@ -11,23 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from automoe.design.architecture import Architecture, Norm
-from automoe.inference.weight_shapes import weight_shapes
+from automoe.inference.weight_shapes import Shapes
 
 _SUBLAYER_SCALE, _TOKEN_SCALE = 0.1, 10.0
 
 
-def random_weights(
-    architecture: Architecture, vocabulary_size: int, norm: Norm, seed: int
-) -> dict[str, NDArray[np.float32]]:
-    """Every tensor of a model by its name.
+def random_weights(shapes: Shapes, seed: int) -> dict[str, NDArray[np.float32]]:
+    """The tensors of these names and shapes, which are a model's.
 
     As `Transformer.initialise`, that is Xavier uniform for matrices, N(0, 1/D) for the embedding, and norms
     that change nothing; but with the embedding `_TOKEN_SCALE` times as large, the last matrix of a sub-layer
     `_SUBLAYER_SCALE` times, and a router's rows orthogonal, each of length 1.
     """
     rng = np.random.default_rng(seed)
-    shapes = weight_shapes(architecture, vocabulary_size, norm)
     return {name: _tensor(name, shape, rng) for name, shape in shapes.items()}
 
 

@@ -6,6 +6,7 @@ import pytest
 from automoe.cost.random_weights import random_weights
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.design.model_options import ModelOptions
+from automoe.inference.weight_shapes import weight_shapes
 from automoe.model.transformer import Transformer
 
 SCALES = {"embedding": 10.0, "out.weight": 0.1, "down.weight": 0.1}
@@ -23,7 +24,7 @@ def test_they_are_distributed_as_those_of_a_fresh_model(norm: str) -> None:
     model = Transformer(ARCHITECTURE, 200, ModelOptions(norm=norm))
     model.initialise(0)
     fresh = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    found = random_weights(ARCHITECTURE, 200, norm, seed=1)
+    found = random_weights(weight_shapes(ARCHITECTURE, 200, norm), 1)
     assert found.keys() == fresh.keys()
     for name, tensor in found.items():
         assert (tensor.shape, tensor.dtype) == (fresh[name].shape, np.float32)
@@ -37,19 +38,21 @@ def test_they_are_distributed_as_those_of_a_fresh_model(norm: str) -> None:
 
 
 def test_rows_of_a_router_are_orthogonal_and_of_one_length() -> None:
-    router_ED = random_weights(ARCHITECTURE, 200, "post", 0)["encoder.0.ffn.mixture.router.weight"]
+    router_ED = random_weights(weight_shapes(ARCHITECTURE, 200, "post"), 0)[
+        "encoder.0.ffn.mixture.router.weight"
+    ]
     np.testing.assert_allclose(router_ED @ router_ED.T, np.eye(3), atol=1e-6)
 
 
 def test_more_experts_than_dimensions_have_orthogonal_columns() -> None:
     many = Architecture(4, 4, 4, (EncoderLayer(1, (4,) * 6),), (DecoderLayer(1, 1, (4,)),))
-    router_ED = random_weights(many, 9, "post", 0)["encoder.0.ffn.mixture.router.weight"]
+    router_ED = random_weights(weight_shapes(many, 9, "post"), 0)["encoder.0.ffn.mixture.router.weight"]
     assert router_ED.shape == (6, 4)
     np.testing.assert_allclose(router_ED.T @ router_ED, np.eye(4), atol=1e-6)
 
 
 def test_the_seed_decides() -> None:
-    first, again, other = (random_weights(ARCHITECTURE, 9, "post", seed) for seed in (1, 1, 2))
+    first, again, other = (random_weights(weight_shapes(ARCHITECTURE, 9, "post"), seed) for seed in (1, 1, 2))
     for name, tensor in first.items():
         np.testing.assert_array_equal(tensor, again[name])
         assert tensor.ndim == 1 or not np.array_equal(tensor, other[name])
