@@ -1,6 +1,6 @@
 """Random weights to measure times with: those of a fresh model, but with tokens that spread over the experts.
 
-Shapes: V vocabulary, E experts, D width.
+Shapes: E experts, D width.
 """
 
 from __future__ import annotations
