@@ -9,6 +9,7 @@ import math
 
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.design.architecture import Architecture
+from automoe.inference.graph_model import MOST_FOLDED_BYTES
 from automoe.inference.weight_shapes import Shapes, weight_shapes
 
 TOLERANCE = 0.01
@@ -33,15 +34,18 @@ def download_bytes(architecture: Architecture, protocol: MeasuringProtocol) -> i
     weights = sum(map(math.prod, shapes.values()))
     if protocol.backend != "onnx":
         return _FLOAT_BYTES * weights + _ENTRY_BYTES * len(shapes)
-    # The graph of the decoder's loop has an output layer of its own beside the table of embeddings.
     output_VD = (protocol.vocabulary_size, architecture.decoder_width)
-    total = _FLOAT_BYTES * (weights + math.prod(output_VD)) + _positions_bytes(architecture)
+    total = _FLOAT_BYTES * weights + _positions_bytes(architecture)
     total += _SEARCH_BYTES + _NODE_BYTES * len(shapes)
     if protocol.precision == "int8":
+        # Embeddings are never rounded, so the rounded output layer stands beside them.
         products = [*_products(shapes).values(), output_VD]
         # 8 bits a weight, and one scale for each output.
+        total += _FLOAT_BYTES * math.prod(output_VD)
         total -= (_FLOAT_BYTES - _INT8_BYTES) * sum(map(math.prod, products))
         total += _FLOAT_BYTES * sum(outputs for outputs, _ in products) + _ROUNDED_NODE_BYTES * len(products)
+    elif _FLOAT_BYTES * math.prod(output_VD) > MOST_FOLDED_BYTES:
+        total += _FLOAT_BYTES * math.prod(output_VD)
     return total
 
 
