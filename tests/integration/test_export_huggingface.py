@@ -1,5 +1,6 @@
 """An exported Hugging Face folder translates as the original does, where AutoMoE is not installed."""
 
+import ast
 import dataclasses
 import json
 import os
@@ -374,3 +375,27 @@ def test_a_card_without_facts_says_so(tokenizer: Tokenizer, tmp_path: Path) -> N
     assert "license: unknown" in card
     assert "without mixtures of experts" in card
     assert "None were recorded" in card
+
+
+def relative_imports(file: Path) -> set[str]:
+    """The modules beside it that a file imports, wherever in it."""
+    nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.ImportFrom)]
+    return {str(node.module) for node in nodes if node.level == 1}
+
+
+def test_a_module_that_is_loaded_names_all_that_it_leads_to(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """`transformers` 4 copies what the module that it loads imports, not what that imports in its turn."""
+    save_model(tmp_path / "model", untrained(tokenizer), tokenizer, {})
+    export_huggingface(tmp_path / "model", tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    classes = [*config["auto_map"].values(), *(one["impl"] for one in config["custom_pipelines"].values())]
+    loaded = {name.partition(".")[0] for name in classes}
+    assert loaded == {"configuration_automoe", "modeling_automoe", "pipeline_automoe"}
+    for module in loaded:
+        direct = relative_imports(tmp_path / "out" / f"{module}.py")
+        reached = {module, *direct}
+        while (
+            more := set().union(*(relative_imports(tmp_path / "out" / f"{m}.py") for m in reached)) - reached
+        ):
+            reached |= more
+        assert reached == {module, *direct}, module

@@ -198,9 +198,11 @@ def _guessed(own: str | None, corpus: str | None, side: int) -> str | None:
         name = own
         while _BEHIND_CODE.search(name):
             name = _BEHIND_CODE.sub("", name)
-        found = re.search(r"\.([a-z]{2})([-_][A-Za-z]{2,4})?$", name)
-        return found[0][1:] if found and found[1] in _LANGUAGES.split() else None
-    for pair in re.finditer(r"(?<![A-Za-z])([a-z]{2})-([a-z]{2})(?![A-Za-z])", Path(corpus or "").name):
-        if {*pair.groups()} <= set(_LANGUAGES.split()):
-            return pair[side + 1]
+        found = re.search(r"\.([A-Za-z]{2})([-_][A-Za-z]{2,4})?$", name)
+        code = found[1].lower() if found else ""
+        return code + (found[2] or "") if found and code in _LANGUAGES.split() else None
+    for pair in re.finditer(r"(?<![A-Za-z])([A-Za-z]{2})-([A-Za-z]{2})(?![A-Za-z])", Path(corpus or "").name):
+        codes = [code.lower() for code in pair.groups()]
+        if {*codes} <= set(_LANGUAGES.split()):
+            return codes[side]
     return None

@@ -49,12 +49,18 @@ def test_files_tell_their_languages(asked):
     assert "automoe run my-project" in result.output
 
 
+def test_files_may_tell_their_languages_in_upper_case(asked):
+    assert invoke("--source", "TRAIN.EN.GZ", "--target", "TRAIN.ZH-TW", *BUDGET).exit_code == 0
+    assert (asked[0].source_language, asked[0].target_language) == ("en", "zh-TW")
+
+
 @pytest.mark.parametrize(
     ("name", "languages"),
     [
         ("data/news.en-de.train.tsv.xz", ("en", "de")),
         ("en-fr.jsonl", ("en", "fr")),
         ("opus_no-sv.tmx", ("no", "sv")),
+        ("NEWS.EN-DE.TSV.GZ", ("en", "de")),
     ],
 )
 def test_a_file_with_both_sides_tells_its_languages(asked, name, languages):

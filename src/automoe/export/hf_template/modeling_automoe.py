@@ -26,8 +26,10 @@ from .configuration_automoe import AutomoeConfig
 from .generation_automoe import Asked, EndInTime, checked_source
 
 if TYPE_CHECKING:
-    # `save_pretrained` takes along what this module imports.
+    # `save_pretrained` takes along what this module imports. Loading, transformers 4 looks for what these
+    # import, too, but copies only what this module itself names.
     from .pipeline_automoe import AutomoeTranslationPipeline  # noqa: F401
+    from .text_parts import LineSplitter  # noqa: F401
 
 
 @dataclass
