@@ -53,12 +53,12 @@ def zstandard(content: bytes) -> bytes:
 
 
 COMPRESSED = {
-    ".gz": gzip.compress(tsv(PAIRS)),
+    ".gz": gzip.compress(tsv(PAIRS), mtime=0),
     ".xz": lzma.compress(tsv(PAIRS)),
     ".bz2": bz2.compress(tsv(PAIRS)),
     ".zst": zstandard(tsv(PAIRS)),
     # Several members behind each other, as tools that work in parallel write them.
-    ".tsv.gz": gzip.compress(tsv(PAIRS[:1])) + gzip.compress(tsv(PAIRS[1:])),
+    ".tsv.gz": gzip.compress(tsv(PAIRS[:1]), mtime=0) + gzip.compress(tsv(PAIRS[1:]), mtime=0),
     ".tsv.bz2": bz2.compress(tsv(PAIRS[:1])) + bz2.compress(tsv(PAIRS[1:])),
     ".tsv.xz": lzma.compress(tsv(PAIRS[:1])) + lzma.compress(tsv(PAIRS[1:])),
     ".tsv.zst": b"\x50\x2a\x4d\x18\x02\x00\x00\x00ab" + zstandard(tsv(PAIRS[:1])) + zstandard(tsv(PAIRS[1:])),
@@ -110,7 +110,7 @@ def test_the_encodings_of_unicode_are_told_apart(tmp_path, language, encoding, m
     pairs = [Pair("Click OK to save the file.", text), Pair(text, "Save"), Pair(f"a {text}", text)]
     start = "\ufeff" if mark and not encoding.endswith(("sig", "16", "32")) else ""
     rows = start + "".join(f"{pair.source}\t{pair.target}\r\n" for pair in pairs)
-    path = write(tmp_path / "a.tsv.gz", gzip.compress(rows.encode(encoding)))
+    path = write(tmp_path / "a.tsv.gz", gzip.compress(rows.encode(encoding), mtime=0))
     assert load(path=path) == pairs
     sides = [[pair.source for pair in pairs], [pair.target for pair in pairs]]
     sides[0][1] += " \u2028\x0b\x0c\x85\u2029 "  # no ends of lines
@@ -160,10 +160,10 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path):
     files = {
         "a.tsv": tsv(PAIRS),
         "a.tsv.xz": lzma.compress(tsv(PAIRS)),
-        "a.en-de.tsv.gz": gzip.compress(tsv(PAIRS)),
+        "a.en-de.tsv.gz": gzip.compress(tsv(PAIRS), mtime=0),
         "windows.tsv": b"\xef\xbb\xbf" + tsv(PAIRS).replace(b"\n", b"\r\n"),
         "a.jsonl": jsonl(ROWS),
-        "a.jsonl.gz": gzip.compress(jsonl(ROWS)),
+        "a.jsonl.gz": gzip.compress(jsonl(ROWS), mtime=0),
     }
     for name, content in files.items():
         write(tmp_path / name, content)
@@ -286,7 +286,7 @@ def test_every_bad_line_is_named_up_to_ten(tmp_path):
 def test_lines_that_end_in_a_carriage_return_alone_are_refused(tmp_path, encoding):
     content = "a\tb\rc\td\re\tf\r".encode(encoding)
     assert "carriage return" in refusal(path=write(tmp_path / "a.tsv", content))
-    assert "carriage return" in refusal(path=write(tmp_path / "a.tsv.gz", gzip.compress(content)))
+    assert "carriage return" in refusal(path=write(tmp_path / "a.tsv.gz", gzip.compress(content, mtime=0)))
 
 
 def test_a_carriage_return_within_a_line_is_a_space(tmp_path):
@@ -350,7 +350,7 @@ def test_sides_of_different_length_are_refused_with_both_lengths(tmp_path):
         ("missing.tsv", None),
         ("missing.parquet", None),
         ("truncated.tsv.xz", lzma.compress(tsv(PAIRS))[:-20]),
-        ("truncated.tsv.gz", gzip.compress(tsv(PAIRS))[:-12]),
+        ("truncated.tsv.gz", gzip.compress(tsv(PAIRS), mtime=0)[:-12]),
         ("foreign.tsv.xz", b"not xz"),
         ("foreign.tsv.gz", b"not gzip"),
         ("foreign.parquet", b"not parquet"),
@@ -359,7 +359,7 @@ def test_sides_of_different_length_are_refused_with_both_lengths(tmp_path):
         ("foreign.tsv.bz2", b"not bzip2"),
         ("foreign.TSV.ZST", tsv(PAIRS)),
         ("empty.tsv.gz", b""),
-        ("unknown.csv.gz", gzip.compress(tsv(PAIRS))),
+        ("unknown.csv.gz", gzip.compress(tsv(PAIRS), mtime=0)),
         ("empty.tsv", b""),
         ("blank.jsonl", b"\n\n"),
     ],
