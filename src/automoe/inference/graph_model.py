@@ -37,6 +37,7 @@ from automoe.design.architecture import (
 )
 from automoe.inference.graph import CONTRIBUTED, FLOAT, INT, Graph, State
 from automoe.inference.model_folder import BareModel
+from automoe.inference.sinusoids import rates_and_phases, sinusoids
 
 GraphPrecision: TypeAlias = Literal["float32", "int8"]
 Weights: TypeAlias = Mapping[str, NDArray[Any]]
@@ -254,10 +255,10 @@ class ModelGraph:
 
     def positions(self, g: Graph, length: str, width: int) -> str:
         """Sinusoidal positions (L, D), L at least `length`, a vector of one."""
-        table = g.constant(f"positions.{width}", _sinusoids(np.arange(TABLED_POSITIONS)[:, None], width))
+        table = g.constant(f"positions.{width}", sinusoids(np.arange(TABLED_POSITIONS)[:, None], width))
 
         def computed(g: Graph) -> State:
-            rates_D, phases_D = _rates_and_phases(width)
+            rates_D, phases_D = rates_and_phases(width)
             steps_L1 = g.op(
                 "Unsqueeze", g.op("Range", g.ints(0), g.op("Squeeze", length), g.ints(1)), g.ints([1])
             )
@@ -435,17 +436,3 @@ def _rounded(weight_IO: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """A matrix in 8 bits, and the scale of each column."""
     scale_O = np.maximum(np.abs(weight_IO).max(axis=0), 1e-12).astype(np.float32) / 127
     return np.rint(weight_IO / scale_O).astype(np.int8), scale_O
-
-
-def _rates_and_phases(width: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    columns_D = np.arange(width)
-    rates_D = (10000.0 ** (-(columns_D // 2).astype(np.float32) * 2 / width)).astype(np.float32)
-    return rates_D, np.where(columns_D % 2, np.pi / 2, 0.0)  # cos(x) = sin(x + pi / 2), exact in float64
-
-
-def _sinusoids(steps_L1: NDArray[Any], width: int) -> NDArray[Any]:
-    """As `automoe.model.attention.sinusoidal_positions`."""
-    rates_D, phases_D = _rates_and_phases(width)
-    angles_LD = (steps_L1.astype(np.float32) * rates_D).astype(np.float64)
-    waves_LD: NDArray[Any] = np.sin(angles_LD + phases_D).astype(np.float32)
-    return waves_LD
