@@ -7,7 +7,8 @@ Shapes: B sentences, T positions, K beams, D width, X any dimensions before the 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -93,8 +94,7 @@ def recurrence(decay_BTD: Tensor, added_BTD: Tensor) -> Tensor:
     One elementwise operation a position, backwards as well: nothing is divided, so that gates near 0 do no
     harm, and nothing but c is kept for the gradient.
     """
-    cells: Tensor = _Recurrence.apply(decay_BTD, added_BTD)  # type: ignore[no-untyped-call]
-    return cells
+    return cast(Callable[..., Tensor], _Recurrence.apply)(decay_BTD, added_BTD)
 
 
 class _Recurrence(torch.autograd.Function):
