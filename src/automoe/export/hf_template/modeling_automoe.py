@@ -11,6 +11,7 @@ V vocabulary, N tokens, X experts, K = top_k.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -106,13 +107,13 @@ class _Carried(nn.Module):
         cache.update(carried_BTD[:, None], carried_BTD[:, None, :, :0], index)
         return self.update(x_BTD, carried_BTD, start)
 
+    @abstractmethod
     def carry(self, x_BTD: Tensor, before_BD: Tensor) -> Tensor:
         """What is carried on after every position, (B, T, D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update(self, x_BTD: Tensor, carried_BTD: Tensor, start: int) -> Tensor:
         """The update of every position, (B, T, D); the first of them is `start`."""
-        raise NotImplementedError
 
 
 class Gate(nn.Module):
