@@ -159,8 +159,7 @@ def test_neither_when_it_is_validated_nor_where_it_is_computed_starts_a_training
 def test_stages_of_a_version_that_took_these_for_inputs_are_kept(tmp_path, monkeypatch):
     recipe = write_tiny_recipe(tmp_path, steps=STEPS)
     with monkeypatch.context() as earlier:
-        earlier.setattr("automoe.run.inputs._NO_INPUTS", ("seed", "checkpoint_every"))
-        earlier.setattr("automoe.training.loop.UNDECISIVE", ("checkpoint_every",))
+        earlier.setattr("automoe.training.settings.UNDECISIVE", ("checkpoint_every",))
         assert set(run(recipe).values()) == {"starts"}
     before = weights(recipe)
     assert started(run(recipe)) == set()
@@ -173,6 +172,15 @@ def test_stages_of_a_version_that_took_these_for_inputs_are_kept(tmp_path, monke
     folders = set((recipe.parent / "runs/tiny/seed-1/trainings").iterdir())
     assert run(recipe, systems)["seed-1/train-twin"] == "starts"
     assert set((recipe.parent / "runs/tiny/seed-1/trainings").iterdir()) == folders
+
+
+def test_the_optimizer_of_all_versions_is_no_input_and_another_one_is_named(recipe):
+    assert started(run(recipe, "training.optimizer=adam", "supernet.optimizer=adam")) == set()
+    noted = [json.loads(path.read_text())["inputs"] for path in (recipe.parent / "runs").rglob("stage.json")]
+    assert not any(name.endswith("optimizer") for values in noted for name in values)
+    why, start = refused(refusal(recipe, "training.optimizer=muon"))
+    assert why == ["training.optimizer: nothing -> muon"]
+    assert "seed-1/train-mine" in start
 
 
 @pytest.mark.parametrize("what", ["a line more", "a character", "the order"])

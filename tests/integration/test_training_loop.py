@@ -201,13 +201,14 @@ class InterruptError(Exception):
     pass
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
 @pytest.mark.parametrize(("step", "rule"), [(1, one), (7, one), (10, both), (18, one), (20, both)])
-def test_resumed_after_an_exception_equals_uninterrupted(tmp_path, step, rule):
+def test_resumed_after_an_exception_equals_uninterrupted(tmp_path, step, rule, optimizer):
     def interrupt(progress):
         if progress.step == step:
             raise InterruptError
 
-    chosen = settings(average_checkpoints=3, checkpoint_every=4)
+    chosen = settings(average_checkpoints=3, checkpoint_every=4, optimizer=optimizer)
     whole = train(supernet(0.1), rule, ReversalStream(1), chosen, tmp_path / "whole")
     with pytest.raises(InterruptError):
         train(supernet(0.1), rule, ReversalStream(1), chosen, tmp_path / "cut", report=interrupt)
@@ -287,7 +288,7 @@ def test_what_an_earlier_version_began_goes_on(tmp_path, monkeypatch):
             raise InterruptError
 
     with monkeypatch.context() as earlier:
-        earlier.setattr("automoe.training.loop.UNDECISIVE", ("checkpoint_every",))
+        earlier.setattr("automoe.training.settings.UNDECISIVE", ("checkpoint_every",))
         pause(8, tmp_path / "old", SETTINGS, both)
         with pytest.raises(InterruptError):
             watched_training(tmp_path / "old", SETTINGS, report=interrupt)

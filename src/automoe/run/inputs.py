@@ -16,7 +16,7 @@ from automoe.cost.latency_settings import ThroughputSettings
 from automoe.inference.model_folder import model_digest
 from automoe.run.recipe import Finals, LoadedRecipe, Recipe
 from automoe.storage import digest, file_digest
-from automoe.training.settings import ONCE_DECISIVE, UNDECISIVE, TrainingSettings
+from automoe.training.settings import ONCE_DECISIVE, TrainingSettings, decisive
 
 COUNTED = (
     "model.norm",
@@ -47,9 +47,6 @@ LENGTHS = (
 GREEDY = ("data.target_language", *LENGTHS)
 """What decides the BLEU of greedy translations: neither the beam nor how many translations are wanted."""
 
-# The seed is the name of a folder of stages.
-_NO_INPUTS = ("seed", *UNDECISIVE)
-
 
 def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
     """Everything that a recipe and its files say, but for the corpora, as JSON values by name.
@@ -63,11 +60,13 @@ def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
     plain = recipe.model_dump(mode="json")
     for section, names in (("fine_tuning", _names(TrainingSettings)), ("finals", list(Finals.model_fields))):
         plain[section] = plain[section] or dict.fromkeys(names)
+    for section in ("supernet", "training", "fine_tuning"):
+        plain[section] = decisive(plain[section])
     values = {
         f"{section}.{key}": value
         for section in ("model", "supernet", "search", "finals", "training", "fine_tuning", "translation")
         for key, value in plain[section].items()
-        if key not in _NO_INPUTS
+        if key != "seed"  # which is the name of a folder of stages
     }
     del values["search.constraints"]  # every system has its own
     data = plain["data"]
@@ -109,7 +108,7 @@ def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
 def settings_values(settings: TrainingSettings, section: str) -> dict[str, Any]:
     """What decides a training, as `recipe_values` names it."""
     plain = dataclasses.asdict(settings)
-    return {f"{section}.{key}": value for key, value in plain.items() if key not in _NO_INPUTS}
+    return {f"{section}.{key}": value for key, value in decisive(plain).items() if key != "seed"}
 
 
 def former_values(settings: TrainingSettings, section: str) -> dict[str, Any]:

@@ -36,12 +36,13 @@ from automoe.training.checkpoint import (
     write_tensors,
 )
 from automoe.training.history import History
+from automoe.training.muon import block_optimizer
 from automoe.training.objective import validation_nll
 from automoe.training.optimizer import BlockAdam
 from automoe.training.results import BatchSource, Judgement, TrainingDiverged, TrainingProgress, TrainResult
 from automoe.training.rules import SupernetRule
 from automoe.training.schedule import learning_rate, snapshot_steps
-from automoe.training.settings import ONCE_DECISIVE, UNDECISIVE, TrainingSettings
+from automoe.training.settings import ONCE_DECISIVE, TrainingSettings, decisive
 from automoe.training.step import step_gradients, sum_over_ranks
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def train(
 
     Each step trains the members that `rule` names on the same `accumulation` micro-batches a process, and
     makes one update with the mean of their gradients. What gets no gradient, outside the leading block that
-    holds those of all members too, is left alone, moments included (`BlockAdam`). Betas (0.9, 0.98), rate by
+    holds those of all members too, is left alone, moments included (`BlockAdam`, or `BlockMuon`). Rate by
     `schedule.learning_rate`, result by averaging snapshots.
 
     Under torchrun every process calls this with an equal stream and takes every n-th batch of it. Losses,
@@ -176,7 +177,7 @@ class _Training:
         with disk_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self.network.train()
-        optimizer = BlockAdam(self.network, betas=(0.9, 0.98), eps=1e-9)
+        optimizer = block_optimizer(settings.optimizer, self.network)
         state = self.checkpoints.load_latest(self.network, optimizer)
         first, target_tokens, seconds_before = 1, 0, 0.0
         if state is not None:
@@ -367,6 +368,6 @@ def _fingerprints(settings: TrainingSettings, supernet: Supernet) -> tuple[str, 
     if supernet.other_mixers:
         parts["other mixers"] = supernet.other_mixers
     plain = dataclasses.asdict(settings)
-    decisive = {name: value for name, value in plain.items() if name not in UNDECISIVE}
-    formerly = decisive | {name: plain[name] for name in ONCE_DECISIVE}
-    return digest({"settings": decisive, **parts}), digest({"settings": formerly, **parts})
+    deciding = decisive(plain)
+    formerly = deciding | {name: plain[name] for name in ONCE_DECISIVE}
+    return digest({"settings": deciding, **parts}), digest({"settings": formerly, **parts})

@@ -10,8 +10,8 @@ from torch import nn
 
 from automoe.data.batching import Batch
 from automoe.model.transformer import Transformer
+from automoe.training.muon import block_optimizer
 from automoe.training.objective import objective, to_device, validation_loss
-from automoe.training.optimizer import BlockAdam
 from automoe.training.results import BatchSource
 from automoe.training.schedule import learning_rate
 from automoe.training.settings import TrainingSettings
@@ -31,8 +31,8 @@ def loss_after_own_steps(
 ) -> float:
     """Validation loss of a network, in nats a token, after `steps` updates; the network is changed.
 
-    Adam starts afresh; the rate warms up over a tenth of the steps, and falls to nearly nothing in half a
-    cosine. Dropout draws from (`settings.seed`, step), so equal calls give equal losses.
+    The optimizer starts afresh; the rate warms up over a tenth of the steps, and falls to nearly nothing in
+    half a cosine. Dropout draws from (`settings.seed`, step), so equal calls give equal losses.
 
     Args:
         network: copies of the supernet's weights (`Supernet.extract`).
@@ -45,7 +45,7 @@ def loss_after_own_steps(
     network.train()
     for parameter in network.parameters():
         parameter.requires_grad_(True)
-    optimizer = BlockAdam(network, betas=(0.9, 0.98), eps=1e-9)
+    optimizer = block_optimizer(settings.optimizer, network)
     device = network.embedding.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for step in range(1, steps + 1):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from automoe.errors import AtLeastOne, AtLeastZero, InputError, NotNegative, Positive, Share, checked
+from automoe.training.muon import OptimizerName
 from automoe.training.rules import RULES
 from automoe.training.schedule import Schedule
 
@@ -18,6 +20,18 @@ UNDECISIVE = ("checkpoint_every", "validate_every", "device")
 
 ONCE_DECISIVE = ("validate_every", "device")
 """Of these, what earlier versions took to decide: what they made is known by its value, too."""
+
+LATER = {"optimizer": "adam"}
+"""Settings that came later, and how it was without them: at that value they name nothing, as then."""
+
+
+def decisive(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a training's settings (or of None in place of each), those that decide what it makes."""
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in UNDECISIVE and (name not in LATER or value not in (None, LATER[name]))
+    }
 
 
 def _known_rule(name: str) -> str:
@@ -33,7 +47,8 @@ class TrainingSettings:
 
     Args:
         steps: updates. `warmup_steps`: of them, with a linearly growing rate.
-        peak_rate: Adam's highest learning rate. `final_rate_ratio`: the last rate over the highest.
+        optimizer: `adam` as in the papers; `muon` gives matrices orthogonal updates (`muon.BlockMuon`).
+        peak_rate: highest learning rate. `final_rate_ratio`: the last rate over the highest.
         label_smoothing: share of the target probability spread over the vocabulary.
         balance_coefficient: weight of the experts' load-balance loss.
         batch_tokens: target tokens of a micro-batch (what the batch stream is made with).
@@ -67,6 +82,7 @@ class TrainingSettings:
     precision: Literal["32-true", "bf16-mixed"] = "32-true"
     schedule: Schedule = "cosine"
     decay_share: Share = 0.3
+    optimizer: OptimizerName = "adam"
 
     def __post_init__(self) -> None:
         if self.warmup_steps > self.steps:
