@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from automoe.model.sharing import leading_block
 from automoe.training.optimizer import BlockAdam
-
-OptimizerName = Literal["adam", "muon"]
+from automoe.training.settings import OptimizerName
 
 MOMENTUM = 0.95
 NEWTON_SCHULZ_STEPS = 5

@@ -9,9 +9,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from automoe.errors import AtLeastOne, AtLeastZero, InputError, NotNegative, Positive, Share, checked
-from automoe.training.muon import OptimizerName
 from automoe.training.rules import RULES
 from automoe.training.schedule import Schedule
+
+OptimizerName = Literal["adam", "muon"]
 
 # How often a training is saved and validated, and where it is computed. (On another device sums are rounded
 # otherwise, as with other threads or another version of torch.)
