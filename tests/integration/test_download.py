@@ -10,7 +10,7 @@ from automoe.cost.costs import COSTS, Conditions
 from automoe.cost.download import TOLERANCE, TOLERATED_BYTES, download_bytes
 from automoe.cost.protocol import MeasuringProtocol
 from automoe.data.tokenizer import train_tokenizer
-from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer, dense
+from automoe.design.architecture import MIXERS, Architecture, DecoderLayer, EncoderLayer, Mixer, dense
 from automoe.design.model_options import ModelOptions
 from automoe.export.onnx import export_onnx
 from automoe.inference.graph_model import ModelGraph
@@ -20,22 +20,26 @@ from automoe.inference.weight_shapes import weight_shapes
 from automoe.model.transformer import Transformer
 
 
-def random_architecture(rng: random.Random) -> Architecture:
-    """Any kind of layer there is: identity experts, mixtures, top-2, wide cross-attention."""
+def random_architecture(rng: random.Random, mixers: tuple[Mixer, ...]) -> Architecture:
+    """Any kind of layer there is: identity experts, mixtures, top-2, wide cross-attention, all mixers."""
 
     def experts() -> tuple[tuple[int, ...], int]:
         sizes = tuple(rng.choice([0, 64, 200]) for _ in range(rng.choice([1, 1, 2, 5])))
         return sizes, rng.randint(1, min(2, len(sizes)))
 
     encoder = tuple(EncoderLayer(rng.choice([1, 4]), *experts()) for _ in range(rng.randint(1, 4)))
-    decoder = tuple(
-        DecoderLayer(rng.choice([1, 4]), rng.choice([1, 4]), *experts(), rng.randint(1, min(3, len(encoder))))
-        for _ in range(rng.randint(1, 4))
-    )
+
+    def decoder_layer(mixer: Mixer) -> DecoderLayer:
+        heads = rng.choice([1, 4]) if mixer == "self_attention" else 0
+        attended = rng.randint(1, min(3, len(encoder)))
+        return DecoderLayer(heads, rng.choice([1, 4]), *experts(), attended, mixer)
+
+    decoder = tuple(decoder_layer(rng.choice(mixers)) for _ in range(rng.randint(1, 4)))
     return Architecture(rng.choice([64, 96]), rng.choice([64, 96]), 64, encoder, decoder)
 
 
-ARCHITECTURES = [random_architecture(random.Random(seed)) for seed in range(6)]
+ARCHITECTURES = [random_architecture(random.Random(seed), ("self_attention",)) for seed in range(6)]
+ARCHITECTURES += [random_architecture(random.Random(seed), (mixer,)) for mixer in MIXERS for seed in range(2)]
 
 
 @pytest.fixture(scope="module")

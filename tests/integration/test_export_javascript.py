@@ -17,16 +17,20 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
 from playwright.sync_api import Browser, Page, expect
 
 from automoe.data.shortlist import Shortlist
 from automoe.data.text_parts import Part, join_parts
 from automoe.data.tokenizer import Tokenizer, train_tokenizer
+from automoe.design.architecture import MIXERS, Architecture, DecoderLayer, EncoderLayer
+from automoe.design.model_options import ModelOptions
 from automoe.export.onnx import export_onnx
 from automoe.inference import finished_graph
 from automoe.inference.backends import load_engine
-from automoe.inference.model_folder import SHORTLIST
+from automoe.inference.model_folder import SHORTLIST, save_model
 from automoe.inference.translator import Translator
+from automoe.model.transformer import Transformer
 from helpers.broken_exports import BREAKAGES, broken
 from helpers.browser import chromium
 from helpers.npm import packages
@@ -112,6 +116,29 @@ def test_node_translates_every_line(exported, variant, end):
     assert done.stdout.decode().split("\n") == [*known, ""]
     assert len(set(known)) > 150
     assert variant == "float32" or known != expected(exported["model"], "float32")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_node_translates_with_every_mixer_of_a_decoder(exported, tmp_path, precision):
+    """Untrained, with weights so large that translations differ."""
+    tokenizer = Tokenizer.load(MODEL / "tokenizer.json")
+    layers = (DecoderLayer(4 * (mixer == "self_attention"), 4, (64, 32), mixer=mixer) for mixer in MIXERS)
+    architecture = Architecture(32, 32, 32, (EncoderLayer(4, (64,)),), tuple(layers))
+    model = Transformer(architecture, tokenizer.vocabulary_size, ModelOptions("pre"))
+    model.initialise(1)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += torch.randn(parameter.shape, generator=generator)
+    save_model(tmp_path / "model", model, tokenizer, {})
+    export_onnx(tmp_path / "model", tmp_path / "exported", precision)
+    (tmp_path / "exported" / "node_modules").symlink_to(exported["float32"] / "node_modules")
+    done = run(tmp_path / "exported", "\n".join(LINES[:40]).encode())
+    assert done.returncode == 0, done.stderr.decode()
+    known = Translator(*load_engine(tmp_path / "model", "onnx", precision, threads=1))
+    expected_lines = [next(known.translate([line])) for line in LINES[:40]]
+    assert done.stdout.decode().split("\n") == [*expected_lines, ""]
+    assert len(set(expected_lines)) > 30
 
 
 def test_node_says_which_line_is_not_utf8(exported):

@@ -1,6 +1,8 @@
 """The peak memory of translating: of a process of its own, so it follows the model and not this process."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from automoe.cli.main import app
+from automoe.cost import peak_memory
 from automoe.cost.counting import count
 from automoe.cost.peak_memory import measure_peak_memory
 from automoe.cost.protocol import MeasuringProtocol
@@ -73,3 +76,22 @@ def test_what_stops_the_process_is_told(tmp_path, folders):
     with pytest.raises(InputError, match="peak memory") as caught:
         measure_peak_memory(tmp_path / "nowhere", PROTOCOL)
     assert "is not a model folder" in caught.value.problems[0]
+
+
+def test_a_process_that_is_killed_is_told(monkeypatch, folders):
+    killed = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    run = subprocess.run
+    monkeypatch.setattr(peak_memory.subprocess, "run", lambda command, **options: run(killed, **options))
+    with pytest.raises(InputError) as caught:
+        measure_peak_memory(folders["small"], PROTOCOL)
+    (problem,) = caught.value.problems
+    assert "ended with -9" in problem
+
+
+def test_a_system_without_a_peak_of_its_own_has_that_of_the_process(monkeypatch, tmp_path):
+    """As sandboxes have it: what is resident now is told, but no peak. The peak is in bytes all the same."""
+    known = peak_memory._peak_bytes()
+    status = tmp_path / "status"
+    status.write_text("VmRSS:\t    2028 kB\n")
+    monkeypatch.setattr(peak_memory, "_STATUS", status)
+    assert known // 2 < peak_memory._peak_bytes() < 100 * known

@@ -5,6 +5,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import automoe
+from helpers.paths import REPOSITORY
 
 ROOT = Path(automoe.__file__).parent
 # Templates are copied into an export, where their names are other programs' conventions.
@@ -36,3 +37,10 @@ def test_no_two_public_classes_have_one_name():
                 places[node.name].append(str(path.relative_to(ROOT)))
     assert len(places) > 50
     assert repeated(places) == {}
+
+
+def test_every_module_is_in_the_reference():
+    pages = (REPOSITORY / "docs" / "reference").glob("*.md")
+    told = {line for page in pages for line in page.read_text(encoding="utf-8").splitlines()}
+    names = [path.relative_to(ROOT.parent).with_suffix("") for path in MODULES if path.stem[:2] != "__"]
+    assert [name for name in names if f"::: {'.'.join(name.parts)}" not in told] == []

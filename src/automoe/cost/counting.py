@@ -10,9 +10,8 @@ Two accountings stand beside each other:
 
 A FLOP count is twice the multiply-accumulates. Additions, biases, ReLU, softmax and look-ups count 0.
 
-Names: S source and T target tokens, R rows (positions) the decoder computes, V vocabulary, W tokens
-of the output layer; E experts of a
-layer, each with a number.
+Names: S source and T target tokens, R rows (positions) the decoder computes, V vocabulary, W tokens of the
+output layer; E experts of a layer, each with a number.
 """
 
 from __future__ import annotations

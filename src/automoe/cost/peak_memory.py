@@ -57,7 +57,10 @@ def measure_peak_memory(folder: Path, protocol: MeasuringProtocol) -> PeakMemory
     command = [sys.executable, "-m", "automoe.cost.peak_memory", str(folder), json.dumps(asdict(protocol))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise InputError(f"{folder}: {_SUMMARY}", done.stderr.strip().splitlines()[-1:])
+        silent = (
+            f"its process ended with {done.returncode} and said nothing, as where the memory is not enough"
+        )
+        raise InputError(f"{folder}: {_SUMMARY}", (done.stderr.strip().splitlines() or [silent])[-1:])
     return validate_plain(PeakMemory, json.loads(done.stdout), f"{folder}: {_SUMMARY}")
 
 
@@ -77,7 +80,7 @@ def _measure_here(folder: Path, protocol: MeasuringProtocol) -> PeakMemory:
 
 
 def _tiny(stored: StoredModel) -> StoredModel:
-    """A model next to nothing, but for its name like this one."""
+    """A model of this one's tokenizer and options, but with next to no weights."""
     architecture = dense(8, 8, 1, 1, 1)
     shapes = weight_shapes(architecture, stored.vocabulary_size, stored.options.norm)
     weights = {name: np.ones(shape, dtype=np.float32) for name, shape in shapes.items()}
@@ -105,7 +108,8 @@ def _peak_bytes() -> int:
     if found is None:
         import resource  # not on Windows
 
-        found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        unit = 1 if sys.platform == "darwin" else 1024
+        found = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return found
 
 

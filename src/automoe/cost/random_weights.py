@@ -21,7 +21,8 @@ def random_weights(shapes: Shapes, seed: int) -> dict[str, NDArray[np.float32]]:
 
     As `Transformer.initialise`, that is Xavier uniform for matrices, N(0, 1/D) for the embedding, and norms
     that change nothing; but with the embedding `_TOKEN_SCALE` times as large, the last matrix of a sub-layer
-    `_SUBLAYER_SCALE` times, and a router's rows orthogonal, each of length 1.
+    `_SUBLAYER_SCALE` times, the gates of average attention, which has no last matrix, open by about as much,
+    and a router's rows orthogonal, each of length 1.
     """
     rng = np.random.default_rng(seed)
     return {name: _tensor(name, shape, rng) for name, shape in shapes.items()}
@@ -30,6 +31,8 @@ def random_weights(shapes: Shapes, seed: int) -> dict[str, NDArray[np.float32]]:
 def _tensor(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.float32]:
     if name == "embedding":
         return _normal(shape, rng) * np.float32(_TOKEN_SCALE / math.sqrt(shape[1]))
+    if name.endswith("_gate.of_input.bias"):
+        return np.full(shape, math.log(_SUBLAYER_SCALE / (1 - _SUBLAYER_SCALE)), np.float32)
     if len(shape) == 1:
         return np.full(shape, not name.endswith("bias"), np.float32)
     if name.endswith("router.weight"):

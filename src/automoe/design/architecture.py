@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, cached_property, lru_cache
-from typing import Annotated, Any, Literal, TypeAlias, assert_never
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, assert_never
 
 from pydantic import BeforeValidator, Field
 
@@ -98,6 +98,7 @@ def _keys_values(of: str, per: StatePer, heads: int, size: int, attended: int = 
 class SelfAttention:
     """Every position attends to those of its own stack (in the decoder, to those before it)."""
 
+    module_name: ClassVar[str] = "attention"
     heads: int
 
     def decoder_state(self, width: int, qkv_dim: int) -> tuple[StateTensor, ...]:
@@ -109,6 +110,7 @@ class SelfAttention:
 class CrossAttention:
     """Every decoder position attends to the outputs of the last `encoder_layers_attended` encoder layers."""
 
+    module_name: ClassVar[str] = "cross"
     heads: int
     encoder_layers_attended: int
 
@@ -122,6 +124,7 @@ class CrossAttention:
 class FeedForward:
     """A dense FFN (one expert, no router) or a mixture; a token is sent to `top_k` experts."""
 
+    module_name: ClassVar[str] = "ffn"
     experts: tuple[Expert, ...]
     top_k: int
 
@@ -144,6 +147,8 @@ class AverageAttention:
     i and f are `sigmoid(W [y; g] + b)`. It keeps one running sum a beam, however long the translation.
     """
 
+    module_name: ClassVar[str] = "average"
+
     def decoder_state(self, width: int, qkv_dim: int) -> tuple[StateTensor, ...]:
         """What it keeps between steps, in a decoder of this width."""
         return (StateTensor("average_sum", "beam", heads=1, size=width),)
@@ -157,6 +162,8 @@ class Ssru:
     with c zero before the first position, and the update is `relu(c_t)`. It keeps one cell a beam.
     """
 
+    module_name: ClassVar[str] = "ssru"
+
     def decoder_state(self, width: int, qkv_dim: int) -> tuple[StateTensor, ...]:
         """What it keeps between steps, in a decoder of this width."""
         return (StateTensor("ssru_cell", "beam", heads=1, size=width),)
@@ -167,7 +174,10 @@ _feed_forward = lru_cache(maxsize=4096)(FeedForward)
 
 
 SubLayer: TypeAlias = SelfAttention | AverageAttention | Ssru | CrossAttention | FeedForward
-"""The kinds there are. Match on them with `assert_never`: mypy then lists every place a new one needs."""
+"""The kinds there are. Match on them with `assert_never`: mypy then lists every place a new one needs.
+
+`module_name` is of a kind's module in its layer, and so a part of the names of weights on disk.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -235,7 +235,7 @@ class SearchSpace:
     def smallest(self) -> Architecture:
         """The member with every gene at its minimum, of mixers the first in `MIXERS`.
 
-        None is cheaper in any count, as long as no width is more than twice `qkv_dim`.
+        None is cheaper in any count, as long as no width is more than `qkv_dim` (with SSRUs, twice that).
         """
         return self._compose((), lambda choices, inherited: min(choices))
 

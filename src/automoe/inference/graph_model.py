@@ -33,7 +33,6 @@ from automoe.design.architecture import (
     Norm,
     SelfAttention,
     Ssru,
-    SubLayer,
 )
 from automoe.inference.graph import CONTRIBUTED, FLOAT, INT, Graph, State
 from automoe.inference.model_folder import BareModel
@@ -96,7 +95,7 @@ class ModelGraph:
         outputs: list[str] = []
         for layer in a.layers("encoder"):
             for sublayer in layer.sublayers:
-                name = f"{layer.name}.{_NAMES[type(sublayer)]}"
+                name = f"{layer.name}.{sublayer.module_name}"
                 y_BSD = self._before(g, name, x_BSD)
                 match sublayer:
                     case SelfAttention(heads):
@@ -174,7 +173,7 @@ class ModelGraph:
         after: State = {}
         for layer in a.layers("decoder"):
             for sublayer in layer.sublayers:
-                name = f"{layer.name}.{_NAMES[type(sublayer)]}"
+                name = f"{layer.name}.{sublayer.module_name}"
                 y_BKD = self._before(g, name, x_BKD)
                 match sublayer:
                     case SelfAttention(heads):
@@ -405,15 +404,6 @@ class ModelGraph:
             return scaled_AD
         by_token = g.op("Reshape", scaled_AD, g.shape(-1, sublayer.top_k, g.dimension(x_ND, 1)))
         return g.op("ReduceSum", by_token, g.ints([1]), keepdims=0)
-
-
-_NAMES: dict[type[SubLayer], str] = {
-    SelfAttention: "attention",
-    AverageAttention: "average",
-    Ssru: "ssru",
-    CrossAttention: "cross",
-    FeedForward: "ffn",
-}
 
 
 def _attention(g: Graph, heads: int, inputs: Sequence[str]) -> str:

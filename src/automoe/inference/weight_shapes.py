@@ -34,24 +34,20 @@ def weight_shapes(architecture: Architecture, vocabulary_size: int, norm: Norm) 
 def _layer_shapes(layer: Layer, a: Architecture) -> Shapes:
     shapes: Shapes = {}
     for sublayer in layer.sublayers:
+        name = f"{layer.name}.{sublayer.module_name}"
         match sublayer:
             case SelfAttention():
-                name = f"{layer.name}.attention"
                 shapes |= _attention_shapes(name, layer.width, layer.width, a.qkv_dim)
             case AverageAttention():
-                name = f"{layer.name}.average"
                 for gate in ("input_gate", "mean_gate"):
                     shapes |= _linear_shapes(f"{name}.{gate}.of_input", layer.width, layer.width)
                     shapes[f"{name}.{gate}.of_mean.weight"] = (layer.width, layer.width)
             case Ssru():
-                name = f"{layer.name}.ssru"
                 shapes |= _linear_shapes(f"{name}.forget", layer.width, layer.width)
                 shapes[f"{name}.candidate.weight"] = (layer.width, layer.width)
             case CrossAttention():
-                name = f"{layer.name}.cross"
                 shapes |= _attention_shapes(name, layer.width, a.encoder_width, a.qkv_dim)
             case FeedForward():
-                name = f"{layer.name}.ffn"
                 shapes |= _mixture_shapes(f"{name}.mixture", layer.width, sublayer)
             case _:
                 assert_never(sublayer)

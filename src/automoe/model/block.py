@@ -72,16 +72,17 @@ class Block(nn.Module):
         Args:
             layer: of `architecture`, in the same place. Kinds that are held already stay as they are.
         """
-        new = [sublayer for sublayer in layer.sublayers if not hasattr(self, _name(sublayer))]
+        new = [sublayer for sublayer in layer.sublayers if not hasattr(self, sublayer.module_name)]
         for sublayer in new:
-            self.add_module(_name(sublayer), _module(sublayer, layer, architecture))
+            self.add_module(sublayer.module_name, _module(sublayer, layer, architecture))
         for sublayer in new:
-            self.add_module(f"{_name(sublayer)}_residual", Residual(layer.width, self._norm, self._dropout))
+            residual = Residual(layer.width, self._norm, self._dropout)
+            self.add_module(f"{sublayer.module_name}_residual", residual)
 
     def parts(self) -> Iterator[tuple[SubLayer, SubLayerModule, Residual]]:
         """Every sub-layer with its module and its residual connection, in the order a token passes them."""
         for sublayer in self.layer.sublayers:
-            name = _name(sublayer)
+            name = sublayer.module_name
             yield (
                 sublayer,
                 cast(SubLayerModule, getattr(self, name)),
@@ -102,23 +103,6 @@ class Block(nn.Module):
         for _, module, residual in self.parts():
             x_BKD = residual.after(x_BKD, module.step(residual.before(x_BKD), position, kept))
         return x_BKD
-
-
-def _name(sublayer: SubLayer) -> str:
-    """The name of its module: a part of the names of weights on disk."""
-    match sublayer:
-        case SelfAttention():
-            return "attention"
-        case AverageAttention():
-            return "average"
-        case Ssru():
-            return "ssru"
-        case CrossAttention():
-            return "cross"
-        case FeedForward():
-            return "ffn"
-        case _:
-            assert_never(sublayer)
 
 
 def _module(sublayer: SubLayer, layer: Layer, a: Architecture) -> SubLayerModule:

@@ -40,8 +40,9 @@ class AverageAttentionModule(SubLayerModule):
 
     def step(self, x_BKD: Tensor, position: int, kept: dict[str, Tensor]) -> Tensor:
         """As `SubLayerModule.step`."""
-        kept["average_sum"] = kept["average_sum"] + x_BKD[:, :, None]
-        return self._gated(x_BKD, kept["average_sum"][:, :, 0] / (position + 1))
+        kept["average_sum"] = kept["average_sum"] + x_BKD[:, :, None].to(_exact(x_BKD))
+        mean_BKD = kept["average_sum"][:, :, 0] / (position + 1)
+        return self._gated(x_BKD, mean_BKD.to(x_BKD.dtype))
 
     def _gated(self, x_XD: Tensor, mean_XD: Tensor) -> Tensor:
         out_XD: Tensor = self.input_gate(x_XD, mean_XD) * x_XD + self.mean_gate(x_XD, mean_XD) * mean_XD
@@ -82,10 +83,10 @@ class SsruModule(SubLayerModule):
 
     def step(self, x_BKD: Tensor, position: int, kept: dict[str, Tensor]) -> Tensor:
         """As `SubLayerModule.step`."""
-        forget_BKD = torch.sigmoid(self.forget(x_BKD))
+        forget_BKD = torch.sigmoid(self.forget(x_BKD)).to(_exact(x_BKD))
         cell_BKD = forget_BKD * kept["ssru_cell"][:, :, 0] + (1 - forget_BKD) * self.candidate(x_BKD)
         kept["ssru_cell"] = cell_BKD[:, :, None]
-        return torch.relu(cell_BKD)
+        return torch.relu(cell_BKD).to(x_BKD.dtype)
 
 
 def recurrence(decay_BTD: Tensor, added_BTD: Tensor) -> Tensor:

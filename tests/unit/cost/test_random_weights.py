@@ -2,20 +2,26 @@
 
 import numpy as np
 import pytest
+import torch
 
 from automoe.cost.random_weights import random_weights
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.design.model_options import ModelOptions
 from automoe.inference.weight_shapes import weight_shapes
+from automoe.model.sublayers import Context
 from automoe.model.transformer import Transformer
 
-SCALES = {"embedding": 10.0, "out.weight": 0.1, "down.weight": 0.1}
+SCALES = {"embedding": 10.0, "out.weight": 0.1, "down.weight": 0.1, "candidate.weight": 0.1}
 ARCHITECTURE = Architecture(
     96,
     64,
     64,
     (EncoderLayer(4, (64, 128, 0)), EncoderLayer(4, (96,))),
-    (DecoderLayer(4, 4, (64, 96), encoder_layers_attended=2),),
+    (
+        DecoderLayer(4, 4, (64, 96), encoder_layers_attended=2),
+        DecoderLayer(0, 4, (64,), mixer="ssru"),
+        DecoderLayer(0, 4, (64,), mixer="average_attention"),
+    ),
 )
 
 
@@ -28,13 +34,27 @@ def test_they_are_distributed_as_those_of_a_fresh_model(norm: str) -> None:
     assert found.keys() == fresh.keys()
     for name, tensor in found.items():
         assert (tensor.shape, tensor.dtype) == (fresh[name].shape, np.float32)
-        if name.endswith("router.weight"):
+        if name.endswith(("router.weight", "_gate.of_input.bias")):
             continue
         expected = fresh[name] * next((scale for end, scale in SCALES.items() if name.endswith(end)), 1.0)
         assert tensor.mean() == pytest.approx(float(expected.mean()), abs=0.1 * float(expected.std()))
         assert tensor.std() == pytest.approx(float(expected.std()), rel=0.05)
         if tensor.ndim == 2 and name != "embedding":  # uniform, so both come near the same bound
             assert np.abs(tensor).max() == pytest.approx(float(np.abs(expected).max()), rel=0.02)
+
+
+def test_what_looks_at_positions_before_adds_little() -> None:
+    """Of much, what all tokens of a position have in common would send them to one expert."""
+    weights = random_weights(weight_shapes(ARCHITECTURE, 200, "pre"), 0)
+    model = Transformer(ARCHITECTURE, 200, ModelOptions("pre"))
+    model.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in weights.items()})
+    x_BTD = torch.randn(8, 12, 64, generator=torch.Generator().manual_seed(0))
+    context = Context(causal=True, visible=None, valid_N=None)
+    for block in model.decoder:
+        _, mixer, _ = next(block.parts())
+        with torch.no_grad():
+            update_BTD, _ = mixer(x_BTD, context)
+        assert 0 < update_BTD.std() < 0.3 * x_BTD.std()
 
 
 def test_rows_of_a_router_are_orthogonal_and_of_one_length() -> None:

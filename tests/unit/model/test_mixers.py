@@ -97,13 +97,26 @@ def test_a_shut_gate_forgets_without_dividing_by_it() -> None:
     assert torch.isfinite(decay.grad).all()
 
 
+def at_once(module: AverageAttentionModule | SsruModule, x_BTD: torch.Tensor) -> torch.Tensor:
+    return module(x_BTD, CONTEXT)[0]
+
+
+def step_by_step(module: AverageAttentionModule | SsruModule, x_BTD: torch.Tensor) -> torch.Tensor:
+    """Each sentence as one beam."""
+    kept = {state.name: x_BTD.new_zeros(len(x_BTD), 1, state.heads, state.size) for state in module.state}
+    steps = [module.step(x_BTD[:, t : t + 1], t, kept) for t in range(x_BTD.shape[1])]
+    return torch.cat(steps, dim=1)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_sums_are_not_made_in_half_precision(kind: str) -> None:
+@pytest.mark.parametrize("compute", [at_once, step_by_step])
+def test_sums_are_not_made_in_half_precision(kind: str, compute) -> None:
     """Of a thousand equal inputs the mean, and the cell they settle at, is what one of them says."""
     make, _ = KINDS[kind]
     module = make().to(torch.bfloat16)
     x_BTD = inputs(7, 1, torch.bfloat16).expand(B, 1000, D)
-    found_BTD = module(x_BTD, CONTEXT)[0]
+    with torch.no_grad():
+        found_BTD = compute(module, x_BTD)
     assert found_BTD.dtype == torch.bfloat16
     settled_BD = found_BTD[:, 0] if kind == "average attention" else torch.relu(module.candidate(x_BTD[:, 0]))
     torch.testing.assert_close(found_BTD[:, -1], settled_BD, rtol=0.02, atol=0.01)

@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple, assert_never
 
 from automoe.design.architecture import (
+    MIXERS,
     STACKS,
     Architecture,
     AverageAttention,
@@ -198,9 +199,9 @@ def _between(known: tuple[int, ...], value: int, least: int) -> tuple[tuple[int,
 
 
 def _unknown(term: Term, terms: frozenset[Term]) -> str:
-    """Why the term is unknown: its width, or its heads and attended layers at that width."""
+    """Why the term is unknown: its kind, its width, or its heads and attended layers at that width."""
     widths = sorted({t.width for t in terms if (t.stack, t.part) == (term.stack, term.part)})
-    if not widths and term.part in ("average_attention", "ssru"):
+    if not widths and term.part in MIXERS:
         return f"{term.part} was not measured; make a profile of a space with it among decoder.mixers"
     if term.width not in widths:
         of = "encoder width" if term.part == "keys_values" else "width"

@@ -94,13 +94,15 @@ class _Carried(nn.Module):
     """A mixer that carries one vector on from position to position.
 
     The cache holds what was carried at every position, in the place of keys: then whatever reorders, cuts or
-    repeats a cache does the same to it. There are no values.
+    repeats a cache does the same to it. There are no values. Half precision would lose what is added to a
+    long sum, so it is carried in float32 at least.
     """
 
     def mix(self, x_BTD: Tensor, causal_TP: Tensor, cache: DynamicCache, index: int) -> Tensor:
         """As of `SelfAttention`."""
         start = causal_TP.shape[1] - causal_TP.shape[0]
-        before_BD = x_BTD.new_zeros(x_BTD.shape[0], x_BTD.shape[2])
+        exact = torch.promote_types(x_BTD.dtype, torch.float32)
+        before_BD = x_BTD.new_zeros(x_BTD.shape[0], x_BTD.shape[2], dtype=exact)
         if start:
             before_BD = cache.layers[index].keys[:, 0, -1]
         carried_BTD = self.carry(x_BTD, before_BD)
@@ -109,7 +111,7 @@ class _Carried(nn.Module):
 
     @abstractmethod
     def carry(self, x_BTD: Tensor, before_BD: Tensor) -> Tensor:
-        """What is carried on after every position, (B, T, D)."""
+        """What is carried on after every position, (B, T, D), in the type of `before_BD`."""
 
     @abstractmethod
     def update(self, x_BTD: Tensor, carried_BTD: Tensor, start: int) -> Tensor:
@@ -138,13 +140,13 @@ class AverageAttention(_Carried):
 
     def carry(self, x_BTD: Tensor, before_BD: Tensor) -> Tensor:
         """As of `_Carried`."""
-        return before_BD[:, None] + x_BTD.cumsum(dim=1)
+        return before_BD[:, None] + x_BTD.cumsum(dim=1, dtype=before_BD.dtype)
 
     def update(self, x_BTD: Tensor, carried_BTD: Tensor, start: int) -> Tensor:
         """As of `_Carried`."""
         ends = start + x_BTD.shape[1]
-        counts_T1 = torch.arange(start + 1, ends + 1, device=x_BTD.device, dtype=x_BTD.dtype)[:, None]
-        mean_BTD = carried_BTD / counts_T1
+        counts_T1 = torch.arange(start + 1, ends + 1, device=x_BTD.device, dtype=carried_BTD.dtype)[:, None]
+        mean_BTD = (carried_BTD / counts_T1).to(x_BTD.dtype)
         return self.input_gate(x_BTD, mean_BTD) * x_BTD + self.mean_gate(x_BTD, mean_BTD) * mean_BTD
 
 
@@ -158,7 +160,7 @@ class Ssru(_Carried):
 
     def carry(self, x_BTD: Tensor, before_BD: Tensor) -> Tensor:
         """As of `_Carried`."""
-        forget_BTD = torch.sigmoid(self.forget(x_BTD))
+        forget_BTD = torch.sigmoid(self.forget(x_BTD)).to(before_BD.dtype)
         added_BTD = (1 - forget_BTD) * self.candidate(x_BTD)
         cells = []
         for t in range(x_BTD.shape[1]):
@@ -168,7 +170,7 @@ class Ssru(_Carried):
 
     def update(self, x_BTD: Tensor, carried_BTD: Tensor, start: int) -> Tensor:
         """As of `_Carried`."""
-        return F.relu(carried_BTD)
+        return F.relu(carried_BTD).to(x_BTD.dtype)
 
 
 # Under which name a layer has it.
