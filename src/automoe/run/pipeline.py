@@ -126,10 +126,8 @@ def _groups(recipe: Recipe) -> list[tuple[int, ...]]:
 
 def _has_teacher_a_seed(recipe: Recipe) -> bool:
     """Whether each seed has a teacher of its own, so that its translations are with the seed's stages."""
-    distillation, names = recipe.distillation, recipe.names
-    if distillation is None:
-        return False
-    return distillation.taught_by(names) is not None and not distillation.over_seeds(names)
+    given, names = recipe.distillation, recipe.names
+    return given is not None and given.taught_by(names) is not None and not given.over_seeds(names)
 
 
 def _run(run: Run, until: StageName) -> Outcome | None:
