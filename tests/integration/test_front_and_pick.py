@@ -13,14 +13,21 @@ from automoe.cli.front_commands import bounds_and_overrides
 from automoe.cli.main import main
 from automoe.cost.costs import COSTS
 from automoe.design.architecture import Architecture
+from automoe.design.architecture_file import save_architecture
 from automoe.errors import InputError
 from automoe.inference.model_folder import load_model
+from automoe.run import pick as picking
+from automoe.run.context import Run
+from automoe.run.folder import RunFolder
 from automoe.run.front import scored_searches, write_front
 from automoe.run.pick import Pick, pick
 from automoe.run.pipeline import run_recipe
+from automoe.run.prepare import prepare
 from automoe.run.recipe import load_recipe
+from automoe.run.train import Training
 from helpers.tiny_run import Listener, run_here, write_made_up_profile, write_tiny_recipe
 
+TAUGHT = "distillation={teacher: random, students: [many]}"
 OBJECTIVES = ["loss", "latency_ms", "memory_bytes"]
 
 
@@ -70,7 +77,7 @@ def beaten(row: pd.Series, table: pd.DataFrame, columns: list[str]) -> bool:
 def picked(project: Path, bounds: dict[str, float], *overrides: str, **asked) -> list[str]:
     listener = Listener()
     loaded = load_recipe(project / "tiny" / "recipe.yaml", overrides)
-    pick(loaded, project / "runs", listener, Pick(bounds, **asked))
+    pick(loaded, project / "runs" / "tiny", listener, Pick(bounds, **asked))
     return listener.said
 
 
@@ -129,14 +136,17 @@ def test_what_is_picked_is_the_best_within_the_bounds_and_nothing_is_searched_ag
     assert len(finalists) == 2
     assert {str(a) for a in finalists} <= set(within["description"])
     assert all(f["measured"]["latency_ms"] <= 1e5 for f in chosen["finalists"])
-    assert load_model(model)[0].architecture in finalists
+    winner = load_model(model)[0].architecture
+    assert winner in finalists
     result = json.loads((seed / "evaluate-mine" / "result.json").read_text())
     assert f"{result['scores']['bleu']:.2f}" in printed.out
     assert {path: path.read_bytes() for path in kept} == kept
 
     # The next better costs more than is allowed, and is what brute force says.
-    better = table[(table["score"] < within["score"].min()) & (table["latency_ms"] <= 1e5)]
     told = " ".join(printed.err.split())
+    (score,) = within.loc[within["description"] == str(winner), "score"]
+    assert f"mine: validation loss {score:.4f} with {winner}" in told
+    better = table[(table["score"] < score) & (table["latency_ms"] <= 1e5)]
     if len(better):
         cheapest = better[better["flops"] == better["flops"].min()].nsmallest(1, "score").iloc[0]
         assert f"the next better: {cheapest['flops'] * 1e-9:.3g}" in told
@@ -189,6 +199,8 @@ def test_a_recipe_that_would_search_otherwise_is_refused(project, overrides, tol
     [
         ({"name": "many"}, "many is a system of the recipe"),
         ({"name": "a/b"}, "--name: expected letters"),
+        ({"name": "many-distilled"}, "many-distilled is a system of the recipe"),
+        ({"name": "x" * 200}, "--name: is too long"),
         ({"system": "other"}, "there are: many, random"),
         ({"seed": 4}, "there are: 1"),
         ({"bounds": {}}, "expected at least one bound"),
@@ -199,7 +211,7 @@ def test_a_recipe_that_would_search_otherwise_is_refused(project, overrides, tol
 def test_what_cannot_be_picked_is_refused(project, asked, told):
     asked = {"bounds": {"flops": 1e12}} | asked
     with pytest.raises(InputError) as caught:
-        picked(project, asked.pop("bounds"), **asked)
+        picked(project, asked.pop("bounds"), TAUGHT, **asked)
     assert told in str(caught.value)
 
 
@@ -239,3 +251,53 @@ def test_bounds_are_spelt_as_options_and_the_rest_is_the_recipes():
 def test_the_bounds_before_the_run_are_told(monkeypatch, capsys):
     assert command(monkeypatch, "pick", "--flops", "2e7", "demo") == 2
     assert "write the run or its recipe first" in capsys.readouterr().err
+
+
+def test_seeds_may_be_negative_and_the_lowest_is_the_first(project):
+    run = project / "runs/tiny"
+    shutil.copytree(run / "seed-1", run / "seed--3")
+    assert scored_searches(run).folder == run / "seed--3"
+    assert scored_searches(run, 1).seed == 1
+    with pytest.raises(InputError, match="there are: -3, 1"):
+        scored_searches(run, 3)
+
+
+def test_a_run_is_found_wherever_its_folder_is_and_whose_recipe_is_not_is_told(project, monkeypatch, capsys):
+    run = (project / "runs/tiny").rename(project / "renamed")
+    bounds = ("--flops", "1", "--name", "mine")
+    monkeypatch.chdir(run)
+    assert command(monkeypatch, "pick", ".", *bounds) == 2
+    message = capsys.readouterr().err
+    assert ".: its recipe is not found" in message
+    assert "give the recipe's file in place of the run's folder" in message
+    (run / "tiny").symlink_to(project / "tiny")
+    assert command(monkeypatch, "pick", ".", *bounds) == 2
+    assert "none of the" in capsys.readouterr().err
+
+
+def test_what_is_told_is_of_the_finalist_that_won_the_race(project, monkeypatch):
+    monkeypatch.setattr(picking, "run_finals", lambda *given: (given[-1].stage, given[-1].finalists[1]))
+    said = picked(project, {"flops": 1e12}, name="mine")
+    winner = load_model(project / "runs/tiny/seed-1/train-mine/model")[0].architecture
+    table = scored(project, "many", "random").set_index("description")
+    assert f"mine: validation loss {table['score'][str(winner)]:.4f} with {winner}" in said
+
+
+def test_a_race_leaves_what_the_run_has_begun_of_a_system_designed_by_hand(project):
+    table = scored(project, "many", "random").set_index("description")["flops"]
+    bounds = {"flops": table[[str(a) for a in scored_searches(project / "runs/tiny").finalists]].min() - 1}
+    picked(project, bounds, name="probe")
+    chosen = json.loads((project / "runs/tiny/seed-1/choice-probe/chosen.json").read_text())
+    winner = load_model(project / "runs/tiny/seed-1/train-probe/model")[0].architecture
+    (loser,) = {Architecture.from_dict(found["architecture"]) for found in chosen["finalists"]} - {winner}
+    save_architecture(loser, project / "tiny" / "by_hand.yaml")
+    recipe = project / "tiny" / "recipe.yaml"
+    plain = yaml.safe_load(recipe.read_text())
+    plain["systems"].append({"name": "hand", "architecture": "by_hand.yaml"})
+    recipe.write_text(yaml.safe_dump(plain))
+    run = Run(load_recipe(recipe), RunFolder(project / "runs/tiny", "tiny", print), Listener())
+    checkpoint = Training(run.with_seed(1), prepare(run), loser).folder / "checkpoint-00000009.safetensors"
+    assert checkpoint.parent.is_dir()
+    checkpoint.touch()  # as if its training were under way
+    picked(project, bounds, name="again")
+    assert checkpoint.exists()

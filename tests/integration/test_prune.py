@@ -161,6 +161,29 @@ def test_trained_on_it_is_the_same_each_time_also_when_it_was_interrupted(traine
     assert read_model(tmp_path / "once").architecture.encoder[0].ffn_sizes == (96, 0, 0)
 
 
+def test_a_training_that_is_killed_goes_on_where_it_was_saved(trained, tmp_path):
+    seen: list[int] = []
+
+    class Watched(Listener):
+        def bar(self, title):
+            def heard(done, planned, text):
+                if title == "train on":
+                    seen.append(done)
+                    if len(seen) == module.CHECKPOINT_EVERY + 3:
+                        raise KeyboardInterrupt
+
+            return heard
+
+    text = CorpusSource(path=str(trained / "text.tsv"))
+    request = asked(trained, tmp_path / "new", train=text, steps=module.CHECKPOINT_EVERY + 10)
+    with pytest.raises(KeyboardInterrupt):
+        prune(request, Watched())
+    seen.append(0)  # so that it does not stop again
+    prune(request, Watched())
+    again = seen[seen.index(0) + 1 :]
+    assert again == list(range(module.CHECKPOINT_EVERY + 1, module.CHECKPOINT_EVERY + 11))
+
+
 def command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
     """Run the command; exit code, output, messages."""
     monkeypatch.setattr(sys, "argv", ["automoe", "prune", *map(str, arguments)])

@@ -21,7 +21,7 @@ RunPath = Annotated[
 SystemOption = Annotated[
     str | None, typer.Option(help="Of this system's search alone; by default of all searches.")
 ]
-SeedOption = Annotated[int | None, typer.Option(help="By default the run's first.")]
+SeedOption = Annotated[int | None, typer.Option(help="By default the lowest that the run has.")]
 
 
 @app.command()
@@ -78,13 +78,11 @@ def pick(
     if str(run).startswith("-"):
         raise InputError(f"{run}: is no run", ["write the run or its recipe first, then the bounds"])
     bounds, overrides = bounds_and_overrides(values or [])
-    recipe = run
-    if _is_run(run):
-        recipe, runs_folder = Path(_recipe_name(run)), run.parent
-    loaded = load_recipe(find_file(recipe, "recipe"), overrides)
+    loaded = load_recipe(_recipe_of(run) if _is_run(run) else find_file(run, "recipe"), overrides)
+    folder = run if _is_run(run) else runs_folder / loaded.recipe.name
     asked = Pick(bounds, name, system, seed)
     with joined_processes():
-        model, bleu = pick(loaded, runs_folder, Reporter(), asked, may_overwrite(overwrite))
+        model, bleu = pick(loaded, folder, Reporter(), asked, may_overwrite(overwrite))
     if is_first_process():
         print(f"BLEU:               {bleu:.2f}")
         print(f"Trained model:      {model}")
@@ -133,10 +131,19 @@ def _is_run(path: Path) -> bool:
     return (path / "run.json").is_file()
 
 
-def _recipe_name(folder: Path) -> str:
+def _recipe_of(run: Path) -> Path:
+    """The file of a run's recipe.
+
+    Raises:
+        InputError: the run does not say whose it is, or there is no recipe of that name.
+    """
     from automoe.storage import read_json
 
-    name = read_json(folder / "run.json", "give the recipe instead").get("recipe")
+    mend = "give the recipe's file in place of the run's folder"
+    name = read_json(run / "run.json", mend).get("recipe")
     if not isinstance(name, str):
-        raise InputError(f"{folder}: does not say whose run it is", ["give the recipe instead"])
-    return name
+        raise InputError(f"{run}: does not say whose run it is", [mend])
+    try:
+        return find_file(Path(name), "recipe")
+    except InputError as error:
+        raise InputError(f"{run}: its recipe is not found", [error.summary, mend]) from error

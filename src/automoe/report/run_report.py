@@ -51,7 +51,7 @@ def write_report(
     main: str,
     score_label: str,
     protocol: MeasuringProtocol,
-    bounded: Collection[str] = (),
+    sought: Collection[str] = (),
     profile: Path | None = None,
 ) -> None:
     """Write `results.md`, `results.csv`, `report.html`, and the pictures of each seed into `seed-N`.
@@ -62,11 +62,12 @@ def write_report(
         asked: what the run was asked for.
         reference: the system that ratios are against. `main`: the system whose architecture is drawn.
         score_label: what the search ranked by.
-        protocol: under which costs are counted. `bounded`: the costs that a search had a bound on.
+        protocol: under which costs are counted. `sought`: costs that a search had a bound on, or
+            among its objectives.
         profile: the device profile that priced the candidates, if one did: it also tells where time goes.
     """
     rows = {
-        seed: {system: _row(seed, system, report, protocol, reference, bounded) for system in report.results}
+        seed: {system: _row(seed, system, report, protocol, reference, sought) for system in report.results}
         for seed, report in seeds.items()
     }
     all_rows = [row for of_seed in rows.values() for row in of_seed.values()]
@@ -82,7 +83,7 @@ def write_report(
     for seed, report in seeds.items():
         pictures = folder / f"seed-{seed}"
         pictures.mkdir(parents=True, exist_ok=True)
-        found = search_front(report, main, bounded) if report.logs else None
+        found = search_front(report, main, sought) if report.logs else None
         _draw_seed(pictures, report, main, subject, profile)
         if found:
             _draw_candidates(pictures, found, main, score_label)
@@ -108,14 +109,14 @@ def _row(
     report: SeedReport,
     protocol: MeasuringProtocol,
     reference: str,
-    bounded: Collection[str],
+    sought: Collection[str],
 ) -> Result:
     result, latency = report.results[system], report.latencies[system]
     scores, architecture = result["scores"], report.architecture(system)
     batch = report.throughputs.get(system)
     together = Together(batch["batch"], lambda _: batch["latency_ms"]) if batch else None
     conditions = Conditions(protocol, lambda _: latency["latency_ms"], together)
-    measured = {"latency_ms", *bounded, *([THROUGHPUT] if batch else [])}
+    measured = {"latency_ms", *sought, *([THROUGHPUT] if batch else [])}
     shown = [c for c in COSTS.values() if not c.measured or c.name in measured]
     significance = report.compared.get((reference, system))
     return Result(

@@ -49,12 +49,12 @@ class SearchFront:
         return front(feasible, cost.name, larger_is_better=cost.larger_is_better)
 
 
-def search_front(report: SeedReport, main: str, bounded: Collection[str]) -> SearchFront:
+def search_front(report: SeedReport, main: str, sought: Collection[str]) -> SearchFront:
     """Read what the searches of a seed, of which there is one at least, evaluated.
 
     Args:
         main: the system whose winner says which costs are known: without a bound on the latency, no
-            candidate's is. `bounded`: the costs that a search had a bound on.
+            candidate's is. `sought`: costs that a search had a bound on, or among its objectives.
     """
     logs = {name: CandidateLog(path).entries for name, path in report.logs.items()}
     known = {
@@ -69,7 +69,7 @@ def search_front(report: SeedReport, main: str, bounded: Collection[str]) -> Sea
     costs = [
         cost
         for cost in COSTS.values()
-        if cost.name in winners[main].costs and cost.name in ("latency_ms", "flops", *bounded)
+        if cost.name in winners[main].costs and cost.name in ("latency_ms", "flops", *sought)
     ]
     return SearchFront(logs, winners, tuple(costs))
 

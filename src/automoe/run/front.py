@@ -5,6 +5,7 @@ Nothing is kept for it but what every search keeps: its `candidates.jsonl`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from automoe.run.folder import read_stage_json
 from automoe.run.systems import DEFAULT_OBJECTIVES, objectives_named
 from automoe.search.candidate import Candidate, score_of
 from automoe.search.log import CandidateLog, LogEntry
-from automoe.search.pareto import LOSS, SearchObjective, non_dominated
+from automoe.search.pareto import LOSS, SearchObjective, non_dominated, point_of
 from automoe.storage import disk_errors
 
 _MEND = "`automoe search RECIPE` searches"
@@ -31,7 +32,7 @@ class ScoredSearches:
     """What the finished searches of one seed of a run have scored.
 
     Attributes:
-        folder: of the seed.
+        folder: of the seed. `seed`: its number.
         logs: by system, what its search evaluated.
         finalists: of all finished searches of the seed, as they chose them.
         objectives: of the searches for a front; of the others the loss and the costs with a bound.
@@ -39,6 +40,7 @@ class ScoredSearches:
     """
 
     folder: Path
+    seed: int
     logs: Mapping[str, tuple[LogEntry, ...]]
     finalists: frozenset[Architecture]
     objectives: tuple[SearchObjective, ...]
@@ -60,7 +62,7 @@ def scored_searches(run_folder: Path, seed: int | None = None, system: str | Non
     """Read the finished searches of a run.
 
     Args:
-        seed: by default the first that the folder has. `system`: one search alone; by default all of the
+        seed: by default the lowest that the folder has. `system`: one search alone; by default all of the
             seed, whose scores are of one supernet.
 
     Raises:
@@ -69,13 +71,16 @@ def scored_searches(run_folder: Path, seed: int | None = None, system: str | Non
     """
     if not (run_folder / "run.json").is_file():
         raise InputError(f"{run_folder}: is not the folder of a run", [_MEND])
-    parts = {int(number): part for part in run_folder.glob("seed-*") if (number := part.name[5:]).isdecimal()}
-    known = ", ".join(map(str, sorted(parts)))
-    if not parts:
+    seeds = sorted(
+        int(part.name[5:]) for part in run_folder.iterdir() if re.fullmatch(r"seed-(0|-?[1-9]\d*)", part.name)
+    )
+    if not seeds:
         raise InputError(f"{run_folder}: this run has no search yet", [_MEND])
-    folder = parts.get(min(parts) if seed is None else seed)
-    if folder is None:
+    seed = seeds[0] if seed is None else seed
+    if seed not in seeds:
+        known = ", ".join(map(str, seeds))
         raise InputError(f"{run_folder}: has no seed {seed}", [f"there are: {known}"])
+    folder = run_folder / f"seed-{seed}"
     records = {
         path.parent.name.removeprefix("search-"): read_stage_json(path)
         for path in sorted(folder.glob("search-*/stage.json"))
@@ -91,6 +96,7 @@ def scored_searches(run_folder: Path, seed: int | None = None, system: str | Non
     objectives = {name: None for own in inputs for name in _objectives(own, inputs[own])}
     return ScoredSearches(
         folder=folder,
+        seed=seed,
         logs={
             name: tuple(
                 entry
@@ -122,8 +128,8 @@ def write_front(searches: ScoredSearches) -> tuple[str, list[Path]]:
         problem = "no scored candidate has a price for each; --system NAME shows one search alone"
         raise InputError(f"{searches.folder}: has no front of {', '.join(names)}", [problem])
     costs = [cost for cost in COSTS.values() if any(cost.name in c.costs for c in best)]
-    sought = [COSTS[name] for name in names if name != LOSS]
-    best = tuple(sorted(best, key=lambda c: tuple(_sign(o) * c.costs[o.name] for o in _costs(searches))))
+    sought = [objective for objective in searches.objectives if objective.name != LOSS]
+    best = tuple(sorted(best, key=lambda c: point_of(c, sought) or ()))
     rows = [
         (
             f"{score_of(c):.4f}",
@@ -137,7 +143,7 @@ def write_front(searches: ScoredSearches) -> tuple[str, list[Path]]:
         f"The front of {', '.join(names)}: {len(best)} of {len(searches.scored):,} scored candidates "
         f"({searches.folder.name}: {', '.join(searches.logs)})"
     )
-    found = SearchFront(searches.logs, {}, tuple(sought))
+    found = SearchFront(searches.logs, {}, tuple(COSTS[objective.name] for objective in sought))
     pictures = []
     folder = searches.folder / "front"
     with disk_errors(folder):
@@ -147,14 +153,6 @@ def write_front(searches: ScoredSearches) -> tuple[str, list[Path]]:
         draw_candidates(found.entries, cost.name, path, found.front(cost), score_label=searches.score_label)
         pictures.append(path)
     return f"{title}\n\n{table.markdown()}", pictures
-
-
-def _costs(searches: ScoredSearches) -> list[SearchObjective]:
-    return [objective for objective in searches.objectives if objective.name != LOSS]
-
-
-def _sign(objective: SearchObjective) -> int:
-    return -1 if objective.larger_is_better else 1
 
 
 def _objectives(system: str, inputs: Mapping[str, Any]) -> list[str]:

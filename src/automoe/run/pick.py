@@ -11,13 +11,11 @@ Neither a supernet nor a search is made: the scores are those of the searches.
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from automoe.cost.costs import COSTS, constraints_of, measured_names
-from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.progress import Reporter
 from automoe.run.context import Run, check_engines
@@ -30,17 +28,14 @@ from automoe.run.front import ScoredSearches, scored_searches
 from automoe.run.inputs import MEASURED, TOGETHER
 from automoe.run.prepare import add_shortlists, prepare
 from automoe.run.recipe import LoadedRecipe, Recipe
-from automoe.run.search import FINALIST_KEYS, Found, choose, measurer, remembered, trial_record
-from automoe.run.systems import fine_tuned_names
+from automoe.run.search import FINALIST_KEYS, Found, finalists_plain, find_finalists
+from automoe.run.systems import name_of_a_folder
 from automoe.run.train import train_system
 from automoe.search.candidate import Candidate, score_of
 from automoe.search.constraint import Constraint, violations
 from automoe.search.feasibility import nearest
 from automoe.search.pareto import SearchObjective, neighbours
-from automoe.search.winner import measured_finalists
 from automoe.storage import write_json
-
-_NAME = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ class Pick:
         bounds: cost name to the most it may be, or the least where larger is better.
         name: of the system that is made; by default it says the bounds.
         system: whose search is looked at; by default all of the seed.
-        seed: by default the recipe's first.
+        seed: by default the lowest that the run has.
     """
 
     bounds: Mapping[str, float]
@@ -68,12 +63,15 @@ class Pick:
 
 def pick(
     loaded: LoadedRecipe,
-    runs_folder: Path,
+    path: Path,
     reporter: Reporter,
     asked: Pick,
     may_overwrite: MayOverwrite = never,
 ) -> tuple[Path, float]:
     """Take the best scored candidate that keeps the bounds, race and train as the recipe says.
+
+    Args:
+        path: the folder of the run, which was made of the recipe.
 
     Returns:
         The folder of the trained model, and its BLEU on the test set.
@@ -82,30 +80,26 @@ def pick(
         InputError: a bound or the name is impossible; the run has no search, or was made from something else;
             no candidate keeps the bounds, or a cost was never priced; as `run_recipe`.
     """
-    recipe = loaded.recipe
     constraints = constraints_of(asked.bounds)
-    _check(recipe, asked)
-    seed = recipe.seeds[0] if asked.seed is None else asked.seed
-    path = runs_folder / recipe.name
-    searches = scored_searches(path, seed, asked.system)
+    _check(loaded.recipe, asked)
+    searches = scored_searches(path, asked.seed, asked.system)
     candidates = _priced(searches, constraints)
-    folder = RunFolder(path, recipe.name, reporter.say, may_overwrite)
+    folder = RunFolder(path, loaded.recipe.name, reporter.say, may_overwrite)
     with folder.locked():
         run = Run(loaded, folder, reporter)
         check_engines(run)
-        return _pick(run, seed, asked, searches, _within(candidates, constraints, searches), constraints)
+        return _pick(run, asked, searches, candidates, constraints)
 
 
 def _check(recipe: Recipe, asked: Pick) -> None:
     name, problems = asked.system_name, []
     if not asked.bounds:
         problems.append(f"expected at least one bound, such as --flops 2e7 (known: {', '.join(COSTS)})")
-    if not _NAME.fullmatch(name):
-        problems.append(f"--name: expected letters, digits and _ . - only, got {name!r}")
-    taken = [system.name for system in recipe.systems]
-    if recipe.searched:
-        taken += fine_tuned_names(recipe.searched[0].name)
-    if name in taken:
+    try:
+        name_of_a_folder(name)
+    except ValueError as error:
+        problems.append(f"--name: {error}")
+    if name in (*recipe.names, *recipe.fine_tuned, *recipe.twins):
         problems.append(f"--name: {name} is a system of the recipe; choose another")
     if problems:
         raise InputError("nothing can be picked", problems)
@@ -151,16 +145,14 @@ def _within(
 
 def _pick(
     run: Run,
-    seed: int,
     asked: Pick,
     searches: ScoredSearches,
-    within: Sequence[Candidate],
+    candidates: Sequence[Candidate],
     constraints: Sequence[Constraint],
 ) -> tuple[Path, float]:
-    name, say = asked.system_name, run.reporter.say
-    corpora = corpus_values(run, "train", "valid", "test")
-    values = run.values | run.former_values | corpora
-    seeded = run.with_seed(seed)
+    within = _within(candidates, constraints, searches)
+    name, seeded = asked.system_name, run.with_seed(searches.seed)
+    values = run.values | run.former_values | corpus_values(run, "train", "valid", "test")
     run.folder.finished("prepare", values)
     seeded.folder.finished("supernet", values)
     searched = [seeded.folder.finished(f"search-{system}", values) for system in searches.logs]
@@ -168,12 +160,14 @@ def _pick(
     measured = bool(measured_names(asked.bounds))
     price_files = (find_latency_file(run), find_throughput_file(run)) if measured else ()
     found = _finalists(seeded, asked, searched, within, constraints, price_files)
-    for line in told_beside(_candidate(found.finalists[0], within), searches, constraints):
-        say(f"{name}: {line}")
     finals = run_finals(seeded, prepared, name, found)
     decider, winner = (found.stage, found.finalists[0]) if finals is None else finals
     # Their trainings may be those of the run itself, and not at their end yet.
-    forget_losers(seeded, prepared, [found], [winner, *searches.finalists])
+    of_run = [*searches.finalists, *run.loaded.fixed().values()]
+    forget_losers(seeded, prepared, [found], [winner, *of_run])
+    picked = next(candidate for candidate in within if candidate.architecture == winner)
+    for line in told_beside(picked, candidates, constraints, searches.score_label):
+        run.reporter.say(f"{name}: {line}")
     trained = train_system(seeded, prepared, name, winner, found_by=decider)
     add_shortlists(seeded, prepared, {name: trained})
     evaluated = evaluate(seeded, name, trained)
@@ -190,52 +184,38 @@ def _finalists(
     price_files: Sequence[Path | None],
 ) -> Found:
     """The stage `choice-NAME`: who races, or who is trained; `chosen.json` as a search writes it."""
-    recipe = run.recipe
-    measured = bool(measured_names(asked.bounds))
     inputs = {
         "seed": run.seed,
         "the bounds": [dataclasses.asdict(constraint) for constraint in constraints],
         **run.chosen(*FINALIST_KEYS),
     }
-    if measured:
+    if measured_names(asked.bounds):
         inputs |= run.chosen("latency.runs", *MEASURED)
-    if any(is_of_batches(recipe, name) for name in asked.bounds):
+    if any(is_of_batches(run.recipe, name) for name in asked.bounds):
         inputs |= run.chosen("latency.throughput.runs", *TOGETHER)
 
     def work(folder: Path) -> None:
-        measure = None
-        if measured:
-            measure = remembered(measurer(run, asked.bounds, price_files), folder / "measured.json")
-        count = recipe.finals.candidates if recipe.finals else 1
-        finalists = measured_finalists(within, lambda pool: choose(recipe, pool, count), measure)
-        write_json(
-            folder / "chosen.json",
-            {
-                "finalists": [trial_record(trial, within) for trial in finalists.kept],
-                "rejected": [trial_record(trial, within) for trial in finalists.rejected],
-            },
-        )
+        finalists = find_finalists(run, within, asked.bounds, price_files, folder)
+        write_json(folder / "chosen.json", finalists_plain(finalists, within))
 
-    stage = run.folder.stage(f"choice-{asked.system_name}", inputs, work, after=searched)
-    chosen = read_stage_json(stage.folder / "chosen.json")
-    return Found(stage, tuple(Architecture.from_dict(f["architecture"]) for f in chosen["finalists"]), {})
+    return Found.of(run.folder.stage(f"choice-{asked.system_name}", inputs, work, after=searched))
 
 
-def _candidate(architecture: Architecture, candidates: Sequence[Candidate]) -> Candidate:
-    return next(candidate for candidate in candidates if candidate.architecture == architecture)
-
-
-def told_beside(picked: Candidate, searches: ScoredSearches, constraints: Sequence[Constraint]) -> list[str]:
+def told_beside(
+    picked: Candidate, candidates: Sequence[Candidate], constraints: Sequence[Constraint], label: str
+) -> list[str]:
     """What a candidate costs, and what its neighbours on the front do, in words.
 
     The front is that of the score and one bounded cost, of the candidates that keep the other bounds.
+
+    Args:
+        candidates: scored; each has every cost with a bound. `label`: what the score is.
     """
-    label = searches.score_label
     lines = [f"{label} {score_of(picked):.4f} with {picked.architecture}"]
     for constraint in constraints:
         cost = COSTS[constraint.cost]
         others = [other for other in constraints if other is not constraint]
-        rivals = [c for c in searches.scored if not violations(others, c.costs)]
+        rivals = [c for c in candidates if not violations(others, c.costs)]
         objective = SearchObjective(cost.name, cost.larger_is_better)
         own = picked.costs[cost.name]
         limit = "at least" if constraint.at_least else "at most"

@@ -43,7 +43,6 @@ from automoe.run.recipe import LoadedRecipe, Recipe
 from automoe.run.report import SeedStages, report_run
 from automoe.run.search import search_architectures
 from automoe.run.supernet import train_supernet
-from automoe.run.systems import fine_tuned_names
 from automoe.run.train import inherit, train_student, train_system
 
 StageName = Literal["prepare", "budget", "supernet", "search", "finals", "train", "evaluate", "report"]
@@ -85,9 +84,7 @@ def run_recipe(
 def stage_names(recipe: Recipe, until: StageName) -> list[str]:
     """Every stage that a run up to `until` may come to, in order."""
     searched = [system.name for system in recipe.searched]
-    trained = [system.name for system in recipe.systems]
-    if recipe.fine_tuning and searched:
-        trained += fine_tuned_names(searched[0])
+    trained = [*recipe.names, *recipe.fine_tuned]
     students = list(recipe.twins)
     first: dict[StageName, list[str]] = {
         "supernet": ["supernet"] if searched else [],
@@ -129,10 +126,8 @@ def _groups(recipe: Recipe) -> list[tuple[int, ...]]:
 
 def _has_teacher_a_seed(recipe: Recipe) -> bool:
     """Whether each seed has a teacher of its own, so that its translations are with the seed's stages."""
-    distillation, names = recipe.distillation, recipe.names
-    if distillation is None:
-        return False
-    return distillation.taught_by(names) is not None and not distillation.over_seeds(names)
+    given, names = recipe.distillation, recipe.names
+    return given is not None and given.taught_by(names) is not None and not given.over_seeds(names)
 
 
 def _run(run: Run, until: StageName) -> Outcome | None:

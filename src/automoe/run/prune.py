@@ -38,14 +38,15 @@ from automoe.model.pruning import without_experts
 from automoe.model.sharing import Supernet
 from automoe.model.transformer import Transformer
 from automoe.progress import Reporter
+from automoe.run.train import shown
 from automoe.storage import digest, file_digest, write_json
 from automoe.training.loop import train
-from automoe.training.results import TrainingProgress
 from automoe.training.rules import only
 from automoe.training.settings import TrainingSettings
 
 REPORT = "pruning.json"
 MAX_TOKENS = 128  # of a side, where a recipe says nothing else; longer pairs are not trained on
+CHECKPOINT_EVERY = 100  # steps: of a short training, which a kill should not cost half of
 TRANSLATED_TOGETHER = 256  # lines, between two signs of life
 
 
@@ -217,6 +218,7 @@ def _settings(request: PruneRequest) -> TrainingSettings:
         peak_rate=request.peak_rate,
         warmup_steps=request.steps // 10,
         balance_coefficient=0.0,
+        checkpoint_every=CHECKPOINT_EVERY,
     )
 
 
@@ -274,13 +276,6 @@ def _trained_on(
     architecture = pruned.architecture
     single = Supernet(architecture, pruned.vocabulary_size, norm=pruned.options.norm)
     single.network = pruned
-    bar = reporter.bar("train on")
-
-    def report(progress: TrainingProgress) -> None:
-        losses = "".join(f", valid {loss:.3f}" for loss in progress.validation.values())
-        text = f"loss {progress.loss:.3f}{losses}, {progress.tokens_per_second:.0f} tokens/s"
-        bar(progress.step, progress.steps, text)
-
     train(
         single,
         only(architecture),
@@ -289,7 +284,7 @@ def _trained_on(
         folder,
         validation_batches=fixed_batches(corpora[1], 4 * settings.batch_tokens),
         validation_networks={"valid": architecture},
-        report=report,
+        report=shown(reporter, "train on"),
     )
     return single.network.cpu().eval()
 

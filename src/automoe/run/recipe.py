@@ -210,12 +210,8 @@ class Recipe(_Section):
         if own and finals and own.candidates < finals.candidates:
             problem = f"own_steps.candidates: expected at least finals.candidates ({finals.candidates})"
             raise InputError("search", [f"{problem}, got {own.candidates}"])
-        if self.fine_tuning and self.searched:
-            made = set(fine_tuned_names(self.searched[0].name))
-            if taken := [system.name for system in self.systems if system.name in made]:
-                raise InputError(
-                    "systems", [f"{name}: is what fine_tuning makes; rename it" for name in taken]
-                )
+        if taken := [name for name in self.names if name in self.fine_tuned]:
+            raise InputError("systems", [f"{name}: is what fine_tuning makes; rename it" for name in taken])
         return self
 
     @property
@@ -233,6 +229,12 @@ class Recipe(_Section):
     def names(self) -> tuple[str, ...]:
         """Of the systems, in their order."""
         return tuple(system.name for system in self.systems)
+
+    @property
+    def fine_tuned(self) -> tuple[str, ...]:
+        """What `fine_tuning` makes of the first searched system, by name."""
+        made = self.fine_tuning is not None and self.searched
+        return tuple(fine_tuned_names(self.searched[0].name)) if made else ()
 
     @property
     def twins(self) -> dict[str, str]:
@@ -351,9 +353,10 @@ def _part_of(space: SearchSpace, system: System) -> SearchSpace:
 def _problems_of_distillation(recipe: Recipe) -> list[str]:
     if recipe.distillation is None:
         return []
-    made = fine_tuned_names(recipe.searched[0].name) if recipe.fine_tuning and recipe.searched else ()
     languages = recipe.data.source_language, recipe.data.target_language
-    return distillation_problems(recipe.distillation, recipe.names, made, len(recipe.seeds), languages)
+    return distillation_problems(
+        recipe.distillation, recipe.names, recipe.fine_tuned, len(recipe.seeds), languages
+    )
 
 
 def _own_seeds(plain: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from automoe.report.seed_report import SeedReport
 from automoe.run.budget import Budget
 from automoe.run.context import Run
 from automoe.run.corpora import load_reports
+from automoe.run.device_profile import priced_costs
 from automoe.run.folder import Stage, read_stage_json
 from automoe.run.prepare import Prepared
 from automoe.run.question import what_was_asked
@@ -114,10 +115,7 @@ def report_run(run: Run, prepared: Prepared, seeds: Mapping[int, SeedStages], bu
             main=run.values["main system"],
             score_label="validation loss" if recipe.search.rank_by == "loss" else "minus BLEU",
             protocol=run.protocol,
-            bounded=tuple(
-                {name for system in recipe.searched for name in recipe.constraints_of(system)}
-                | {objective.name for system in recipe.searched for objective in system.sought}
-            ),
+            sought=priced_costs(recipe),
             profile=budget.latency_file if recipe.latency.source == "profile" else None,
         )
 

@@ -53,6 +53,13 @@ class Found:
     finalists: tuple[Architecture, ...]
     evaluated: Mapping[str, int]
 
+    @staticmethod
+    def of(stage: Stage) -> Found:
+        """What a stage wrote into `chosen.json`; nothing is evaluated where it only picks."""
+        chosen = read_stage_json(stage.folder / "chosen.json")
+        finalists = tuple(Architecture.from_dict(found["architecture"]) for found in chosen["finalists"])
+        return Found(stage, finalists, chosen.get("evaluated", {}))
+
 
 def search_architectures(
     run: Run, prepared: Prepared, supernet_stage: Stage, supernet: Supernet, budget: Budget
@@ -141,14 +148,10 @@ def _search(
         if recipe.search.own_steps:
             own = recipe.search.own_steps
             again = own_score(run, supernet, prepared, own, folder / "own_steps.jsonl")
-            best = choose(recipe, candidates, own.candidates)
+            best = _choose(recipe, candidates, own.candidates)
             ranked = scored_again(run, best, again, f"search {system.name}: own steps")
-        measure = None
-        if bounds_measured:
-            measure = remembered(measurer(run, bounds, budget.price_files), folder / "measured.json")
-        count = recipe.finals.candidates if recipe.finals else 1
-        finalists = measured_finalists(ranked, lambda pool: choose(recipe, pool, count), measure)
-        _say_found(reporter, system, results.values(), finalists, count)
+        finalists = find_finalists(run, ranked, bounds, budget.price_files, folder)
+        _say_found(reporter, system, results.values(), finalists, _finalists_wanted(recipe))
         write_json(
             folder / "chosen.json",
             {
@@ -157,8 +160,7 @@ def _search(
                 "not_priced": sum(len(result.refusals) for result in results.values()),
                 "seconds": time.monotonic() - start,
                 "continued": continued,
-                "finalists": [trial_record(trial, candidates) for trial in finalists.kept],
-                "rejected": [trial_record(trial, candidates) for trial in finalists.rejected],
+                **finalists_plain(finalists, candidates),
             },
         )
 
@@ -166,9 +168,7 @@ def _search(
     stage = run.folder.stage(
         f"search-{system.name}", inputs, work, after=[supernet_stage], led_by=leaders, formerly=formerly
     )
-    chosen = read_stage_json(stage.folder / "chosen.json")
-    finalists = tuple(Architecture.from_dict(found["architecture"]) for found in chosen["finalists"])
-    return Found(stage, finalists, chosen["evaluated"])
+    return Found.of(stage)
 
 
 def _search_parts(
@@ -216,7 +216,43 @@ def _parts(run: Run, system: System) -> dict[str, SearchSpace]:
     return parts
 
 
-def choose(recipe: Recipe, candidates: Sequence[Candidate], count: int) -> tuple[Candidate, ...]:
+def find_finalists(
+    run: Run,
+    candidates: Sequence[Candidate],
+    bounds: Mapping[str, Any],
+    price_files: Sequence[Path | None],
+    folder: Path,
+) -> Finalists:
+    """The best candidates, as many as the recipe lets race.
+
+    Args:
+        bounds: where one is on a measured cost, those win that keep it when measured (`measured.json`).
+        price_files: as `Budget.price_files`. `folder`: of the stage.
+    """
+    recipe, measure = run.recipe, None
+    if measured_names(bounds):
+        measure = remembered(_measurer(run, bounds, price_files), folder / "measured.json")
+    count = _finalists_wanted(recipe)
+    return measured_finalists(candidates, lambda pool: _choose(recipe, pool, count), measure)
+
+
+def finalists_plain(finalists: Finalists, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """What `chosen.json` says of them.
+
+    Args:
+        candidates: the finalists among them, with their inherited scores.
+    """
+    return {
+        "finalists": [_trial_record(trial, candidates) for trial in finalists.kept],
+        "rejected": [_trial_record(trial, candidates) for trial in finalists.rejected],
+    }
+
+
+def _finalists_wanted(recipe: Recipe) -> int:
+    return recipe.finals.candidates if recipe.finals else 1
+
+
+def _choose(recipe: Recipe, candidates: Sequence[Candidate], count: int) -> tuple[Candidate, ...]:
     """The best `count`, different enough, and enough dense ones among them."""
     finals = recipe.finals
     if finals is None:
@@ -228,7 +264,7 @@ def choose(recipe: Recipe, candidates: Sequence[Candidate], count: int) -> tuple
     )
 
 
-def measurer(run: Run, bounds: Mapping[str, Any], price_files: Sequence[Path | None]) -> MeasureCandidate:
+def _measurer(run: Run, bounds: Mapping[str, Any], price_files: Sequence[Path | None]) -> MeasureCandidate:
     """Measures one candidate for real; the user sees each figure."""
     latency = run.recipe.latency
     judged = not any(is_of_another_machine(latency, file) for file in price_files)
@@ -298,7 +334,7 @@ def _say_found(
         reporter.say(f"search {system.name}: {place}. {trial}")
 
 
-def trial_record(trial: Trial, candidates: Sequence[Candidate]) -> dict[str, Any]:
+def _trial_record(trial: Trial, candidates: Sequence[Candidate]) -> dict[str, Any]:
     """What `chosen.json` says of one candidate."""
     found = trial.candidate
     inherited = next(c.score for c in candidates if c.architecture == found.architecture)

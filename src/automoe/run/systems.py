@@ -82,8 +82,12 @@ def _known_costs(bounds: dict[str, Bound]) -> dict[str, Bound]:
     return bounds
 
 
-def _name_of_a_folder(name: str) -> str:
-    """Names become parts of names of folders and files, of which systems take at most 255 bytes."""
+def name_of_a_folder(name: str) -> str:
+    """The name of a system, which becomes part of names of folders, of which file systems take 255 bytes.
+
+    Raises:
+        ValueError: no folder can be called so.
+    """
     if not re.fullmatch(r"[\w.-]+", name) or not name.strip("."):
         raise ValueError("expected letters, digits, `-`, `_` and `.`, and not dots alone")
     if (length := len(name.encode("utf-8", "replace"))) > MOST_NAME_BYTES:
@@ -93,7 +97,7 @@ def _name_of_a_folder(name: str) -> str:
 
 RecipeBound: TypeAlias = Annotated[float | str, BeforeValidator(_number_or_share)]
 RecipeBounds: TypeAlias = Annotated[dict[str, RecipeBound], AfterValidator(_known_costs)]
-Name: TypeAlias = Annotated[str, AfterValidator(_name_of_a_folder)]
+Name: TypeAlias = Annotated[str, AfterValidator(name_of_a_folder)]
 
 
 class System(BaseModel):

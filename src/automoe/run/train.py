@@ -18,6 +18,7 @@ from automoe.design.architecture import Architecture, Mixer
 from automoe.inference.model_folder import save_model
 from automoe.model.sharing import Supernet
 from automoe.processes import is_first_process, wait_for_all
+from automoe.progress import Reporter
 from automoe.run.context import Run
 from automoe.run.distillation import distilled_name
 from automoe.run.folder import FORMATS, Stage, read_stage_json
@@ -186,7 +187,7 @@ class Training:
             until=step,
             validation_batches=_validation_batches(self._prepared, settings),
             validation_networks={"valid": self._architecture},
-            report=_report(self._run, title),
+            report=shown(self._run.reporter, title),
         )
 
     def finish(self, title: str) -> tuple[Supernet, TrainResult]:
@@ -301,8 +302,20 @@ def fit(
         folder,
         validation_batches=_validation_batches(prepared, settings),
         validation_networks=watched,
-        report=_report(run, title),
+        report=shown(run.reporter, title),
     )
+
+
+def shown(reporter: Reporter, title: str) -> Callable[[TrainingProgress], None]:
+    """What shows the user how far a training is, and its losses."""
+    bar = reporter.bar(title)
+
+    def report(progress: TrainingProgress) -> None:
+        losses = ", ".join(f"{name} {loss:.3f}" for name, loss in progress.validation.items())
+        text = f"loss {progress.loss:.3f}, {progress.tokens_per_second:.0f} tokens/s"
+        bar(progress.step, progress.steps, f"{text} (valid: {losses})" if losses else text)
+
+    return report
 
 
 def save_trained(
@@ -338,17 +351,6 @@ def _delete_checkpoints(folder: Path) -> None:
 
 def _validation_batches(prepared: Prepared, settings: TrainingSettings) -> list[Batch]:
     return fixed_batches(prepared.valid, 4 * settings.batch_tokens)
-
-
-def _report(run: Run, title: str) -> Callable[[TrainingProgress], None]:
-    bar = run.reporter.bar(title)
-
-    def report(progress: TrainingProgress) -> None:
-        losses = ", ".join(f"{name} {loss:.3f}" for name, loss in progress.validation.items())
-        text = f"loss {progress.loss:.3f}, {progress.tokens_per_second:.0f} tokens/s"
-        bar(progress.step, progress.steps, f"{text} (valid: {losses})" if losses else text)
-
-    return report
 
 
 def _settings_for_minutes(
