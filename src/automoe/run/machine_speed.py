@@ -89,6 +89,7 @@ def training_settings(scale: Scale, batch_tokens: int, *, gpu: bool) -> Training
     """What the recipe says of a training, but without an end."""
     return TrainingSettings(
         steps=10**9,
+        optimizer=scale.optimizer,
         peak_rate=scale.peak_rate,
         warmup_steps=200,
         batch_tokens=batch_tokens,

@@ -170,6 +170,7 @@ def _training(plan: RunPlan, wish: Wish) -> str:
     """The keys that supernet and training have in common."""
     precision = "\n  precision: bf16-mixed" if wish.gpu else ""
     return f"""\
+  optimizer: {plan.scale.optimizer}
   peak_rate: {plan.scale.peak_rate}
   warmup_steps: {plan.warmup_steps}
   schedule: constant          # warm-up, constant, and over the last 30 % of the steps down to nearly nothing

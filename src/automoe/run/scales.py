@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from automoe.design.architecture import Architecture, dense
 from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace
+from automoe.training.settings import OptimizerName
 
 StackT = TypeVar("StackT", EncoderSpace, DecoderSpace)
 # Of a Transformer designed by hand, whatever the space: Transformer-Base's depth.
@@ -25,7 +26,7 @@ class Scale:
         least_tokens: target tokens of one training from which on its larger members learn more than those
             of the scale before.
         vocabulary_size: of the joint vocabulary, where the text has so many subwords.
-        peak_rate: of the learning rate.
+        optimizer, peak_rate: of all trainings.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Scale:
     space: SearchSpace
     least_tokens: int
     vocabulary_size: int
+    optimizer: OptimizerName
     peak_rate: float
 
     @property
@@ -104,7 +106,8 @@ SCALES = (
         _space((48, 64, 96), (1, 2), (1,), 4, (32, 64, 128, 256), 2),
         least_tokens=0,
         vocabulary_size=4000,
-        peak_rate=2e-3,
+        optimizer="muon",
+        peak_rate=4e-3,
     ),
     Scale(
         "small",
@@ -112,15 +115,17 @@ SCALES = (
         _space((96, 128, 160, 192), (1, 2, 3), (1, 2), 4, (64, 128, 256, 512, 768), 4),
         least_tokens=500_000,
         vocabulary_size=4000,
-        peak_rate=2e-3,
+        optimizer="muon",
+        peak_rate=4e-3,
     ),
     Scale(
         "medium",
         "as the small one, with deeper members, for trainings of half an hour and more",
         _space((96, 128, 160, 192), (1, 2, 3, 4, 6), (1, 2, 3, 6), 4, (64, 128, 256, 512, 768), 4),
-        least_tokens=6_000_000,
+        least_tokens=3_000_000,
         vocabulary_size=4000,
-        peak_rate=2e-3,
+        optimizer="muon",
+        peak_rate=4e-3,
     ),
     Scale(
         "large",
@@ -128,6 +133,7 @@ SCALES = (
         _space((256, 384, 512), (2, 3, 4, 6), (1, 2, 3, 6), 8, (256, 512, 1024, 2048), 6),
         least_tokens=20_000_000,
         vocabulary_size=8000,
+        optimizer="adam",
         peak_rate=1.4e-3,
     ),
 )
