@@ -39,7 +39,7 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: st
     if empty := [name for name, records in histories.items() if not records]:
         raise ValueError(f"histories without records: {', '.join(empty)}")
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.2, 3.6), layout="constrained")
+        figure = Figure(figsize=(10.4, 3.6), layout="constrained")
         training, validation = figure.subplots(1, 2)
         for colour, (name, records) in zip(cycle(SERIES), histories.items(), strict=False):
             steps = [record["step"] for record in records]
@@ -49,9 +49,9 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: st
             _validation_lines(validation, name, records, colour)
         training.set(title="Training loss", xlabel="step", ylabel="nats a token, smoothed labels")
         validation.set(title="Validation loss", xlabel="step", ylabel="nats a token")
-        for axes in (training, validation):
-            if axes.get_lines():
-                axes.legend()
+        lines = [*training.get_lines(), *validation.get_lines()]
+        handles = {str(line.get_label()): line for line in lines if not str(line.get_label()).startswith("_")}
+        figure.legend(handles.values(), handles.keys(), loc="outside right upper")
         save(figure, path)
     return figure
 
