@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -41,12 +40,15 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, float]]], path: st
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10.4, 3.6), layout="constrained")
         training, validation = figure.subplots(1, 2)
-        for colour, (name, records) in zip(cycle(SERIES), histories.items(), strict=False):
+        for index, (name, records) in enumerate(histories.items()):
+            # More trainings than colours differ in their markers, too.
+            colour = SERIES[index % len(SERIES)]
+            marker = _MARKERS[index // len(SERIES) % len(_MARKERS)]
             steps = [record["step"] for record in records]
             losses = [record["loss"] for record in records]
             training.plot(steps, losses, color=colour, alpha=0.2, linewidth=0.7, gid=f"raw:{name}")
             training.plot(*_running_mean(steps, losses), color=colour, label=name, gid=f"mean:{name}")
-            _validation_lines(validation, name, records, colour)
+            _validation_lines(validation, name, records, colour, marker)
         training.set(title="Training loss", xlabel="step", ylabel="nats a token, smoothed labels")
         validation.set(title="Validation loss", xlabel="step", ylabel="nats a token")
         lines = [*training.get_lines(), *validation.get_lines()]
@@ -142,12 +144,14 @@ def _running_mean(steps: Sequence[float], values: Sequence[float]) -> tuple[list
     return list(steps[first : first + len(means)]), means.tolist()
 
 
-def _validation_lines(axes: Axes, name: str, records: Sequence[Mapping[str, float]], colour: str) -> None:
+def _validation_lines(
+    axes: Axes, name: str, records: Sequence[Mapping[str, float]], colour: str, marker: str
+) -> None:
     networks = dict.fromkeys(key for record in records for key in record if key.startswith(_VALIDATION))
     for index, key in enumerate(networks):
         points = [(record["step"], record[key]) for record in records if key in record]
         label = name if len(networks) == 1 else f"{name}: {key.removeprefix(_VALIDATION)}"
         axes.plot(
             *zip(*points, strict=True), color=colour, linestyle=_LINE_STYLES[index % len(_LINE_STYLES)],
-            marker="o", markersize=2.5, label=label, gid=f"{key}:{name}",
+            marker=marker, markersize=2.5, label=label, gid=f"{key}:{name}",
         )  # fmt: skip
