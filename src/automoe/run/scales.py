@@ -120,7 +120,7 @@ SCALES = (
     ),
     Scale(
         "medium",
-        "as the small one, with deeper members, for trainings of half an hour and more",
+        "as the small one, with deeper members, for trainings of ten minutes and more",
         _space((96, 128, 160, 192), (1, 2, 3, 4, 6), (1, 2, 3, 6), 4, (64, 128, 256, 512, 768), 4),
         least_tokens=3_000_000,
         vocabulary_size=4000,
