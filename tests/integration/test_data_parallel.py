@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from automoe.model.sharing import Supernet
 from automoe.processes import joined_processes
 from automoe.storage import read_json
+from automoe.training import muon
 from automoe.training.history import read_history
 from automoe.training.loop import train, train_until
 from automoe.training.results import TrainResult
@@ -35,7 +36,7 @@ def several(step: int, rng: random.Random) -> Members:
     return Members((SMALL, LARGE), teacher=1 if step % 2 else None)
 
 
-RULES = {"one": one, "several": several}
+RULES = {"one": one, "several": several, "one with Muon": one}
 
 
 def run(folder: Path, accumulation: int, rule: str) -> TrainResult:
@@ -43,6 +44,9 @@ def run(folder: Path, accumulation: int, rule: str) -> TrainResult:
 
     With several members the training pauses in the middle.
     """
+    if rule.endswith("Muon"):
+        # In bfloat16 what rounding makes of a sum over processes would be a hundred thousand times as large.
+        muon._dtype = lambda _: torch.float32
     stream = ReversalStream(4)
     training = (
         Supernet(LARGE, VOCABULARY, norm="pre", seed=3),
@@ -50,6 +54,7 @@ def run(folder: Path, accumulation: int, rule: str) -> TrainResult:
         ReversalStream(1, sentences=1, longest=3),
         TrainingSettings(
             steps=STEPS,
+            optimizer="muon" if rule.endswith("Muon") else "adam",
             peak_rate=1e-3,
             warmup_steps=4,
             accumulation=accumulation,

@@ -177,6 +177,7 @@ def test_stages_of_a_version_that_took_these_for_inputs_are_kept(tmp_path, monke
 def test_the_optimizer_of_all_versions_is_no_input_and_another_one_is_named(recipe):
     assert started(run(recipe, "training.optimizer=adam", "supernet.optimizer=adam")) == set()
     noted = [json.loads(path.read_text())["inputs"] for path in (recipe.parent / "runs").rglob("stage.json")]
+    assert any("training.steps" in values for values in noted)
     assert not any(name.endswith("optimizer") for values in noted for name in values)
     why, start = refused(refusal(recipe, "training.optimizer=muon"))
     assert why == ["training.optimizer: nothing -> muon"]

@@ -42,7 +42,7 @@ from automoe.run.train import shown
 from automoe.storage import digest, file_digest, write_json
 from automoe.training.loop import train
 from automoe.training.rules import only
-from automoe.training.settings import TrainingSettings
+from automoe.training.settings import TrainingSettings, decisive
 
 REPORT = "pruning.json"
 MAX_TOKENS = 128  # of a side, where a recipe says nothing else; longer pairs are not trained on
@@ -258,7 +258,12 @@ def _training_folder(
 ) -> Path:
     """Beside the output, named by all that decides the training: what another one left is not continued."""
     texts = [[pair.source, pair.target] for pair in pairs]
-    decides = [file_digest(request.model / WEIGHTS), architecture.to_dict(), asdict(settings), texts]
+    decides = [
+        file_digest(request.model / WEIGHTS),
+        architecture.to_dict(),
+        decisive(asdict(settings)),
+        texts,
+    ]
     return request.output.with_name(f"{request.output.name}.training-{digest(decides)[:12]}")
 
 

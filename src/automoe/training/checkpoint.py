@@ -1,7 +1,7 @@
 """What training writes to disk, so that a run killed at any moment continues to the same weights.
 
-A checkpoint is one safetensors file: weights and Adam's moments as tensors, everything else as JSON in its
-metadata.
+A checkpoint is one safetensors file: weights and the optimizer's moments as tensors, everything else as JSON
+in its metadata.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Checkpoints:
     def save(self, step: int, network: nn.Module, optimizer: BlockAdam, state: Mapping[str, Any]) -> None:
         """Write the checkpoint of `step`; then delete all but the newest two, and what a kill cut short.
 
-        A parameter that no sub-network has trained yet has no Adam state; it gets none on loading either.
+        A parameter that no sub-network has trained yet has no moments; it gets none on loading either.
 
         Raises:
             InputError: the disk is full; the older checkpoints are kept.
@@ -116,7 +116,7 @@ class Checkpoints:
             path.unlink()
 
     def load_latest(self, network: nn.Module, optimizer: BlockAdam) -> dict[str, Any] | None:
-        """Restore weights and Adam's moments in place; None when there is no checkpoint.
+        """Restore weights and the optimizer's moments in place; None when there is no checkpoint.
 
         Returns:
             The `state` given to `save`, and `step`.

@@ -51,7 +51,8 @@ class BlockMuon(BlockAdam):
             momentum_RC.lerp_(grad_RC, 1 - MOMENTUM)
             weights[grad_RC.shape].append(weight_RC)
             updates[grad_RC.shape].append(grad_RC.lerp(momentum_RC, MOMENTUM))
-        for shape, updates_of_shape in updates.items():
+        while updates:
+            shape, updates_of_shape = updates.popitem()
             # Together, because products of single small matrices leave most of a processor idle.
             updates_BRC = orthogonalized(torch.stack(updates_of_shape))
             for weight_RC, update_RC in zip(weights[shape], updates_BRC, strict=True):
@@ -81,7 +82,8 @@ def hidden_matrices(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def orthogonalized(matrices_BRC: Tensor) -> Tensor:
     """U V' of each matrix U S V', nearly: by steps of a Newton-Schulz iteration, singular values 0.5 to 1.5.
 
-    Computed in bfloat16 where the processor multiplies it fast, which is precise enough for that range.
+    Computed in bfloat16 where the processor multiplies it fast, which is precise enough for that range; so
+    the processes of one training need processors that are alike.
     """
     a, b, c = NEWTON_SCHULZ_COEFFICIENTS
     tall = matrices_BRC.shape[1] > matrices_BRC.shape[2]

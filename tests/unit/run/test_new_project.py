@@ -97,6 +97,8 @@ def test_the_recipe_explains_itself(tmp_path):
     expected = [float(line.split()[1]) for line in text.splitlines() if line.startswith("#    ")]
     assert sum(expected[:-1]) == pytest.approx(expected[-1], abs=0.1 * len(expected))
     assert expected[-1] <= 30
+    # Both trainings as the scale's figures were found.
+    assert text.count("  optimizer: muon\n  peak_rate: 0.004\n") == 2
 
 
 def test_sets_that_are_given_stay_where_they_are_and_their_sources_leave_the_training(tmp_path):

@@ -21,6 +21,8 @@ from automoe.model.sharing import Supernet
 from automoe.run import scoring
 from automoe.run.recipe import OwnSteps
 from automoe.run.scoring import own_score
+from automoe.training.muon import hidden_matrices
+from automoe.training.objective import objective
 from automoe.training.own_steps import loss_after_own_steps
 from automoe.training.settings import TrainingSettings
 from helpers.reversal import LARGE, SMALL, VOCABULARY, ReversalStream, digits
@@ -91,6 +93,26 @@ def test_steps_of_its_own_are_those_of_a_plain_loop(architecture):
     )
     assert found == pytest.approx(plain_loss(reference), rel=1e-3)
     assert found < before - 0.1
+
+
+def test_the_step_is_that_of_the_trainings_optimizer():
+    losses = {
+        kind: loss_after_own_steps(
+            supernet().extract(SMALL), ReversalStream(1), replace(SETTINGS, optimizer=kind), validation(),
+            steps=1, peak_rate=PEAK_RATE,
+        )
+        for kind in ("adam", "muon")
+    }  # fmt: skip
+    network, batch = supernet().extract(SMALL).train().requires_grad_(True), next(ReversalStream(1))
+    part = objective(network, batch, label_smoothing=0.2, balance_coefficient=0.05)
+    (part.loss / batch.target_tokens).backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 0.5)
+    matrices = [parameter for _, parameter in hidden_matrices(network)]
+    torch.optim.Muon(matrices, lr=PEAK_RATE, weight_decay=0.0, adjust_lr_fn="match_rms_adamw").step()
+    others = [p for p in network.parameters() if all(p is not matrix for matrix in matrices)]
+    torch.optim.Adam(others, lr=PEAK_RATE, betas=(0.9, 0.98), eps=1e-9).step()
+    by_torch = plain_loss(network)
+    assert abs(losses["muon"] - by_torch) < 0.1 * abs(losses["adam"] - by_torch)
 
 
 def test_no_steps_tell_the_loss_as_it_is():

@@ -6,7 +6,7 @@ import pytest
 
 from automoe.errors import InputError
 from automoe.training.rules import RULES, Rule, random_members
-from automoe.training.settings import SupernetSettings, TrainingSettings
+from automoe.training.settings import SupernetSettings, TrainingSettings, decisive
 
 
 def test_impossible_settings_list_every_problem():
@@ -37,3 +37,9 @@ def test_an_unknown_schedule_or_rule_is_told_the_known_ones():
 def test_a_rule_of_another_program_is_known(monkeypatch):
     monkeypatch.setitem(RULES, "ours", Rule(random_members, members=1))
     assert SupernetSettings(steps=5, peak_rate=1e-3, warmup_steps=0, rule="ours").rule == "ours"
+
+
+def test_what_came_later_decides_nothing_at_the_value_that_it_had_before():
+    assert decisive({"steps": 3, "optimizer": "adam", "device": "cpu"}) == {"steps": 3}
+    assert decisive({"steps": None, "optimizer": None, "validate_every": None}) == {"steps": None}
+    assert decisive({"steps": 3, "optimizer": "muon"}) == {"steps": 3, "optimizer": "muon"}
