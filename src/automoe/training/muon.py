@@ -17,6 +17,8 @@ from automoe.training.optimizer import BlockAdam
 from automoe.training.settings import OptimizerName
 
 MOMENTUM = 0.95
+ADAM_RMS = 0.2
+"""Root mean square of an element of Adam's update, in rates, as Liu et al. found it."""
 NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 EPS = 1e-7
@@ -37,7 +39,7 @@ class BlockMuon(BlockAdam):
 
     @torch.no_grad()
     def step(self, subnetwork: nn.Module, rate: float) -> None:
-        """Update what has a gradient, and use it up: `grad` is None afterwards, its memory free."""
+        """Update what has a gradient, and use it up: `grad` is None afterwards."""
         weights: defaultdict[torch.Size, list[Tensor]] = defaultdict(list)
         updates: defaultdict[torch.Size, list[Tensor]] = defaultdict(list)
         for name, parameter in hidden_matrices(subnetwork):
@@ -56,7 +58,7 @@ class BlockMuon(BlockAdam):
             # Together, because products of single small matrices leave most of a processor idle.
             updates_BRC = orthogonalized(torch.stack(updates_of_shape))
             for weight_RC, update_RC in zip(weights[shape], updates_BRC, strict=True):
-                weight_RC.add_(update_RC, alpha=-rate * 0.2 * max(shape) ** 0.5)
+                weight_RC.add_(update_RC, alpha=-rate * ADAM_RMS * max(shape) ** 0.5)
         super().step(subnetwork, rate)
 
     def _momentum(self, name: str) -> Tensor:
