@@ -177,6 +177,44 @@ def test_result_is_the_mean_of_the_last_weights(tmp_path):
     assert left == {"weights.safetensors", "history.jsonl", "tensorboard"}
 
 
+@pytest.mark.parametrize(("peak_rate", "expected"), [(3e-3, "last"), (0.6, "mean")])
+def test_of_mean_and_last_weights_the_better_is_the_result(tmp_path, peak_rate, expected):
+    # While all learn fast the last weights are best; where a high rate makes them jump about, their mean.
+    chosen = settings(steps=60, average_checkpoints=12, peak_rate=peak_rate, final_rate_ratio=1.0)
+    seen = {}
+
+    def report(progress):
+        seen[progress.step] = copies(net.network)
+
+    net, stream = supernet(), ReversalStream(9)
+    batches = [next(stream) for _ in range(3)]
+    watched = {"valid": LARGE}
+    result = train(
+        net,
+        one,
+        ReversalStream(1),
+        chosen,
+        tmp_path,
+        validation_batches=batches,
+        validation_networks=watched,
+        report=report,
+    )
+    steps = range(49, 61)
+    both = {
+        "last": seen[60],
+        "mean": {name: torch.stack([seen[step][name] for step in steps]).mean(0) for name in seen[60]},
+    }
+    losses = {}
+    for name, weights in both.items():
+        other = supernet()
+        other.network.load_state_dict(weights)
+        losses[name] = validation_loss(other.subnetwork(LARGE), batches)
+    assert min(losses, key=losses.get) == expected
+    assert result.validation["valid"] == pytest.approx(losses[expected], rel=1e-5)
+    for name, value in load_file(result.weights).items():
+        torch.testing.assert_close(value, both[expected][name], rtol=1e-5, atol=1e-6)
+
+
 def test_a_finished_training_is_not_repeated_and_not_mistaken(tmp_path):
     first = train(supernet(), one, ReversalStream(1), SETTINGS, tmp_path)
     weights = load_file(first.weights)

@@ -29,7 +29,7 @@ FORMATS: Mapping[str, int] = {
     "supernet": 1,
     "search": 1,
     "finals": 1,
-    "train": 1,
+    "train": 2,
     "distil": 1,
     "evaluate": 1,
     "latency": 1,

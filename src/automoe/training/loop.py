@@ -65,7 +65,8 @@ def train(
     Each step trains the members that `rule` names on the same `accumulation` micro-batches a process, and
     makes one update with the mean of their gradients. What gets no gradient, outside the leading block that
     holds those of all members too, is left alone, moments included (`BlockAdam`, or `BlockMuon`). Rate by
-    `schedule.learning_rate`, result by averaging snapshots.
+    `schedule.learning_rate`. The result is the mean of the last snapshots or, where one network is validated
+    and their loss is lower, the last weights.
 
     Under torchrun every process calls this with an equal stream and takes every n-th batch of it. Losses,
     rates and speeds go to `history.jsonl` and to `tensorboard/` in the folder, from the first process; of a
@@ -270,12 +271,17 @@ class _Training:
             paths = [path for path in paths if path.exists()]
         for path in paths:
             read_metadata(path, self.fingerprints, f"delete {self.folder}, then this training starts again")
-        average_weights(paths, self.network)
+        validation = self._average(paths)
+        if whole and len(paths) > 1 and len(validation) == 1:
+            # A rate that has fallen far settles weights as a mean does: then the last ones are the better.
+            last_validation = self._average(paths[-1:])
+            better = [*last_validation.values()] < [*validation.values()]
+            validation = last_validation if better else self._average(paths)
         result = {
             "fingerprint": self.fingerprints[0],
             "target_tokens": target_tokens,
             "seconds": seconds,
-            "validation": self._validate(),
+            "validation": validation,
         }
         self.fabric.barrier()
         if self.fabric.is_global_zero:
@@ -288,6 +294,11 @@ class _Training:
             for path in paths:
                 path.unlink()
         self.fabric.barrier()
+
+    def _average(self, paths: Sequence[Path]) -> dict[str, float]:
+        """Put the mean of these snapshots into the network, and validate it."""
+        average_weights(paths, self.network)
+        return self._validate()
 
     def _validate(self) -> dict[str, float]:
         """Mean negative log-likelihood a token of each network; every rank does its share of the batches."""

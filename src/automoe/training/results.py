@@ -40,7 +40,7 @@ class TrainResult:
     """A finished training.
 
     Attributes:
-        weights: the file of the (averaged) weights; the supernet given to `train` holds them too.
+        weights: the file of the weights; the supernet given to `train` holds them too.
         target_tokens: trained on. `seconds`: of wall time, interruptions left out.
         validation: mean negative log-likelihood a token of the final weights, by network.
     """

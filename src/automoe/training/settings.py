@@ -56,7 +56,8 @@ class TrainingSettings:
         accumulation: micro-batches a step, on each process.
         clip_norm: largest norm of a step's gradient; `.inf` is any.
         checkpoint_every, validate_every: steps between two of them.
-        average_checkpoints: snapshots of the last fifth whose mean is the result; 1 takes the last weights.
+        average_checkpoints: snapshots of the last fifth whose mean is judged. The result is that mean or,
+            of a single model, the last weights if their validation loss is lower. 1 takes the last ones.
         seed: of first weights, the order of batches, sub-networks and dropout.
         device: `auto` takes a GPU where there is one. `precision`: Fabric's name.
         schedule: of the rate after the warm-up, `schedule.learning_rate` says which. `decay_share`: of
