@@ -27,7 +27,7 @@ FORMATS: Mapping[str, int] = {
     "profile": 1,
     "budget": 1,
     "supernet": 1,
-    "search": 1,
+    "search": 2,
     "finals": 1,
     "train": 2,
     "distil": 1,

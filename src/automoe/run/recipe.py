@@ -124,10 +124,10 @@ class Search(_Section):
 class Finals(_Section):
     """The best candidates of a search race by real training; the winner's goes on to its end.
 
-    `candidates`: how many race, at least `dense` of them dense ones, at most `per_shape` with the same widths
-    and numbers of layers, and each at least `min_distance` genes from the others, as far as the search found
-    such. `price`: what the losers' steps may be together, in
-    trainings: the steps of the rungs follow from it.
+    `candidates`: how many race, at least `dense` of them dense ones, at most `per_shape` dense ones and as
+    many mixtures with the same widths and numbers of layers, and each at least `min_distance` genes from the
+    others, as far as the search found such. `price`: what the losers' steps may be together, in trainings:
+    the steps of the rungs follow from it.
     """
 
     candidates: Annotated[int, Field(ge=2)] = 8

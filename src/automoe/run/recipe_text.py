@@ -98,7 +98,7 @@ search:
 finals:                       # the best candidates race by real training, the winner's goes on
   candidates: {plan.candidates}
   dense: {plan.dense_candidates}                    # of them, at least, without mixtures
-  per_shape: 1                # at most so many have the same widths and numbers of layers
+  per_shape: 1                # at most so many dense ones, and mixtures, are alike in widths and depths
   min_distance: 2             # in how many genes any two differ
   price: {FINALS_PRICE}                  # what the losers' steps cost, in trainings
 

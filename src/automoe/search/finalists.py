@@ -40,10 +40,10 @@ def choose_finalists(
 ) -> tuple[Candidate, ...]:
     """The best candidates that are unlike each other, in order of score; of equals the first given.
 
-    They are chosen from the best to the worst, at most `per_shape` of one shape (the widths and numbers of
-    layers) and each at least `min_distance` from those chosen before. The last places are kept for dense
-    architectures (one expert in every layer) until there are `dense`. Places that are left empty go to the
-    best others, first of any shape, then however near.
+    They are chosen from the best to the worst, at most `per_shape` dense ones of one shape (the widths and
+    numbers of layers), and as many mixtures, and each at least `min_distance` from those chosen before. The
+    last places are kept for dense architectures (one expert in every layer) until there are `dense`. Places
+    that are left empty go to the best others, first of any shape, then however near.
 
     Args:
         candidates: feasible and scored. Of equal architectures the one with the better score counts.
@@ -77,8 +77,9 @@ def choose_finalists(
     return tuple(candidate for architecture, candidate in ranked.items() if architecture in chosen)
 
 
-def _shape(a: Architecture) -> tuple[int, int, int, int]:
-    return a.encoder_width, a.decoder_width, len(a.encoder), len(a.decoder)
+def _shape(a: Architecture) -> tuple[bool, int, int, int, int]:
+    # A mixture takes no place from a dense one: which of the two is better is what a race is to find out.
+    return a.is_dense, a.encoder_width, a.decoder_width, len(a.encoder), len(a.decoder)
 
 
 def _check(

@@ -71,7 +71,7 @@ def slow_finalists(candidates, count, dense_wanted, min_distance, per_shape):
 
     def shape(candidate):
         plain = candidate.architecture.to_dict()
-        return [len(v) if isinstance(v, list) else v for v in plain.values()]
+        return [is_dense(candidate), *(len(v) if isinstance(v, list) else v for v in plain.values())]
 
     for any_shape, any_distance in ((False, False), (True, False), (True, True)):
         while True:
