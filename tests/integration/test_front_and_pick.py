@@ -160,8 +160,10 @@ def test_what_is_picked_is_the_best_within_the_bounds_and_nothing_is_searched_ag
     listener = Listener()
     run_recipe(load_recipe(project / "tiny" / "recipe.yaml"), project / "runs", listener, "search")
     assert not any(said.endswith((": starts", ": continues")) for said in listener.said)
-    with pytest.raises(InputError, match="made from something else"):
+    with pytest.raises(InputError, match="made from something else") as refused:
         picked(project, {"flops": 2 * bound}, name="mine")
+    # One question, for all that would be lost.
+    assert f"start again: {', '.join(f'seed-1/{stage}' for stage in stages)}" in str(refused.value)
 
 
 def test_a_budget_that_nothing_keeps_names_the_closest(project):

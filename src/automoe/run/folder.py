@@ -135,19 +135,20 @@ class RunFolder:
         part.path = self.path / name
         return part
 
-    def expect(self, values: Mapping[str, Any], stages: Sequence[str]) -> None:
+    def expect(self, values: Mapping[str, Any], stages: Sequence[str], beside: Sequence[str] = ()) -> None:
         """Ask at once, before anything is touched, about all finished work that cannot stay.
 
         Args:
             values: what the run is now made from, by name; inputs of stages that are not among these are
                 looked at when their stage comes.
             stages: the names of all that may come, in order.
+            beside: the names of others, which stay as they are and which these may build on.
 
         Raises:
             InputError: finished work may not be overwritten; nothing was.
         """
         if is_first_process():
-            self._expected[:] = stages
+            self._expected[:] = [*beside, *stages]
             wanted = _plain(values)
             self._ask({name: self._reasons(name, wanted) for name in stages if _kind(name) != "report"})
         wait_for_all()

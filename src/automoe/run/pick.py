@@ -156,6 +156,9 @@ def _pick(
     run.folder.finished("prepare", values)
     seeded.folder.finished("supernet", values)
     searched = [seeded.folder.finished(f"search-{system}", values) for system in searches.logs]
+    own = [f"{seeded.folder.path.name}/{stage}-{name}" for stage in ("choice", "finals", "train", "evaluate")]
+    made = [mark.parent.relative_to(run.folder.path).as_posix() for mark in run.folder.path.rglob("stage.json")]
+    run.folder.expect(values, own, beside=[stage for stage in made if stage not in own])
     prepared = prepare(run)
     measured = bool(measured_names(asked.bounds))
     price_files = (find_latency_file(run), find_throughput_file(run)) if measured else ()

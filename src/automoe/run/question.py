@@ -48,8 +48,8 @@ def what_was_asked(run: Run, budget: Budget, loaded: Mapping[str, LoadReport]) -
         facts["Space"] = _space(run.space)
         facts["Search"] = _search(recipe)
     facts["Training"] = (
-        f"{recipe.training.steps:,} steps of {recipe.training.batch_tokens:,} target tokens; "
-        f"{len(recipe.seeds)} seed{'s' if len(recipe.seeds) > 1 else ''}"
+        f"{recipe.training.steps:,} steps of {recipe.training.batch_tokens:,} target tokens with "
+        f"{recipe.training.optimizer.capitalize()}; {len(recipe.seeds)} seed{'s' if len(recipe.seeds) > 1 else ''}"
     )
     if recipe.distillation is not None:
         facts["Distillation"] = _distillation(recipe, recipe.distillation)

@@ -38,7 +38,7 @@ def test_budget_space_and_data_are_told_in_words(tmp_path):
     assert "automoe: GFLOPs at most 0.9, 90% of what dense has" in found.facts["Budget"]
     assert "hat (found by evolution among dense ones)" in found.facts["Systems"]
     assert "switch (a Switch Transformer)" in found.facts["Systems"]
-    assert found.facts["Training"] == "40 steps of 200 target tokens; 1 seed"
+    assert found.facts["Training"] == "40 steps of 200 target tokens with Adam; 1 seed"
     assert found.facts["Latency"] == (
         "of a sentence, 5 tokens in and 5 out, beam 2, torch float32, threads: 1"
     )
