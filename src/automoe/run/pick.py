@@ -157,7 +157,8 @@ def _pick(
     seeded.folder.finished("supernet", values)
     searched = [seeded.folder.finished(f"search-{system}", values) for system in searches.logs]
     own = [f"{seeded.folder.path.name}/{stage}-{name}" for stage in ("choice", "finals", "train", "evaluate")]
-    made = [mark.parent.relative_to(run.folder.path).as_posix() for mark in run.folder.path.rglob("stage.json")]
+    path = run.folder.path
+    made = (mark.parent.relative_to(path).as_posix() for mark in path.rglob("stage.json"))
     run.folder.expect(values, own, beside=[stage for stage in made if stage not in own])
     prepared = prepare(run)
     measured = bool(measured_names(asked.bounds))

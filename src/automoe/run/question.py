@@ -47,9 +47,10 @@ def what_was_asked(run: Run, budget: Budget, loaded: Mapping[str, LoadReport]) -
         )
         facts["Space"] = _space(run.space)
         facts["Search"] = _search(recipe)
+    training = recipe.training
     facts["Training"] = (
-        f"{recipe.training.steps:,} steps of {recipe.training.batch_tokens:,} target tokens with "
-        f"{recipe.training.optimizer.capitalize()}; {len(recipe.seeds)} seed{'s' if len(recipe.seeds) > 1 else ''}"
+        f"{training.steps:,} steps of {training.batch_tokens:,} target tokens with "
+        f"{training.optimizer.capitalize()}; {len(recipe.seeds)} seed{'s' if len(recipe.seeds) > 1 else ''}"
     )
     if recipe.distillation is not None:
         facts["Distillation"] = _distillation(recipe, recipe.distillation)
