@@ -61,10 +61,13 @@ class BlockMuon(BlockAdam):
                 weight_RC.add_(update_RC, alpha=-rate * ADAM_RMS * max(shape) ** 0.5)
         super().step(subnetwork, rate)
 
+    def _is_adams(self, name: str, parameter: nn.Parameter) -> bool:
+        return not _is_hidden_matrix(name, parameter)
+
     def _momentum(self, name: str) -> Tensor:
         parameter = self.parameters[name]
         if parameter not in self.state:
-            self.state[parameter] = {"exp_avg": self._moments[name][0].view_as(parameter)}
+            self.state[parameter] = {"exp_avg": self._exp_avg[name]}
         return self.state[parameter]["exp_avg"]
 
 
@@ -77,8 +80,12 @@ def block_optimizer(kind: OptimizerName, network: nn.Module) -> BlockAdam:
 def hidden_matrices(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """What Muon updates: weights of linear layers but the routers'; the output layer is the embedding."""
     for name, parameter in network.named_parameters():
-        if parameter.dim() == 2 and name.endswith(".weight") and not name.endswith("router.weight"):
+        if _is_hidden_matrix(name, parameter):
             yield name, parameter
+
+
+def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.dim() == 2 and name.endswith(".weight") and not name.endswith("router.weight")
 
 
 def orthogonalized(matrices_BRC: Tensor) -> Tensor:

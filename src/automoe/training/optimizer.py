@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +36,13 @@ class BlockAdam:
         self.betas = betas
         self.eps = eps
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
-        # Each in one piece, of which the system maps what is written to: an untrained block costs no memory.
-        sizes = [parameter.numel() for parameter in self.parameters.values()]
-        device = next(network.parameters()).device
-        exp_avg, exp_avg_sq = (_lazy_zeros(sum(sizes)).to(device).split(sizes) for _ in range(2))
-        self._moments = dict(zip(self.parameters, zip(exp_avg, exp_avg_sq, strict=True), strict=True))
+        self._exp_avg = _moments(self.parameters)
+        adams = {name: p for name, p in self.parameters.items() if self._is_adams(name, p)}
+        self._exp_avg_sq = _moments(adams)
+
+    def _is_adams(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether a parameter gets Adam's updates."""
+        return True
 
     @torch.no_grad()
     def step(self, subnetwork: nn.Module, rate: float) -> None:
@@ -72,7 +75,7 @@ class BlockAdam:
     def _state(self, name: str) -> dict[str, Tensor]:
         parameter = self.parameters[name]
         if parameter not in self.state:
-            exp_avg, exp_avg_sq = (moment.view_as(parameter) for moment in self._moments[name])
+            exp_avg, exp_avg_sq = self._exp_avg[name], self._exp_avg_sq[name]
             step = torch.zeros((), dtype=torch.float32, device=parameter.device)
             self.state[parameter] = {"step": step, "exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq}
         return self.state[parameter]
@@ -114,6 +117,21 @@ class BlockAdam:
             eps=self.eps,
             maximize=False,
         )
+
+
+def _moments(parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Zeros like each parameter, in one piece, of which the system maps what is written to.
+
+    So on a CPU an untrained block costs no memory.
+    """
+    if not parameters:
+        return {}
+    sizes = [parameter.numel() for parameter in parameters.values()]
+    parts = _lazy_zeros(sum(sizes)).to(next(iter(parameters.values())).device).split(sizes)
+    return {
+        name: part.view_as(parameter)
+        for (name, parameter), part in zip(parameters.items(), parts, strict=True)
+    }
 
 
 def _lazy_zeros(size: int) -> Tensor:
