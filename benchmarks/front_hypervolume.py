@@ -1,8 +1,10 @@
 """Hypervolume of nsga2 against evolution and random, at equal evaluations, on the saved supernet of a run.
 
+    python benchmarks/front_hypervolume.py [RUN RECIPE [KEY=VALUE ...]] [--cost latency_ms] [--seeds 3]
+        [--evaluations 200] [--run-seed 1]
     python benchmarks/front_hypervolume.py runs/libreoffice-en-de recipes/libreoffice-en-de.yaml
-    python benchmarks/front_hypervolume.py runs/demo recipes/demo.yaml [--cost latency_ms] [--seeds 3]
-        [--evaluations 200] [--run-seed 1] [KEY=VALUE ...]
+
+Without RUN and RECIPE they are the demo's.
 
 The run needs its supernet (`automoe supernet RECIPE`), and for a latency its device profile. Scores are the
 recipe's: with inherited weights, on the first `search.sentences` validation sentences. An architecture is
@@ -47,6 +49,8 @@ from automoe.search.pareto import LOSS, Point, SearchObjective, point_of
 from automoe.search.random_search import random_search
 from automoe.search.strategy import Space, Strategy
 from automoe.storage import append_to_journal, read_journal
+
+ROOT = Path(__file__).parent.parent
 
 
 def hypervolume(points: Sequence[Point], reference: Point) -> float:
@@ -148,8 +152,8 @@ def remembered(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Search and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("run", type=Path)
-    parser.add_argument("recipe", type=Path)
+    parser.add_argument("run", type=Path, nargs="?", default=ROOT / "runs" / "demo")
+    parser.add_argument("recipe", type=Path, nargs="?", default=ROOT / "recipes" / "demo.yaml")
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--cost", choices=list(COSTS), default="flops")
     parser.add_argument("--evaluations", type=int, default=200)

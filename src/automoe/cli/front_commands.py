@@ -68,7 +68,7 @@ def pick(
     It says what the neighbours on the front cost, lets finals decide where the recipe has them, and trains
     and evaluates in the run's folder: no new supernet, no new search.
 
-    A run's folder does not know where its recipe is: taken is what is called as the run, here or built-in.
+    Of a run's folder, the recipe is looked for by the run's name: a file or project here, or a built-in one.
     """
     from automoe.processes import is_first_process, joined_processes
     from automoe.progress import Reporter

@@ -105,7 +105,7 @@ finals:                       # the best candidates race by real training, the w
 training:                     # every system, from scratch; longer is better while the loss falls
   steps: {plan.steps}
 {training}
-  average_checkpoints: 3      # whose mean is the result
+  average_checkpoints: 3      # their mean is the result, or the last weights where these are better
 
 systems:                      # what is trained and compared
   - {{name: automoe, search: evolution}}
