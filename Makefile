@@ -37,7 +37,7 @@ format: $(INSTALLED_DEV) ## format the code and mend what lint can mend
 docs: $(INSTALLED_DEV) ## build the documentation into site/; open site/index.html
 	$(MKDOCS)
 
-bench: $(INSTALLED_BENCH) ## run every benchmark in benchmarks/, about half an hour
+bench: $(INSTALLED_BENCH) ## run every benchmark in benchmarks/, an hour or more
 	@set -e; for benchmark in benchmarks/*.py; do \
 		echo "== $$benchmark"; $(BIN)/python "$$benchmark"; \
 	done

@@ -1,6 +1,6 @@
 """What text in characters that the vocabulary lacks is best made of: copied lines, or bytes.
 
-    python benchmarks/unknown_text.py [--steps 2400] [--threads 2] [--lines 500]
+    python benchmarks/unknown_text.py [--steps 1600] [--threads 2] [--lines 500]
 
 Trains the largest dense member of the demo's space three times with the demo's settings: with its
 vocabulary, whose unknown lines are copied (what AutoMoE does); with 256 of as many tokens being bytes; and
@@ -53,7 +53,7 @@ UNSEEN = "აბგდევზთიკლმნოპჟრსტუფქღ�
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--lines", type=int, default=500)
     arguments = parser.parse_args()
