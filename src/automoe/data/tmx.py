@@ -23,9 +23,12 @@ def tmx_texts(path: Path, source_language: str, target_language: str) -> Iterato
     hyphen do not matter. Tags of the original file's format are left out.
 
     Raises:
-        InputError: the file cannot be read, is no TMX, or has no text in one of the languages.
+        InputError: the file cannot be read, is no TMX, or has no text in one of the languages; these are
+            the same.
     """
     wanted = _plain(source_language), _plain(target_language)
+    if wanted[0] == wanted[1]:
+        raise InputError(f"{path}: both sides would be the same text", [f"both languages are {wanted[0]}"])
     found: Counter[str] = Counter()
     filled = [0, 0]
     with opened(path) as file:
