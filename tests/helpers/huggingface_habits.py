@@ -14,6 +14,7 @@ from typing import Any
 
 sys.modules["automoe"] = None  # importing it now fails, installed or not
 
+import numpy  # noqa: E402
 import torch  # noqa: E402
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, pipeline  # noqa: E402
 
@@ -68,6 +69,7 @@ def answer(folder: str, texts: list[str], scratch: Path) -> dict[str, Any]:
         "greedy": lambda: generate(num_beams=1),
         "max_length": lambda: generate(max_length=5),
         "max_new_tokens": lambda: generate(max_new_tokens=4),
+        "of numpy": lambda: generate(max_length=numpy.int64(5), num_beams=numpy.int64(5)),
         "both": lambda: generate(max_length=3, max_new_tokens=4),
         "config max_length": lambda: generate(generation_config=GenerationConfig(max_length=5)),
         "config max_new_tokens": lambda: generate(generation_config=GenerationConfig(max_new_tokens=4)),
@@ -99,6 +101,11 @@ def answer(folder: str, texts: list[str], scratch: Path) -> dict[str, Any]:
         "no room": lambda: generate(max_length=1),
         "nothing new": lambda: generate(max_new_tokens=0),
         "no beams": lambda: generate(num_beams=0),
+        "half a beam": lambda: generate(num_beams=2.5),
+        "beams as text": lambda: generate(num_beams="2"),
+        "endless": lambda: generate(max_new_tokens=float("inf")),
+        "length as text": lambda: generate(max_length="5"),
+        "no penalty": lambda: generate(length_penalty=float("nan")),
         "misspelt": lambda: generate(max_lenght=5),
         "attentions": lambda: generate(output_attentions=True, return_dict_in_generate=True),
         "hidden states": lambda: generate(output_hidden_states=True, return_dict_in_generate=True),
@@ -164,6 +171,7 @@ def answer(folder: str, texts: list[str], scratch: Path) -> dict[str, Any]:
         "a dictionary": lambda: translate(texts, return_dict_in_generate=True),
         "a number": lambda: translate([texts[0], 3]),
         "none": lambda: translate(None),
+        "half a pair": lambda: translate([texts[0], "a \ud83d b"]),
         "misspelt": lambda: translate(texts, max_lenght=5),
     }
     found["pipeline"] = {name: outcome(ask) for name, ask in pipes.items()}

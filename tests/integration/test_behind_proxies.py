@@ -1,5 +1,7 @@
 """What proxies, load balancers and browsers ask of the server, answered as HTTP says, under any path."""
 
+import gzip
+import json
 import socket
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -171,6 +173,27 @@ def test_a_slash_at_the_end_is_forgiven(plain: TestClient, slashes: str) -> None
     for path in POSTS:
         assert plain.post(path + slashes, json=BODY).json() == plain.post(path, json=BODY).json()
     assert plain.get(f"/nowhere{slashes}").status_code == 404
+
+
+@pytest.mark.parametrize("prefix", ["", "/translator", "//translator/"])
+def test_a_slash_of_the_address_and_one_of_the_path_are_one(prefix: str) -> None:
+    """As where somebody joins `http://host/` and `/translate`."""
+    with TestClient(app(root_path=prefix.strip("/") and "/translator")) as client:
+        for path in POSTS:
+            assert client.post(f"http://testserver{prefix}/{path}", json=BODY).status_code == 200
+        assert client.get(f"http://testserver{prefix}//healthz").json()["status"] == "ok"
+        assert client.get(f"http://testserver{prefix}//nowhere").status_code == 404
+
+
+def test_a_compressed_body_is_refused_by_its_coding(plain: TestClient) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = plain.post("/translate", content=gzip.compress(json.dumps(BODY).encode()), headers=headers)
+    assert answer.status_code == 415
+    assert "Content-Encoding, gzip, is not supported" in answer.json()["error"]
+    assert (
+        plain.post("/translate", content=b"\xff", headers=headers | {"Content-Encoding": "br"}).status_code
+        == 415
+    )
 
 
 def test_head_is_get_without_the_body(plain: TestClient) -> None:

@@ -118,6 +118,7 @@ def test_the_translation_is_ours_however_it_is_asked(
         (
             [
                 "max_length",
+                "of numpy",
                 "max_new_tokens",
                 "both",
                 "config max_length",
@@ -174,7 +175,12 @@ def test_several_translations_and_their_scores(
     [
         ("no room", "max_length: 1 leaves no room"),
         ("nothing new", "max_new_tokens: 0 leaves no room"),
-        ("no beams", "num_beams: expected at least 1, got 0"),
+        ("no beams", "num_beams: expected a whole number, at least 1, got 0"),
+        ("half a beam", "num_beams: expected a whole number, at least 1, got 2.5"),
+        ("beams as text", "num_beams: expected a number, got '2'"),
+        ("endless", "max_new_tokens: expected a number, got inf"),
+        ("length as text", "max_length: expected a number, got '5'"),
+        ("no penalty", "length_penalty: expected a number, got nan"),
         ("misspelt", "max_lenght"),
         ("attentions", "output_attentions"),
         ("hidden states", "output_hidden_states"),
@@ -268,6 +274,7 @@ def test_a_pipeline_returns_what_is_asked_for(
         ("nothing", "return_text=False"),
         ("a dictionary", "model.generate"),
         ("a number", "expected a text or a list of texts, got 3"),
+        ("half a pair", "half a surrogate pair is no text"),
         ("none", "expected a text or a list of texts, got None"),
         ("misspelt", "max_lenght"),
     ],

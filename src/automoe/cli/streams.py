@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from automoe.errors import InputError
-from automoe.storage import unreadable
+from automoe.storage import MARKS, unreadable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -97,7 +97,9 @@ def lines_as_they_come(most: int) -> Iterator[list[str]]:
             except UnicodeDecodeError as error:
                 if lines:
                     yield lines
-                mend = "convert the text first, e.g. `iconv -f LATIN1 -t UTF-8`"
+                marked = [name for mark, name in MARKS.items() if line.startswith(mark) and name != "utf-8"]
+                encoding = marked[0].upper()[:6] if marked else "LATIN1"  # "UTF-16": the mark says which
+                mend = f"convert the text first, e.g. `iconv -f {encoding} -t UTF-8`"
                 raise InputError(
                     f"{_STANDARD_INPUT}, line {number}: is not UTF-8", [str(error), mend]
                 ) from error

@@ -64,7 +64,8 @@ class CorpusSource:
             `target`, the keys in it; of a TMX file, the languages to take from it.
 
     Raises:
-        InputError: none, or several, of the three ways are given; half of a pair of fields is missing.
+        InputError: none, or several, of the three ways are given; half of a pair of fields is missing; both
+            sides are the same; a field means nothing where it is.
     """
 
     path: str | None = None
@@ -86,10 +87,21 @@ class CorpusSource:
             problems.append("give exactly one of: path; source_path and target_path; dataset")
         for kind in ("path", "column", "language"):
             names = f"source_{kind}", f"target_{kind}"
-            if (getattr(self, names[0]) is None) != (getattr(self, names[1]) is None):
+            source, target = (getattr(self, name) for name in names)
+            if (source is None) != (target is None):
                 problems.append(f"{names[0]} and {names[1]} go together")
+            elif source is not None and source == target and kind != "language":
+                problems.append(f"{names[0]} and {names[1]}: both are {source!r}")
         if isinstance(self.source_column, str) != isinstance(self.target_column, str):
             problems.append("source_column and target_column: expected two names or two positions")
+        if self.source_path is not None and self.source_column is not None:
+            problems.append("source_column, target_column: two text files have no columns")
+        if self.dataset is None:
+            problems += [
+                f"{name}: means nothing without a dataset"
+                for name in ("config", "split")
+                if getattr(self, name) is not None
+            ]
         problems += [
             f"{side}_column: expected a name or a position from 0, got {column}"
             for side, column in (("source", self.source_column), ("target", self.target_column))

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from automoe.data.text_file import LineProblems, numbered_lines
 from automoe.errors import InputError
 
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a cell as CSV quotes it
 MOST_NAMED = 100  # columns that are remembered: more are the values of something, not its names
 _DOCUMENT, _TRANSLATION, _TEXTS = "document", "translation", ("source", "target")
 
@@ -63,16 +65,19 @@ class UnusedColumns:
 def tsv_rows(path: Path, columns: Columns, unused: UnusedColumns) -> Iterator[Row]:
     """The rows of a TSV file; its first line names the columns when the texts are given by name.
 
+    Quotation marks are text, unless all of them are those of a CSV writer.
+
     Raises:
-        InputError: a column is missing, or there twice; lines are no text or have another number of columns.
+        InputError: a column is missing, or there twice; lines are no text or have another number of columns;
+            the first line names the columns, and the texts are not given by name.
     """
     problems = LineProblems(path)
-    lines = numbered_lines(path, problems)
+    lines = _tsv_lines(path, problems)
     names: list[str] = []
     places = [0, 1, 2]
     if columns.texts is not None and isinstance(columns.texts[0], str):
-        _, header = next(lines, (1, ""))
-        names = header.split("\t")
+        _, header = next(lines, (1, [""]))
+        names = [name.strip() for name in header]
         places = _named_places(path, names, [str(name) for name in columns.texts])
     elif columns.texts not in (None, (0, 1)):
         assert columns.texts is not None
@@ -80,13 +85,13 @@ def tsv_rows(path: Path, columns: Columns, unused: UnusedColumns) -> Iterator[Ro
     source, target, *document = places
     least = max(source, target) + 1
     width = 0
-    for number, line in lines:
-        cells = line.split("\t")
-        if not line.strip():
+    for number, cells in lines:
+        if not any(map(str.strip, cells)):
             yield Row("", "")
             continue
         if not width:
             width = len(cells)
+            _refuse_names(path, number, cells, columns)
             others = (place for place in range(width) if place not in places)
             unused.add((p < len(names) and names[p]) or f"column {p} (from 0)" for p in others)
         if len(cells) != width or width < least:
@@ -94,6 +99,41 @@ def tsv_rows(path: Path, columns: Columns, unused: UnusedColumns) -> Iterator[Ro
             continue
         yield Row(cells[source], cells[target], *(cells[place] for place in document if place < width))
     problems.raise_any()
+
+
+def _tsv_lines(path: Path, problems: LineProblems) -> Iterator[tuple[int, list[str]]]:
+    """The cells of each line, with its number."""
+    is_quoted = _is_quoted(path)
+    for number, line in numbered_lines(path, problems):
+        cells = line.split("\t")
+        if is_quoted:
+            cells = [cell[1:-1].replace('""', '"') if cell.startswith('"') else cell for cell in cells]
+        yield number, cells
+
+
+def _is_quoted(path: Path) -> bool:
+    """Whether all cells with a quotation mark are quoted as in CSV, and either all cells are or one must be.
+
+    Other files are known by the first of their quotation marks, nearly always.
+    """
+    one_must_be, all_are, is_empty = False, True, True
+    for _, line in numbered_lines(path, LineProblems(path)):
+        cells = line.split("\t")
+        quoted = [cell for cell in cells if '"' in cell]
+        if not all(map(_QUOTED.fullmatch, quoted)):
+            return False
+        one_must_be = one_must_be or any('"' in cell[1:-1] for cell in quoted)
+        all_are = all_are and len(quoted) == len(cells)
+        is_empty = False
+    return one_must_be or (all_are and not is_empty)
+
+
+def _refuse_names(path: Path, number: int, cells: Sequence[str], columns: Columns) -> None:
+    """Refuse a first line with the names of columns, which would be taken for a pair."""
+    texts = tuple(cell.strip().lower() for cell in cells[:2])
+    if columns.texts is None and texts in (_TEXTS, columns.languages):
+        mend = f"say source_column: {cells[0].strip()}, target_column: {cells[1].strip()}; or remove the line"
+        raise InputError(f"{path}: line {number} names the columns", [mend])
 
 
 def _named_places(path: Path, names: Sequence[str], texts: Sequence[str]) -> list[int]:
@@ -128,16 +168,20 @@ def jsonl_rows(path: Path, columns: Columns, unused: UnusedColumns) -> Iterator[
         return row
 
     decoder = json.JSONDecoder(object_pairs_hook=remember_twice)
+    is_by_position = columns.texts is not None and not all(isinstance(text, str) for text in columns.texts)
     for number, line in numbered_lines(path, problems):
         if not line.strip():
             yield Row("", "")
             continue
         twice.clear()
         try:
-            plain = decoder.decode(line)
+            plain = decoder.decode(line.lstrip("\ufeff"))  # the mark of a file that was appended
         except (ValueError, RecursionError) as error:
             problems.add(f"line {number}: is not JSON ({error})")
             continue
+        if is_by_position and isinstance(plain, dict):  # of the first object: keys have no order
+            columns = replace(columns, texts=_text_keys(plain, columns, f"{path}: line {number}"))
+            is_by_position = False
         row = named_row(plain, columns, unused, f"{path}: line {number}", twice)
         if isinstance(row, str):
             problems.add(f"line {number}: {row}")
@@ -166,7 +210,7 @@ def parquet_rows(path: Path, columns: Columns, unused: UnusedColumns) -> Iterato
                 problems.add(f"row {number}: {row}")
             else:
                 yield row
-    except (OSError, ArrowException) as error:
+    except (OSError, ArrowException, UnicodeDecodeError, OverflowError) as error:
         raise InputError(f"{path}: cannot be read as Parquet", [str(error)]) from error
     problems.raise_any()
 
@@ -196,7 +240,7 @@ def named_row(
         place: where the object is, for errors. `twice`: names that it has more than once.
 
     Raises:
-        InputError: several columns may be what is asked for.
+        InputError: several columns may be what is asked for, or one is asked for twice.
     """
     if not isinstance(plain, dict):
         return "expected an object with named columns"
@@ -209,7 +253,8 @@ def named_row(
     if wrong:
         return f"no text under {', '.join(wrong)} (columns: {', '.join(cells)})"
     unused.add(name for name in cells if name not in keys and name != _DOCUMENT)
-    return Row(cells[keys[0]] or "", cells[keys[1]] or "", str(plain.get(_DOCUMENT) or ""))
+    document = plain.get(_DOCUMENT)
+    return Row(cells[keys[0]] or "", cells[keys[1]] or "", "" if document is None else str(document))
 
 
 def _text_keys(plain: Mapping[str, Any], columns: Columns, place: str) -> tuple[str, str]:
@@ -224,6 +269,8 @@ def _text_keys(plain: Mapping[str, Any], columns: Columns, place: str) -> tuple[
     if not isinstance(plain.get(_TRANSLATION), dict):
         return _TEXTS
     source, target = columns.languages or ("SOURCE", "TARGET")
+    if source == target:
+        raise InputError(f"{place}: both sides would be the same text", [f"both languages are {source!r}"])
     within = f"{_TRANSLATION}.{source}", f"{_TRANSLATION}.{target}"
     if beside := [text for text in _TEXTS if isinstance(plain.get(text), str)]:
         ways = (f"source_column: {one}, target_column: {other}" for one, other in (_TEXTS, within))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -23,6 +24,7 @@ _HEAD_BYTES = 65536  # from which the encoding is told
 # encoding is not believed.
 _MANY_ODD = 1 / 50
 _MOST_ODD = 1 / 8
+_TAR_PLACE = slice(257, 262)  # in the header of a tar archive's first file
 
 
 class _Compression(NamedTuple):
@@ -111,11 +113,13 @@ def numbered_lines(path: Path, problems: LineProblems) -> Iterator[tuple[int, st
         problems: are told of lines that are no text.
 
     Raises:
-        InputError: as `opened`; no line ends in a line feed, but several in a carriage return.
+        InputError: as `opened`; it is an archive or another file of no text; more lines end in a carriage
+            return alone than in a line feed.
     """
     with opened(path) as file:
         head = file.read(_HEAD_BYTES)
     encoding = _encoding(head)
+    _refuse_what_is_no_text(path, head, encoding)
     _refuse_carriage_returns(path, head.decode(encoding, "replace"))
     with opened(path) as file:
         if encoding != "utf-8":
@@ -140,13 +144,31 @@ def _decoded(file: io.BufferedIOBase, encoding: str, problems: LineProblems) -> 
         problems.add(f"{where}: invalid {name} ({error.reason}); convert the file to UTF-8")
 
 
-def _refuse_carriage_returns(path: Path, head: str) -> None:
-    """A file whose lines end in carriage returns, as on old Macs, would be one long line.
+def _refuse_what_is_no_text(path: Path, head: bytes, encoding: str) -> None:
+    """Archives, office documents and the like have zero bytes, as text in UTF-8 has not.
 
     Raises:
         InputError: it is such a file.
     """
-    if "\n" not in head and "\r" in head.rstrip("\r\n"):
+    if head[_TAR_PLACE].startswith(b"ustar"):
+        raise InputError(f"{path}: cannot be read", ["is a tar archive; unpack it first"])
+    if encoding != "utf-8" or b"\0" not in head:
+        return
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError as error:
+        what = "is no text but an archive, a document or another binary file; unpack or convert it first"
+        raise InputError(f"{path}: cannot be read", [what]) from error
+
+
+def _refuse_carriage_returns(path: Path, head: str) -> None:
+    """A file whose lines end in carriage returns, as on old Macs, would be one long line.
+
+    Raises:
+        InputError: it is such a file, perhaps behind a few lines of another one.
+    """
+    head = head.rstrip("\r\n")
+    if head.count("\r") - head.count("\r\n") > head.count("\n"):
         mend = "convert it, e.g. `tr '\\r' '\\n'`"
         raise InputError(f"{path}: cannot be read", [f"its lines end in a carriage return alone; {mend}"])
 

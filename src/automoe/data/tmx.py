@@ -18,14 +18,17 @@ _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"
 def tmx_texts(path: Path, source_language: str, target_language: str) -> Iterator[tuple[str, str]]:
     """The two texts of every translation unit, in order; one that a unit lacks is empty.
 
-    A unit's text is that of its first variant in the language: in exactly this one, else in one that is
-    more or less specific (`en` finds `en-US`, and `en-US` finds `en`, but not `en-GB`). Case and the kind of
-    hyphen do not matter. Tags of the original file's format are left out.
+    A unit's text is that of its first variant in the language that has any: in exactly this one, else in
+    one that is more or less specific (`en` finds `en-US`, and `en-US` finds `en`, but not `en-GB`). Case and
+    the kind of hyphen do not matter. Tags of the original file's format are left out.
 
     Raises:
-        InputError: the file cannot be read, is no TMX, or has no text in one of the languages.
+        InputError: the file cannot be read, is no TMX, or has no text in one of the languages; these are
+            the same.
     """
     wanted = _plain(source_language), _plain(target_language)
+    if wanted[0] == wanted[1]:
+        raise InputError(f"{path}: both sides would be the same text", [f"both languages are {wanted[0]}"])
     found: Counter[str] = Counter()
     filled = [0, 0]
     with opened(path) as file:
@@ -66,12 +69,14 @@ def _language(variant: Any) -> str:
 
 def _text_in(wanted: str, variants: list[tuple[str, Any]]) -> str:
     fitting = [
-        (language != wanted, index, variant)
+        (language != wanted, index, text)
         for index, (language, variant) in enumerate(variants)
-        if language and (f"{language}-".startswith(f"{wanted}-") or f"{wanted}-".startswith(f"{language}-"))
+        if (segment := variant.find("{*}seg")) is not None
+        and (text := _text(segment)).strip()
+        and language
+        and (f"{language}-".startswith(f"{wanted}-") or f"{wanted}-".startswith(f"{language}-"))
     ]
-    segment = min(fitting)[2].find("{*}seg") if fitting else None
-    return "" if segment is None else _text(segment)
+    return min(fitting)[2] if fitting else ""
 
 
 def _text(element: Any) -> str:

@@ -8,9 +8,11 @@ from sacrebleu.metrics.bleu import BLEU
 
 from automoe.errors import InputError
 
-# Languages of Chinese characters, and three-letter codes, by the code that sacreBLEU goes by.
+# The members of ISO 639-3's macrolanguage Chinese, and its own codes of three letters.
+_CHINESE = "zho chi cdo cjy cmn cnp cpx csp czh czo gan hak hnm hsn luh lzh mnp nan sjc wuu yue"
+# By the code that sacreBLEU goes by.
 _SACREBLEU_CODES = {
-    **dict.fromkeys(("zho", "chi", "cmn", "yue", "wuu", "gan", "hak", "hsn", "nan", "lzh"), "zh"),
+    **dict.fromkeys(_CHINESE.split(), "zh"),
     "jpn": "ja",
     "kor": "ko",
 }

@@ -58,6 +58,7 @@ _COUNTED = frozenset(
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorMessage, "description": "The body is not UTF-8 or nested too deeply."},
     413: {"model": ErrorMessage, "description": "Too many bytes, texts, characters or lines."},
+    415: {"model": ErrorMessage, "description": "The body is compressed."},
     422: {"model": ErrorMessage, "description": "Not JSON, a wrong type, or impossible settings."},
     503: {"model": ErrorMessage, "description": "The queue is full; see Retry-After."},
     504: {"model": ErrorMessage, "description": "Not translated in time."},
@@ -232,7 +233,11 @@ def _answer_failures(app: FastAPI) -> None:
         return answer(503, "the server is busy: try again later", headers)
 
     @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> JSONResponse:
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        coding = request.headers.get("content-encoding")
+        if error.status_code == 400 and coding is not None:
+            message = f"the body cannot be read: its Content-Encoding, {coding}, is not supported"
+            return answer(415, message, {"Accept-Encoding": "identity"})
         if error.status_code == 400 and error.__cause__ is not None:  # FastAPI hides what went wrong
             return answer(400, f"the body cannot be read: {error.__cause__}")
         headers = dict(error.headers) if error.headers else None

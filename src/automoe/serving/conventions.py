@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_SLASHES = re.compile("//+")
 
 
 def methods_at(routes: Iterable[BaseRoute], path: str) -> frozenset[str]:
@@ -27,6 +30,8 @@ def _methods(route: BaseRoute) -> set[str]:
 
 class TidyPaths:
     """ASGI middleware: a request finds its route, prefix stripped or not, slash at its end or not.
+
+    Slashes behind each other, as of an address that ends in one and a path that begins with one, are one.
 
     Within, `root_path` is the prefix and `path` begins with it, as ASGI has it.
 
@@ -53,6 +58,7 @@ class TidyPaths:
         A prefix may be called like a route: `/translate` is the page where the prefix was not stripped,
         and the route where it was. The method tells.
         """
+        path = _SLASHES.sub("/", path)
         whole = path.rstrip("/") or "/"
         if not root or not f"{path}/".startswith(f"{root}/"):
             return whole

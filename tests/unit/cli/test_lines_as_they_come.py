@@ -105,6 +105,23 @@ def test_a_wrong_line_is_numbered_over_all_groups_and_those_before_it_come_first
         next(groups)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "named"),
+    [("utf-16", "UTF-16"), ("utf-32", "UTF-32"), ("latin-1", "LATIN1"), ("utf-8-sig", None)],
+)
+def test_the_mend_is_the_encoding_that_a_mark_tells(writer: int, encoding: str, named: str | None) -> None:
+    """`iconv` can do what the message says, and its output is then read."""
+    text = "ÿ é\n".encode(encoding)
+    os.write(writer, text)
+    os.close(writer)
+    if named is None:
+        assert list(lines_as_they_come(3)) == [["\ufeffÿ é"]]
+        return
+    with pytest.raises(InputError, match=f"iconv -f {named} -t UTF-8`"):
+        next(lines_as_they_come(3))
+    assert text.decode(named) == "ÿ é\n"
+
+
 def test_a_closed_or_unreadable_input_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(InputError, match="standard input is closed"):

@@ -380,6 +380,16 @@ def test_unreadable_files_are_named(tmp_path, name, content):
         ({"path": "a.jsonl", "source_column": "en"}, "target_column"),
         ({"path": "a.tsv", "source_column": "en", "target_column": 1}, "two names or two positions"),
         ({"path": "a.tsv", "source_language": "en"}, "target_language"),
+        (
+            {"path": "a.tsv", "source_column": 1, "target_column": 1},
+            "source_column and target_column: both are 1",
+        ),
+        ({"source_path": "a.en", "target_path": "a.en"}, "source_path and target_path: both are 'a.en'"),
+        (
+            {"source_path": "a", "target_path": "b", "source_column": 1, "target_column": 0},
+            "two text files have no columns",
+        ),
+        ({"path": "a.tsv", "config": "de-en", "split": "test"}, "config: .*\n.*split: means nothing"),
     ],
 )
 def test_an_impossible_source_is_refused(fields, expected):

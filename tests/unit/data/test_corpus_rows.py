@@ -1,5 +1,7 @@
 """Columns beside the texts: they do no harm, and are told; what may be either text is refused."""
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -169,7 +171,91 @@ def test_columns_of_one_name_are_refused(tmp_path):
     )
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
     assert "says twice what source is" in str(refusal(path=str(tmp_path / "a.parquet")))
-    path = tsv(tmp_path / "a.tsv", [["source", "target", "source", "id", "id"], ["a", "b", "c", "1", "2"]])
+    names = ["source", "target", "source", "id", "id", "third"]
+    path = tsv(tmp_path / "a.tsv", [names, ["a", "b", "c", "1", "2", "d"]])
     assert "line 1: 2 columns are called 'source'" in str(refusal(path=path, **NAMED))
-    other = {"source_column": "target", "target_column": "target"}
+    other = {"source_column": "target", "target_column": "third"}
     assert load_pairs(CorpusSource(path=path, **other))[1].unused == ("source", "id")
+
+
+def read(path: Path, content: str, **source: Any) -> list[tuple[str, str, str]]:
+    path.write_text(content, encoding="utf-8")
+    return [
+        (pair.source, pair.target, pair.document)
+        for pair in load_whole(CorpusSource(path=str(path), **source)).pairs
+    ]
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+def test_cells_that_a_csv_writer_quoted_are_those_that_it_was_given(tmp_path, quoting):
+    rows = [['He said "Hi".', 'Er sagte "Hi".'], ['"Go!"', '"Los!"'], ["It's", "Es ist"], ["", "leer"]]
+    file = io.StringIO()
+    csv.writer(file, dialect="excel-tab", quoting=quoting).writerows([["en", "de"], *rows])
+    found = read(tmp_path / "a.tsv", file.getvalue(), source_column="en", target_column="de")
+    assert found == [(*row, "") for row in rows]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ['"Go!"\t"Los!"', "a\tb"],
+        ['"a ""b"" c"\t"d"', 'the 17" screen\tx'],
+        ['""a"" b\tc'],
+        ['"a\tb"', "c\td"],
+    ],
+)
+def test_other_quotation_marks_are_text(tmp_path, lines):
+    rows = [tuple(line.split("\t")) for line in lines]
+    assert read(tmp_path / "a.tsv", "\n".join(lines)) == [(*row, "") for row in rows]
+
+
+def test_names_of_columns_are_no_pair(tmp_path):
+    message = str(refusal(path=tsv(tmp_path / "a.tsv", [["Source", "Target"], ["a", "b"]])))
+    assert "line 1 names the columns" in message
+    assert "source_column: Source, target_column: Target" in message
+    assert "line 1" in str(
+        refusal(path=tsv(tmp_path / "a.tsv", [["en", "de", "id"], ["a", "b", "c"]]), **EN_DE)
+    )
+    rows = [[" source", "target "], ["a", "b"]]
+    assert load_pairs(CorpusSource(path=tsv(tmp_path / "a.tsv", rows), **NAMED))[0] == [Pair("a", "b")]
+
+
+def test_positions_of_keys_are_those_of_the_first_object(tmp_path):
+    rows = '{"en": "a", "de": "b"}\n\n{"de": "d", "en": "c"}\n'
+    found = read(tmp_path / "a.jsonl", rows, source_column=0, target_column=1)
+    assert found == [("a", "b", ""), ("", "", ""), ("c", "d", "")]
+
+
+def test_byte_order_marks_where_files_were_put_together_are_no_json(tmp_path):
+    line = '\ufeff{"source": "a", "target": "b"}\n'
+    assert read(tmp_path / "a.jsonl", "\ufeff" + line + line) == [("a", "b", "")] * 2
+
+
+def test_a_document_may_be_called_zero(tmp_path):
+    rows = [{"source": "a", "target": "b", "document": document} for document in (0, 1, None)]
+    found = [
+        pair.document for pair in load_pairs(CorpusSource(path=parquet(tmp_path / "a.parquet", rows)))[0]
+    ]
+    assert found == ["0", "1", ""]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "tmx"])
+def test_one_language_for_both_sides_is_refused(tmp_path, kind):
+    row = json.dumps({"translation": {"en": "a", "de": "b"}})
+    path = tmp_path / f"a.{kind}"
+    path.write_text(row)
+    message = str(refusal(path=str(path), source_language="en", target_language="en"))
+    assert "both sides would be the same text" in message
+
+
+def test_parquet_that_python_cannot_hold_is_one_message(tmp_path):
+    texts = {"source": ["a"], "target": ["b"]}
+    invalid = [None, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0"), pyarrow.py_buffer(b"\xff\xfe")]
+    columns = (
+        pyarrow.Array.from_buffers(pyarrow.string(), 1, invalid),
+        pyarrow.array([2**30], pyarrow.date32()),
+    )
+    for column in columns:
+        path = tmp_path / "a.parquet"
+        pyarrow.parquet.write_table(pyarrow.table({**texts, "more": column}), path)
+        assert "cannot be read as Parquet" in str(refusal(path=str(path)))

@@ -75,6 +75,12 @@ def test_languages_are_found_in_any_spelling_the_exact_one_first(tmp_path):
     assert load(path, "en-AU", "fr") == [Pair("color", "couleur")]
 
 
+def test_a_variant_without_text_does_not_hide_another_of_its_language(tmp_path):
+    units = [{"en": "", "en-US": "color", "de": "  ", "de-AT": "Farbe"}, {"en": "Yes", "de": ""}]
+    whole = load_whole(source(written(tmp_path / "a.tmx", units)))
+    assert whole.pairs == [Pair("color", "Farbe"), Pair("Yes", "")]
+
+
 def test_units_that_lack_a_language_keep_their_places(tmp_path):
     units = [UNITS[0], {"en": "No German"}, {"fr": "rien"}, UNITS[1]]
     whole = load_whole(source(written(tmp_path / "a.tmx", units)))

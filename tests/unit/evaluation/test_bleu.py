@@ -116,10 +116,15 @@ def test_the_paired_test_is_that_of_the_command_line(tmp_path: Path, language: s
     assert tokenizer in found.signature.split("|")
 
 
+# ISO 639-3: the members of the macrolanguage `zho`.
+CHINESE = "cdo cjy cmn cnp cpx csp czh czo gan hak hnm hsn luh lzh mnp nan sjc wuu yue"
+
+
 @pytest.mark.parametrize(
     ("codes", "tokenizer"),
     [
         (["zh", "zh-CN", "zh_TW", "ZH", "zh-Hans-CN", "zho_Hant", "cmn", "yue", "zh_CN.UTF-8"], "zh"),
+        (CHINESE.split(), "zh"),
         (["th", "TH", "th_TH", "tha_Thai", "km", "khm_Khmr", "lo", "my-MM", "bo", "dz"], "char"),
         (["de", "DE", "de-AT", "pt-BR", "pt_BR", "no", "NO", "nb", "en_XX", "sr@latin", "vi", "mn"], "13a"),
     ],

@@ -5,6 +5,8 @@ Shapes: B sentences, S source and T target tokens, V vocabulary.
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any
 
 import torch
@@ -24,6 +26,7 @@ UNSUPPORTED = {
     "assistant_model": "it decodes without an assistant",
     "prompt_lookup_num_tokens": "it decodes without an assistant",
 }
+_NUMBERS = ("num_beams", "max_new_tokens", "max_length", "min_new_tokens", "min_length", "length_penalty")
 
 
 class EndInTime(LogitsProcessor):
@@ -80,9 +83,14 @@ class Asked:
             problems.append(
                 f"cache_implementation: {cache!r} does not fit its layers, which differ; leave it out"
             )
+        problems += [
+            f"{name}: expected a number, got {value!r}"
+            for name in _NUMBERS
+            if (value := self.value(name)) is not None and not _is_number(value)
+        ]
         beams = self.value("num_beams")
-        if beams is not None and beams < 1:
-            problems.append(f"num_beams: expected at least 1, got {beams}")
+        if _is_number(beams) and (beams < 1 or beams != int(beams)):
+            problems.append(f"num_beams: expected a whole number, at least 1, got {beams}")
         if problems:
             raise ValueError("\n  - ".join(["this model cannot generate so", *problems]))
 
@@ -147,6 +155,10 @@ def checked_source(input_ids: Any) -> Tensor:
             f"expected token ids of sentences times tokens, end-of-sentence last, got shape {shape}"
         )
     return input_ids
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)  # NumPy's, too
 
 
 def _is_asked(value: Any) -> bool:

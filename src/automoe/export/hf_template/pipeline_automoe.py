@@ -85,6 +85,8 @@ class AutomoeTranslationPipeline(ChunkPipeline):
         """Token ids of each part of the text, which end with end-of-sentence; `copied` is not translated."""
         if not isinstance(text, str):
             raise ValueError(f"expected a text or a list of texts, got {text!r:.60}")
+        if re.search("[\ud800-\udfff]", text):
+            raise ValueError(f"half a surrogate pair is no text: {text!r:.60}")
         for number, part in enumerate(parts := self._parts(text, truncation), start=1):
             ids = torch.tensor([[*part.tokens, self.tokenizer.eos_token_id]])
             yield {
