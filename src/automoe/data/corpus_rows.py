@@ -69,7 +69,7 @@ def tsv_rows(path: Path, columns: Columns, unused: UnusedColumns) -> Iterator[Ro
 
     Raises:
         InputError: a column is missing, or there twice; lines are no text or have another number of columns;
-            the first line names the columns, and the texts are not given by name.
+            the first line names source and target, or their languages, and no columns are given.
     """
     problems = LineProblems(path)
     lines = _tsv_lines(path, problems)
@@ -78,7 +78,7 @@ def tsv_rows(path: Path, columns: Columns, unused: UnusedColumns) -> Iterator[Ro
     if columns.texts is not None and isinstance(columns.texts[0], str):
         _, header = next(lines, (1, [""]))
         names = [name.strip() for name in header]
-        places = _named_places(path, names, [str(name) for name in columns.texts])
+        places = _named_places(path, names, [str(name).strip() for name in columns.texts])
     elif columns.texts not in (None, (0, 1)):
         assert columns.texts is not None
         places = [int(place) for place in columns.texts]
@@ -114,10 +114,12 @@ def _tsv_lines(path: Path, problems: LineProblems) -> Iterator[tuple[int, list[s
 def _is_quoted(path: Path) -> bool:
     """Whether all cells with a quotation mark are quoted as in CSV, and either all cells are or one must be.
 
-    Other files are known by the first of their quotation marks, nearly always.
+    A file with others is known by the first of these, nearly always; one without any is read once more.
     """
     one_must_be, all_are, is_empty = False, True, True
     for _, line in numbered_lines(path, LineProblems(path)):
+        if not line.strip():
+            continue
         cells = line.split("\t")
         quoted = [cell for cell in cells if '"' in cell]
         if not all(map(_QUOTED.fullmatch, quoted)):
@@ -130,10 +132,14 @@ def _is_quoted(path: Path) -> bool:
 
 def _refuse_names(path: Path, number: int, cells: Sequence[str], columns: Columns) -> None:
     """Refuse a first line with the names of columns, which would be taken for a pair."""
-    texts = tuple(cell.strip().lower() for cell in cells[:2])
-    if columns.texts is None and texts in (_TEXTS, columns.languages):
-        mend = f"say source_column: {cells[0].strip()}, target_column: {cells[1].strip()}; or remove the line"
-        raise InputError(f"{path}: line {number} names the columns", [mend])
+    first = [cell.strip() for cell in cells]
+    for names in (_TEXTS, columns.languages):
+        found = [
+            next((name for name in first if name.lower() == wanted.lower()), None) for wanted in names or ()
+        ]
+        if columns.texts is None and found and None not in found:
+            mend = f"say source_column: {found[0]}, target_column: {found[1]}; or remove the line"
+            raise InputError(f"{path}: line {number} names the columns", [mend])
 
 
 def _named_places(path: Path, names: Sequence[str], texts: Sequence[str]) -> list[int]:
@@ -170,16 +176,18 @@ def jsonl_rows(path: Path, columns: Columns, unused: UnusedColumns) -> Iterator[
     decoder = json.JSONDecoder(object_pairs_hook=remember_twice)
     is_by_position = columns.texts is not None and not all(isinstance(text, str) for text in columns.texts)
     for number, line in numbered_lines(path, problems):
+        line = line.lstrip("\ufeff")  # the mark of a file that was appended
         if not line.strip():
             yield Row("", "")
             continue
         twice.clear()
         try:
-            plain = decoder.decode(line.lstrip("\ufeff"))  # the mark of a file that was appended
+            plain = decoder.decode(line)
         except (ValueError, RecursionError) as error:
             problems.add(f"line {number}: is not JSON ({error})")
             continue
-        if is_by_position and isinstance(plain, dict):  # of the first object: keys have no order
+        # By the first object that has as many: keys have no order.
+        if is_by_position and isinstance(plain, dict) and len(plain) > max(map(int, columns.texts or ())):
             columns = replace(columns, texts=_text_keys(plain, columns, f"{path}: line {number}"))
             is_by_position = False
         row = named_row(plain, columns, unused, f"{path}: line {number}", twice)

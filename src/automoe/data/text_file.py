@@ -145,19 +145,20 @@ def _decoded(file: io.BufferedIOBase, encoding: str, problems: LineProblems) -> 
 
 
 def _refuse_what_is_no_text(path: Path, head: bytes, encoding: str) -> None:
-    """Archives, office documents and the like have zero bytes, as text in UTF-8 has not.
+    """Archives, office documents and the like have zero bytes and are not valid UTF-8.
 
     Raises:
         InputError: it is such a file.
     """
-    if head[_TAR_PLACE].startswith(b"ustar"):
+    if head[_TAR_PLACE].startswith(b"ustar") and b"\0" in head[: _TAR_PLACE.start]:  # not of "ajustar"
         raise InputError(f"{path}: cannot be read", ["is a tar archive; unpack it first"])
     if encoding != "utf-8" or b"\0" not in head:
         return
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError as error:
-        what = "is no text but an archive, a document or another binary file; unpack or convert it first"
+        what = "is no text but an archive, a document or another binary file, or in another encoding; "
+        what += "unpack or convert it first"
         raise InputError(f"{path}: cannot be read", [what]) from error
 
 
@@ -167,8 +168,8 @@ def _refuse_carriage_returns(path: Path, head: str) -> None:
     Raises:
         InputError: it is such a file, perhaps behind a few lines of another one.
     """
-    head = head.rstrip("\r\n")
-    if head.count("\r") - head.count("\r\n") > head.count("\n"):
+    alone = re.sub(r"\r+\n", "\n", head).rstrip("\r\n").count("\r")
+    if alone > head.count("\n"):
         mend = "convert it, e.g. `tr '\\r' '\\n'`"
         raise InputError(f"{path}: cannot be read", [f"its lines end in a carriage return alone; {mend}"])
 

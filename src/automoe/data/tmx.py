@@ -71,10 +71,10 @@ def _text_in(wanted: str, variants: list[tuple[str, Any]]) -> str:
     fitting = [
         (language != wanted, index, text)
         for index, (language, variant) in enumerate(variants)
-        if (segment := variant.find("{*}seg")) is not None
-        and (text := _text(segment)).strip()
-        and language
+        if language
         and (f"{language}-".startswith(f"{wanted}-") or f"{wanted}-".startswith(f"{language}-"))
+        and (segment := variant.find("{*}seg")) is not None
+        and (text := _text(segment)).strip()
     ]
     return min(fitting)[2] if fitting else ""
 

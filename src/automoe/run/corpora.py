@@ -17,6 +17,9 @@ from automoe.storage import digest, file_digest, read_json, write_json
 
 Split = Literal["train", "valid", "test"]
 
+READING = 2
+"""Raised when the same files would now be read as other pairs: then what is known of them counts no more."""
+
 
 def corpus_values(run: Run, *splits: Split) -> dict[str, Any]:
     """The numbers of usable pairs of corpora and the digests of these pairs, as inputs of stages.
@@ -91,4 +94,4 @@ def _read_from(run: Run, split: Split) -> str:
     if plain["dataset"] is not None and (folder := Path(plain["dataset"])).is_dir():
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         plain["dataset"] = [[str(path.relative_to(folder)), file_digest(path)] for path in files]
-    return digest([__version__, plain, dataclasses.asdict(data.limits)])
+    return digest([__version__, READING, plain, dataclasses.asdict(data.limits)])

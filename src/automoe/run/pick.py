@@ -157,7 +157,7 @@ def _pick(
     seeded.folder.finished("supernet", values)
     searched = [seeded.folder.finished(f"search-{system}", values) for system in searches.logs]
     own = [f"{seeded.folder.path.name}/{stage}-{name}" for stage in ("choice", "finals", "train", "evaluate")]
-    path = run.folder.path
+    path = run.folder.path  # what the run made stays, whatever else the recipe says now
     made = (mark.parent.relative_to(path).as_posix() for mark in path.rglob("stage.json"))
     run.folder.expect(values, own, beside=[stage for stage in made if stage not in own])
     prepared = prepare(run)

@@ -234,8 +234,8 @@ def _answer_failures(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
-        coding = request.headers.get("content-encoding")
-        if error.status_code == 400 and coding is not None:
+        coding = request.headers.get("content-encoding", "identity")
+        if error.status_code == 400 and coding.strip().lower() != "identity":
             message = f"the body cannot be read: its Content-Encoding, {coding}, is not supported"
             return answer(415, message, {"Accept-Encoding": "identity"})
         if error.status_code == 400 and error.__cause__ is not None:  # FastAPI hides what went wrong

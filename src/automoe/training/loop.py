@@ -275,8 +275,10 @@ class _Training:
         if whole and len(paths) > 1 and len(validation) == 1:
             # A rate that has fallen far settles weights as a mean does: then the last ones are the better.
             last_validation = self._average(paths[-1:])
-            better = [*last_validation.values()] < [*validation.values()]
-            validation = last_validation if better else self._average(paths)
+            if [*last_validation.values()] < [*validation.values()]:
+                validation = last_validation
+            else:
+                average_weights(paths, self.network)
         result = {
             "fingerprint": self.fingerprints[0],
             "target_tokens": target_tokens,

@@ -191,8 +191,9 @@ def test_cells_that_a_csv_writer_quoted_are_those_that_it_was_given(tmp_path, qu
     rows = [['He said "Hi".', 'Er sagte "Hi".'], ['"Go!"', '"Los!"'], ["It's", "Es ist"], ["", "leer"]]
     file = io.StringIO()
     csv.writer(file, dialect="excel-tab", quoting=quoting).writerows([["en", "de"], *rows])
-    found = read(tmp_path / "a.tsv", file.getvalue(), source_column="en", target_column="de")
-    assert found == [(*row, "") for row in rows]
+    content = file.getvalue() + "\n"  # an empty line is no cell without quotation marks
+    found = read(tmp_path / "a.tsv", content, source_column="en", target_column="de")
+    assert found == [*((*row, "") for row in rows), ("", "", "")]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +217,14 @@ def test_names_of_columns_are_no_pair(tmp_path):
     assert "line 1" in str(
         refusal(path=tsv(tmp_path / "a.tsv", [["en", "de", "id"], ["a", "b", "c"]]), **EN_DE)
     )
+    swapped = str(
+        refusal(
+            path=tsv(tmp_path / "a.tsv", [["id", "pt-BR", "EN"], ["1", "a", "b"]]),
+            source_language="en",
+            target_language="pt-br",
+        )
+    )
+    assert "source_column: EN, target_column: pt-BR" in swapped
     rows = [[" source", "target "], ["a", "b"]]
     assert load_pairs(CorpusSource(path=tsv(tmp_path / "a.tsv", rows), **NAMED))[0] == [Pair("a", "b")]
 

@@ -46,6 +46,11 @@ def test_a_tar_archive_is_no_text_although_all_its_bytes_are(tmp_path, format_, 
         lines(tmp_path / "train.en", compress(tar(format_)))
 
 
+def test_the_letters_of_a_tar_archive_may_be_a_words(tmp_path):
+    line = "x" * 255 + "ajustar"
+    assert lines(tmp_path / "a", f"{line}\n".encode()) == [line]
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -72,3 +77,5 @@ def test_carriage_returns_behind_a_first_line_that_has_none_are_refused(tmp_path
     with pytest.raises(InputError, match="carriage return alone"):
         lines(tmp_path / "a", b"en\tde\na\tb\rc\td\re\tf\r")
     assert lines(tmp_path / "b", b"a\rb\nc\r\n\r\nd") == ["a\rb", "c", "", "d"]
+    assert lines(tmp_path / "c", b"a\rb\tc\n") == ["a\rb\tc"]
+    assert lines(tmp_path / "d", b"a\rb\r\r\nc\r\r\n") == ["a\rb", "c"]
