@@ -233,6 +233,10 @@ def test_positions_of_keys_are_those_of_the_first_object(tmp_path):
     rows = '{"en": "a", "de": "b"}\n\n{"de": "d", "en": "c"}\n'
     found = read(tmp_path / "a.jsonl", rows, source_column=0, target_column=1)
     assert found == [("a", "b", ""), ("", "", ""), ("c", "d", "")]
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / "b.jsonl", '{"id": "x"}\n' + rows, source_column=0, target_column=1)
+    assert "line 1" in str(caught.value)
+    assert "line 2" not in str(caught.value)
 
 
 def test_byte_order_marks_where_files_were_put_together_are_no_json(tmp_path):
