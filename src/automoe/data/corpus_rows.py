@@ -13,12 +13,20 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfoNotFoundError
 
 from automoe.data.text_file import LineProblems, numbered_lines
 from automoe.errors import InputError
 
+if TYPE_CHECKING:
+    from pyarrow import Array, RecordBatch
+
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')  # a cell as CSV quotes it
+# A cell that a CSV writer need not quote where it quotes every text.
+_NUMBER = re.compile(
+    r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?(?i:inf(inity)?|nan)|True|False"
+)
 MOST_NAMED = 100  # columns that are remembered: more are the values of something, not its names
 _DOCUMENT, _TRANSLATION, _TEXTS = "document", "translation", ("source", "target")
 
@@ -112,22 +120,28 @@ def _tsv_lines(path: Path, problems: LineProblems) -> Iterator[tuple[int, list[s
 
 
 def _is_quoted(path: Path) -> bool:
-    """Whether all cells with a quotation mark are quoted as in CSV, and either all cells are or one must be.
+    """Whether all cells with a quotation mark are quoted as in CSV, and either one must be or all cells are.
 
-    A file with others is known by the first of these, nearly always; one without any is read once more.
+    Beside two columns at least in which all cells are quoted, others may have numbers without.
+    A file with other marks is known by the first of these, nearly always; one without any is read once more.
     """
-    one_must_be, all_are, is_empty = False, True, True
+    one_must_be, others_are_numbers, all_are = False, True, True
+    quoted_columns: set[int] | None = None
     for _, line in numbered_lines(path, LineProblems(path)):
         if not line.strip():
             continue
         cells = line.split("\t")
-        quoted = [cell for cell in cells if '"' in cell]
-        if not all(map(_QUOTED.fullmatch, quoted)):
+        marked = {place for place, cell in enumerate(cells) if '"' in cell}
+        if not all(_QUOTED.fullmatch(cells[place]) for place in marked):
             return False
-        one_must_be = one_must_be or any('"' in cell[1:-1] for cell in quoted)
-        all_are = all_are and len(quoted) == len(cells)
-        is_empty = False
-    return one_must_be or (all_are and not is_empty)
+        one_must_be = one_must_be or any('"' in cell[1:-1] for cell in cells)
+        others = [cell for place, cell in enumerate(cells) if place not in marked]
+        others_are_numbers = others_are_numbers and all(map(_NUMBER.fullmatch, others))
+        all_are = all_are and not others
+        quoted_columns = marked if quoted_columns is None else quoted_columns & marked
+    if quoted_columns is None:
+        return False
+    return one_must_be or all_are or (others_are_numbers and len(quoted_columns) > 1)
 
 
 def _refuse_names(path: Path, number: int, cells: Sequence[str], columns: Columns) -> None:
@@ -211,16 +225,37 @@ def parquet_rows(path: Path, columns: Columns, unused: UnusedColumns) -> Iterato
         file = parquet.ParquetFile(path)
         names = Counter(file.schema_arrow.names)
         twice = {name for name, count in names.items() if count > 1}
-        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in file.iter_batches())
+        rows = itertools.chain.from_iterable(map(_parquet_cells, file.iter_batches()))
         for number, plain in enumerate(rows, start=1):
             row = named_row(plain, columns, unused, f"{path}: row {number}", twice)
             if isinstance(row, str):
                 problems.add(f"row {number}: {row}")
             else:
                 yield row
-    except (OSError, ArrowException, UnicodeDecodeError, OverflowError) as error:
+    except InputError:
+        raise
+    except (OSError, ArrowException, ValueError, OverflowError, ZoneInfoNotFoundError) as error:
         raise InputError(f"{path}: cannot be read as Parquet", [str(error)]) from error
     problems.raise_any()
+
+
+def _parquet_cells(batch: RecordBatch) -> Iterator[dict[str, Any]]:
+    """The rows of a part of a file.
+
+    A number or a time that is no document is read as 0, since Python may not be able to hold it.
+    """
+    from pyarrow import types
+
+    def cells(name: str, column: Array[Any]) -> list[Any]:
+        is_number = types.is_primitive(column.type) or types.is_decimal(column.type)
+        if is_number and name != _DOCUMENT and column.null_count < len(column):
+            return [0] * len(column)
+        plain: list[Any] = column.to_pylist()
+        return plain
+
+    names = batch.schema.names
+    columns = [cells(name, column) for name, column in zip(names, batch.columns, strict=True)]
+    return (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
 
 
 def dataset_rows(

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -196,10 +198,29 @@ def test_cells_that_a_csv_writer_quoted_are_those_that_it_was_given(tmp_path, qu
     assert found == [*((*row, "") for row in rows), ("", "", "")]
 
 
+def test_cells_that_a_csv_writer_quoted_are_beside_numbers_that_it_did_not(tmp_path):
+    rows = [
+        ["Go!", "Los!", 0.5, True],
+        ["5", "5", "", False],
+        ["Stop.", "Halt.", -2e-30, "?"],
+        ["On", "Weiter", math.nan, True],
+    ]
+    file = io.StringIO()
+    csv.writer(file, dialect="excel-tab", quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
+    wanted = [(source, target, "") for source, target, *_ in rows]
+    found = read(tmp_path / "a.tsv", file.getvalue(), source_column=0, target_column=1)
+    assert [row[:2] for row in found] == [row[:2] for row in wanted]
+    names = '"en"\t"de"\t"score"\t"checked"\n'
+    named = read(tmp_path / "b.tsv", names + file.getvalue(), source_column="en", target_column="de")
+    assert named == wanted
+
+
 @pytest.mark.parametrize(
     "lines",
     [
         ['"Go!"\t"Los!"', "a\tb"],
+        ['"Go!"\t"Los!"', "5\t5"],
+        ['"Go!"\t1', '"a"\t2'],
         ['"a ""b"" c"\t"d"', 'the 17" screen\tx'],
         ['""a"" b\tc'],
         ['"a\tb"', "c\td"],
@@ -264,11 +285,29 @@ def test_one_language_for_both_sides_is_refused(tmp_path, kind):
 def test_parquet_that_python_cannot_hold_is_one_message(tmp_path):
     texts = {"source": ["a"], "target": ["b"]}
     invalid = [None, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0"), pyarrow.py_buffer(b"\xff\xfe")]
-    columns = (
-        pyarrow.Array.from_buffers(pyarrow.string(), 1, invalid),
-        pyarrow.array([2**30], pyarrow.date32()),
-    )
-    for column in columns:
+    columns = {
+        "more": pyarrow.Array.from_buffers(pyarrow.string(), 1, invalid),
+        "document": pyarrow.array([2**30], pyarrow.date32()),
+    }
+    for name, column in columns.items():
         path = tmp_path / "a.parquet"
-        pyarrow.parquet.write_table(pyarrow.table({**texts, "more": column}), path)
+        pyarrow.parquet.write_table(pyarrow.table({**texts, name: column}), path)
         assert "cannot be read as Parquet" in str(refusal(path=str(path)))
+
+
+def test_numbers_and_times_of_parquet_that_are_not_asked_for_need_not_fit_python(tmp_path):
+    others = {
+        "day": pyarrow.array([2**30], pyarrow.date32()),
+        "at": pyarrow.array([1], pyarrow.timestamp("ns")),
+        "took": pyarrow.array([1], pyarrow.duration("ns")),
+        "score": pyarrow.array([Decimal("0.5")], pyarrow.decimal128(3, 1)),
+    }
+    of_pairs = {"source": ["a"], "target": ["b"], "document": pyarrow.array([7])}
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({**others, **of_pairs}), path)
+    pairs, report = load_pairs(CorpusSource(path=str(path)))
+    assert pairs == [Pair("a", "b", "7")]
+    assert report.unused == tuple(others)
+    no_texts = {"target": pyarrow.array([None], pyarrow.float64())}  # as pandas writes a column of nothing
+    pyarrow.parquet.write_table(pyarrow.table({**of_pairs, **no_texts}), path)
+    assert refusal(path=str(path)).problems == ("0 of 1 pairs (dropped: 1 with an empty side)",)
