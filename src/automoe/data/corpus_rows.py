@@ -120,12 +120,12 @@ def _tsv_lines(path: Path, problems: LineProblems) -> Iterator[tuple[int, list[s
 
 
 def _is_quoted(path: Path) -> bool:
-    """Whether all cells with a quotation mark are quoted as in CSV, and either one must be or all cells are.
+    """Whether all cells with a quotation mark are quoted as in CSV, and either one must be or all texts are.
 
-    Beside two columns at least in which all cells are quoted, others may have numbers without.
+    All texts are where two columns at least are quoted throughout, and cells without are numbers.
     A file with other marks is known by the first of these, nearly always; one without any is read once more.
     """
-    one_must_be, others_are_numbers, all_are = False, True, True
+    one_must_be, others_are_numbers = False, True
     quoted_columns: set[int] | None = None
     for _, line in numbered_lines(path, LineProblems(path)):
         if not line.strip():
@@ -137,11 +137,8 @@ def _is_quoted(path: Path) -> bool:
         one_must_be = one_must_be or any('"' in cell[1:-1] for cell in cells)
         others = [cell for place, cell in enumerate(cells) if place not in marked]
         others_are_numbers = others_are_numbers and all(map(_NUMBER.fullmatch, others))
-        all_are = all_are and not others
         quoted_columns = marked if quoted_columns is None else quoted_columns & marked
-    if quoted_columns is None:
-        return False
-    return one_must_be or all_are or (others_are_numbers and len(quoted_columns) > 1)
+    return one_must_be or (others_are_numbers and quoted_columns is not None and len(quoted_columns) > 1)
 
 
 def _refuse_names(path: Path, number: int, cells: Sequence[str], columns: Columns) -> None:
