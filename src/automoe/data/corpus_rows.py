@@ -14,7 +14,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, S
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-from zoneinfo import ZoneInfoNotFoundError
 
 from automoe.data.text_file import LineProblems, numbered_lines
 from automoe.errors import InputError
@@ -231,7 +230,7 @@ def parquet_rows(path: Path, columns: Columns, unused: UnusedColumns) -> Iterato
                 yield row
     except InputError:
         raise
-    except (OSError, ArrowException, ValueError, OverflowError, ZoneInfoNotFoundError) as error:
+    except (OSError, ArrowException, ValueError, OverflowError) as error:
         raise InputError(f"{path}: cannot be read as Parquet", [str(error)]) from error
     problems.raise_any()
 

@@ -285,11 +285,12 @@ def test_one_language_for_both_sides_is_refused(tmp_path, kind):
 def test_parquet_that_python_cannot_hold_is_one_message(tmp_path):
     texts = {"source": ["a"], "target": ["b"]}
     invalid = [None, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0"), pyarrow.py_buffer(b"\xff\xfe")]
-    columns = {
-        "more": pyarrow.Array.from_buffers(pyarrow.string(), 1, invalid),
-        "document": pyarrow.array([2**30], pyarrow.date32()),
-    }
-    for name, column in columns.items():
+    columns = [
+        ("more", pyarrow.Array.from_buffers(pyarrow.string(), 1, invalid)),
+        ("document", pyarrow.array([2**30], pyarrow.date32())),
+        ("document", pyarrow.array([1], pyarrow.timestamp("s", "Nowhere/Land"))),
+    ]
+    for name, column in columns:
         path = tmp_path / "a.parquet"
         pyarrow.parquet.write_table(pyarrow.table({**texts, name: column}), path)
         assert "cannot be read as Parquet" in str(refusal(path=str(path)))
