@@ -44,8 +44,8 @@ from pathlib import Path
 from automoe.inference.beam_settings import BeamSettings
 from automoe.serving.limits import ServingLimits
 from automoe.serving.server import serve
-engine = {backend!r}, {precision!r}, {threads}, 0  # without a shortlist
-serve(Path({folder!r}), "127.0.0.1", 0, BeamSettings(), *engine, ServingLimits({limits}))
+engine = {backend!r}, {precision!r}, {threads}
+serve(Path({folder!r}), "127.0.0.1", 0, BeamSettings(), *engine, limits=ServingLimits({limits}))
 """
 
 
