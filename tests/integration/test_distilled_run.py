@@ -307,3 +307,22 @@ def test_the_models_of_all_seeds_teach_together(tmp_path):
     )
     students = [model_weights(run / f"seed-{seed}" / "train-wide-distilled") for seed in (1, 2)]
     assert any((students[0][name] != students[1][name]).any() for name in students[0])
+
+
+def test_several_systems_teach_together_and_one_model_of_two_names_once(tmp_path):
+    recipe = write_tiny_recipe(tmp_path, steps=3)
+    twice = "{name: wide, architecture: largest-dense}, {name: again, architecture: largest-dense}"
+    overrides = [
+        f"systems=[{twice}, {{name: switch, architecture: uniform}}]",
+        *("baseline=wide", "fine_tuning=null"),
+        "distillation={teacher: {ensemble: [wide, again, switch]}, beam_size: 2, students: [wide]}",
+    ]
+    stages = list(became(run_here(recipe, *overrides, until="train")))
+    assert stages[-2:] == ["distil", "seed-1/train-wide-distilled"]
+    run = tmp_path / "runs" / "tiny"
+    models, tokenizers = zip(
+        *(load_model(run / "seed-1" / f"train-{name}" / "model") for name in ("wide", "switch")), strict=True
+    )
+    written = translations_of(run / "distil")
+    together = Translator(EnsembleEngine(models), tokenizers[0], BeamSettings(beam_size=2))
+    assert list(written.values()) == list(together.translate(written))

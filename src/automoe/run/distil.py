@@ -56,15 +56,18 @@ def distil(run: Run, prepared: Prepared, teachers: Sequence[Stage]) -> Prepared:
 
     Args:
         run: in whose folder the stage is: the part of a seed, where each seed has a teacher of its own.
-        teachers: the trainings of the system that teaches; none where the models are in folders.
+        teachers: the trainings of the systems that teach; none where the models are in folders. Two systems
+            may have become one model; it teaches once.
     """
     recipe = run.recipe
     assert recipe.distillation is not None
     settings = dataclasses.replace(recipe.translation, beam_size=recipe.distillation.beam_size, n_best=1)
-    folders = [stage.folder / "model" for stage in teachers]
+    models: dict[str, Path] = {}  # by digest
+    for stage in teachers:
+        models.setdefault(model_digest(stage.folder / "model"), stage.folder / "model")
     inputs = run.chosen("distillation", "data.max_tokens", *LENGTHS)
-    inputs["weights of the teacher"] = [model_digest(folder) for folder in folders]
-    folders = folders or [Path(folder) for folder in recipe.distillation.folders(recipe.names)]
+    inputs["weights of the teacher"] = list(models)
+    folders = [*models.values()] or [Path(folder) for folder in recipe.distillation.folders(recipe.names)]
 
     def work(folder: Path) -> None:
         pairs, _ = load_pairs(recipe.data.train, recipe.data.limits)

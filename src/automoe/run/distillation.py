@@ -16,18 +16,16 @@ from automoe.storage import file_digest
 
 
 class DeclaredTeacher(BaseModel):
-    """What teaches: a system of the run, the models that it has with all seeds, or models of folders.
+    """What teaches: systems of the run, or models of folders.
 
     Attributes:
-        name: of a system, or the path of a folder; empty where there are several folders.
-        folders: of the members of an ensemble of folders.
-        ensemble: whether it was declared as one.
+        names: of systems, or the paths of folders.
+        ensemble: whether it was declared as one: then a system stands for its models of all seeds.
     """
 
     model_config = ConfigDict(frozen=True)
 
-    name: str = ""
-    folders: tuple[str, ...] = ()
+    names: tuple[str, ...]
     ensemble: bool = False
 
 
@@ -35,14 +33,14 @@ def _teacher(plain: Any) -> DeclaredTeacher:
     if isinstance(plain, DeclaredTeacher):
         return plain
     if isinstance(plain, str) and plain:
-        return DeclaredTeacher(name=plain)
+        return DeclaredTeacher(names=(plain,))
     if isinstance(plain, dict) and list(plain) == ["ensemble"]:
         members = plain["ensemble"]
         if isinstance(members, str) and members:
-            return DeclaredTeacher(name=members, ensemble=True)
+            members = [members]
         if isinstance(members, list) and members and all(isinstance(one, str) and one for one in members):
-            return DeclaredTeacher(folders=tuple(members), ensemble=True)
-    ensembles = "{ensemble: SYSTEM}, its models of all seeds, or {ensemble: [FOLDER, FOLDER, ...]}"
+            return DeclaredTeacher(names=tuple(members), ensemble=True)
+    ensembles = "{ensemble: [SYSTEM, ...]}, their models of all seeds, or {ensemble: [FOLDER, FOLDER, ...]}"
     raise ValueError(f"expected a system, the folder of a model, or an ensemble: {ensembles}")
 
 
@@ -54,8 +52,8 @@ class Distillation(BaseModel):
 
     Attributes:
         teacher: the name of a system, of which each seed's teaches that seed's students; the folder of any
-            model of the same languages, whatever its vocabulary; `{ensemble: SYSTEM}`, which is what that
-            system has become with each of the seeds; or `{ensemble: [FOLDER, ...]}`, models of one
+            model of the same languages, whatever its vocabulary; `{ensemble: [SYSTEM, ...]}`, which is what
+            these systems have become with each of the seeds; or `{ensemble: [FOLDER, ...]}`, models of one
             vocabulary. An ensemble averages the probabilities of its members at each step.
         beam_size: of the teacher's search. All else of it is the recipe's `translation`.
         students: systems, each of which gets a twin `NAME-distilled` of the same architecture, trained for
@@ -68,28 +66,22 @@ class Distillation(BaseModel):
     beam_size: Annotated[int, Field(ge=1, le=LARGEST_BEAM)] = 5
     students: Annotated[tuple[str, ...], Field(min_length=1)]
 
-    def taught_by(self, systems: Sequence[str]) -> str | None:
-        """The system that teaches, if one does."""
-        return self.teacher.name if self.teacher.name in systems else None
+    def taught_by(self, systems: Sequence[str]) -> tuple[str, ...]:
+        """The systems that teach, if any do."""
+        return tuple(name for name in self.teacher.names if name in systems)
 
     def over_seeds(self, systems: Sequence[str]) -> bool:
         """Whether the models of all seeds teach together."""
-        return self.teacher.ensemble and self.taught_by(systems) is not None
+        return self.teacher.ensemble and bool(self.taught_by(systems))
 
     def folders(self, systems: Sequence[str]) -> tuple[str, ...]:
         """The models that teach, where these are no system's."""
-        if self.taught_by(systems) is not None:
-            return ()
-        return self.teacher.folders or (self.teacher.name,)
+        return tuple(name for name in self.teacher.names if name not in systems)
 
     def with_paths(self, systems: Sequence[str], absolute: Callable[[str], str]) -> Distillation:
         """The same with the paths of folders changed."""
-        teacher = self.teacher
-        if self.taught_by(systems) is None and teacher.name and not teacher.ensemble:
-            teacher = DeclaredTeacher(name=absolute(teacher.name))
-        elif teacher.folders:
-            teacher = DeclaredTeacher(folders=tuple(map(absolute, teacher.folders)), ensemble=True)
-        return self.model_copy(update={"teacher": teacher})
+        names = tuple(name if name in systems else absolute(name) for name in self.teacher.names)
+        return self.model_copy(update={"teacher": self.teacher.model_copy(update={"names": names})})
 
 
 def distilled_name(system: str) -> str:
@@ -136,24 +128,28 @@ def _problems_of_teacher(
     distillation: Distillation, systems: Sequence[str], seeds: int, languages: tuple[str, str]
 ) -> Iterator[str]:
     teacher = distillation.teacher
+    taught_by, folders = distillation.taught_by(systems), distillation.folders(systems)
     known = f"there are: {', '.join(systems)}"
-    if distillation.taught_by(systems) is not None:
-        if teacher.ensemble and seeds < 2:
-            yield f"teacher: {teacher.name} with all seeds is no ensemble of one seed; add some to seeds"
+    for name, times in Counter(teacher.names).items():
+        if times > 1:
+            yield f"teacher.ensemble: {name} is there {times} times, expected once"
+    if taught_by and folders:
+        yield (
+            f"teacher.ensemble: {', '.join(folders)}: no system is called so ({known}), and folders do not "
+            "teach together with systems; a system's model is a folder, too: seed-N/train-SYSTEM/model"
+        )
         return
-    if teacher.ensemble and teacher.name:
-        yield f"teacher.ensemble: no system is called {teacher.name} ({known}); folders stand in a list"
+    if taught_by:
+        if teacher.ensemble and len(set(taught_by)) == 1 and seeds < 2:
+            yield f"teacher: {taught_by[0]} with all seeds is no ensemble of one seed; add some to seeds"
         return
-    folders = distillation.folders(systems)
-    if teacher.ensemble:
-        if len(folders) < 2:
-            yield "teacher.ensemble: expected at least two folders, got one"
-        for folder, times in Counter(folders).items():
-            if times > 1:
-                yield f"teacher.ensemble: {folder} is there {times} times, expected once"
-    elif not Path(teacher.name).is_dir():
-        name = Path(teacher.name).name
-        yield f"teacher: no system is called {name} ({known}), and there is no folder {teacher.name}"
+    if len(set(folders)) == 1 and teacher.ensemble:
+        name = Path(folders[0]).name
+        yield f"teacher.ensemble: no system is called {name} ({known}), and one folder is no ensemble"
+        return
+    if not teacher.ensemble and not Path(folders[0]).is_dir():
+        name = Path(folders[0]).name
+        yield f"teacher: no system is called {name} ({known}), and there is no folder {folders[0]}"
         return
     vocabularies: dict[str, str | None] = {}
     for folder in dict.fromkeys(folders):

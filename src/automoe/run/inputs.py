@@ -144,8 +144,8 @@ def _teacher_value(recipe: Recipe) -> Any:
     folders = recipe.distillation.folders(recipe.names)
     if folders:
         return [model_digest(folder) for folder in folders]
-    name = recipe.distillation.taught_by(recipe.names)
-    return f"{name} of all seeds" if recipe.distillation.over_seeds(recipe.names) else name
+    names = ", ".join(recipe.distillation.taught_by(recipe.names))
+    return f"{names} of all seeds" if recipe.distillation.over_seeds(recipe.names) else names
 
 
 def _names(settings: type[TrainingSettings | ThroughputSettings]) -> list[str]:

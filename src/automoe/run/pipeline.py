@@ -127,7 +127,7 @@ def _groups(recipe: Recipe) -> list[tuple[int, ...]]:
 def _has_teacher_a_seed(recipe: Recipe) -> bool:
     """Whether each seed has a teacher of its own, so that its translations are with the seed's stages."""
     given, names = recipe.distillation, recipe.names
-    return given is not None and given.taught_by(names) is not None and not given.over_seeds(names)
+    return given is not None and bool(given.taught_by(names)) and not given.over_seeds(names)
 
 
 def _run(run: Run, until: StageName) -> Outcome | None:
@@ -228,8 +228,8 @@ def _with_students(run: Run, prepared: Prepared, trainings: Mapping[int, _Traine
     recipe, distillation = run.recipe, run.recipe.distillation
     if distillation is None:
         return dict(trainings)
-    teacher = distillation.taught_by(recipe.names)
-    teachers = [trained.systems[teacher] for trained in trainings.values()] if teacher else []
+    names = distillation.taught_by(recipe.names)
+    teachers = [trained.systems[name] for trained in trainings.values() for name in names]
     (first, *_) = trainings
     taught = distil(run.with_seed(first) if _has_teacher_a_seed(recipe) else run, prepared, teachers)
     minutes = {system.name for system in recipe.systems if system.minutes_of is not None}

@@ -153,12 +153,10 @@ def _search(recipe: Recipe) -> str:
 
 
 def _distillation(recipe: Recipe, distillation: Distillation) -> str:
-    teacher, folders = distillation.taught_by(recipe.names), distillation.folders(recipe.names)
-    if distillation.over_seeds(recipe.names):
-        teacher = f"an ensemble of {teacher} with each seed"
-    elif folders:
-        teacher = "an ensemble of " if len(folders) > 1 else ""
-        teacher += " and ".join(folders)
+    teacher = " and ".join(distillation.taught_by(recipe.names) or distillation.folders(recipe.names))
+    if distillation.teacher.ensemble:
+        of_seeds = " with each seed" if distillation.over_seeds(recipe.names) else ""
+        teacher = f"an ensemble of {teacher}{of_seeds}"
     students = ", ".join(distillation.students)
     return (
         f"{teacher} translated the training sources (beam {distillation.beam_size}); trained on these pairs "

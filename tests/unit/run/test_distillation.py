@@ -79,7 +79,7 @@ def test_whatever_is_wrong_is_told_at_once(tmp_path):
         f"and there is no folder {tmp_path / 'danse'}",
     )
     assert problems(tmp_path, "{teacher: {ensemble: danse}, students: [hat]}") == (
-        f"distillation.teacher.ensemble: no system is called danse {known}; folders stand in a list",
+        f"distillation.teacher.ensemble: no system is called danse {known}, and one folder is no ensemble",
     )
     (seeds,) = problems(tmp_path, "{teacher: {ensemble: dense}, students: [hat]}")
     assert seeds.startswith("distillation.teacher: dense with all seeds is no ensemble of one seed")
@@ -129,9 +129,19 @@ def test_folders_that_cannot_teach_are_all_told(tmp_path, tokenizer):
         f"{tmp_path / 'one'}"
     )
     assert len(found) == 5
-    assert problems(tmp_path, "{teacher: {ensemble: [one, one]}, students: [hat]}") == (
-        f"distillation.teacher.ensemble: {tmp_path / 'one'} is there 2 times, expected once",
+    assert problems(tmp_path, "{teacher: {ensemble: [one, one]}, students: [hat]}")[0] == (
+        f"distillation.teacher.ensemble: {tmp_path / 'one'} is there 2 times, expected once"
     )
-    assert problems(tmp_path, "{teacher: {ensemble: [one]}, students: [hat]}") == (
-        "distillation.teacher.ensemble: expected at least two folders, got one",
+    (problem,) = problems(tmp_path, "{teacher: {ensemble: [one]}, students: [hat]}")
+    assert problem.endswith("and one folder is no ensemble")
+
+
+def test_systems_teach_together_with_all_seeds_and_not_beside_folders(tmp_path, tokenizer):
+    several = loaded(tmp_path, "{teacher: {ensemble: [dense, switch]}, students: [hat]}", "seeds=[1]")
+    assert values(several)["distillation.teacher"] == "dense, switch of all seeds"
+    save_teacher(tmp_path / "one", tokenizer)
+    (problem,) = problems(tmp_path, "{teacher: {ensemble: [dense, one]}, students: [hat]}")
+    assert problem.startswith(f"distillation.teacher.ensemble: {tmp_path / 'one'}: no system is called so")
+    assert problems(tmp_path, "{teacher: {ensemble: [dense, dense]}, students: [hat]}", "seeds=[1, 2]") == (
+        "distillation.teacher.ensemble: dense is there 2 times, expected once",
     )
