@@ -109,4 +109,7 @@ def test_an_impossible_study_is_one_message():
     with pytest.raises(InputError) as caught:
         Study(members=1, rules=("lottery",), own_steps=(-1,))
     assert len(caught.value.problems) == 3
-    assert "unknown rule 'lottery' (known: random, sandwich, balanced, half_dense)" in str(caught.value)
+    assert (
+        "unknown rule 'lottery' (known: random, sandwich, balanced, half_dense, mixture_of_supernets)"
+        in str(caught.value)
+    )

@@ -7,10 +7,10 @@ kinds have parameters of unlike names, so a supernet owns those of every kind th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automoe.design.architecture import Architecture, Mixer, Norm, with_mixer
 from automoe.design.model_options import ModelOptions
@@ -26,6 +26,20 @@ def leading_block(large: Tensor, shape: torch.Size) -> Tensor:
     if len(shape) != large.dim() or any(s > n for s, n in zip(shape, large.shape, strict=True)):
         raise ValueError(f"a block of shape {tuple(shape)} does not fit into {tuple(large.shape)}")
     return large[tuple(slice(size) for size in shape)]
+
+
+def as_module(parameters: Mapping[str, nn.Parameter]) -> nn.Module:
+    """A module that has these parameters under these dotted names, and does nothing."""
+    root = nn.Module()
+    for name, parameter in parameters.items():
+        *path, last = name.split(".")
+        module = root
+        for part in path:
+            if part not in dict(module.named_children()):
+                module.add_module(part, nn.Module())
+            module = module.get_submodule(part)
+        module.register_parameter(last, parameter)
+    return root
 
 
 class Supernet:
@@ -70,17 +84,26 @@ class Supernet:
     def subnetwork(self, architecture: Architecture) -> Transformer:
         """A Transformer whose parameters ARE the leading blocks: same storage, nothing copied.
 
-        Its gradients are its own, as large as its parameters, and go to the supernet's weights by
-        `automoe.training.optimizer.BlockAdam`; an expert that got no token keeps `grad` None.
+        Its gradients are its own, as large as its parameters (`gradients`), and go to the supernet's weights
+        by `automoe.training.optimizer.BlockAdam`; an expert that got no token keeps `grad` None.
 
         Raises:
             ValueError: the architecture does not fit into the supernet.
         """
         if architecture == self.network.architecture and not self.other_mixers:
             return self.network
-        small = self._empty(architecture)
-        small.load_state_dict(self._blocks(small), assign=True)
-        return small.train(self.network.training)
+        return self._member(architecture)
+
+    def gradients(self, member: Transformer) -> dict[str, Tensor | None]:
+        """Use up what `backward` left in a member: the gradients of the supernet's own parameters, by name.
+
+        They are leading blocks of these, None for an expert that got no token. The names depend on the
+        member's architecture alone.
+        """
+        gradients: dict[str, Tensor | None] = {}
+        for name, parameter in member.named_parameters():
+            gradients[name], parameter.grad = parameter.grad, None
+        return gradients
 
     def extract(self, architecture: Architecture) -> Transformer:
         """A Transformer of its own with copies of the leading blocks.
@@ -92,6 +115,11 @@ class Supernet:
         small.load_state_dict(
             {name: block.clone() for name, block in self._blocks(small).items()}, assign=True
         )
+        return small.train(self.network.training)
+
+    def _member(self, architecture: Architecture) -> Transformer:
+        small = self._empty(architecture)
+        small.load_state_dict(self._blocks(small), assign=True)
         return small.train(self.network.training)
 
     def _options(self, architecture: Architecture) -> ModelOptions:

@@ -34,11 +34,11 @@ def train_supernet(
         "sample": run.space.sample(random.Random(settings.seed)),
     }
     inputs = run.chosen("space", "model") | settings_values(settings, name) | {"seed": settings.seed}
-    supernet = new_supernet(run, prepared, largest, settings.seed, run.space.decoder.mixers)
-    rule = RULES[settings.rule].make(run.space)
+    rule = RULES[settings.rule]
+    supernet = new_supernet(run, prepared, largest, settings.seed, run.space.decoder.mixers, rule.versions)
 
     def work(folder: Path) -> None:
-        result = fit(run, prepared, name, supernet, rule, settings, folder, watched)
+        result = fit(run, prepared, name, supernet, rule.make(run.space), settings, folder, watched)
         if is_first_process():
             write_json(folder / "training.json", training_facts(result))
 
@@ -46,5 +46,5 @@ def train_supernet(
     stage = run.folder.stage(
         name, inputs, work, after=[prepared.stage], formerly=formerly, all_processes=True
     )
-    fit(run, prepared, name, supernet, rule, settings, stage.folder, watched)
+    fit(run, prepared, name, supernet, rule.make(run.space), settings, stage.folder, watched)
     return stage, supernet

@@ -10,12 +10,14 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from automoe.data.batching import Batch, BatchStream, fixed_batches
 from automoe.design.architecture import Architecture, Mixer
 from automoe.inference.model_folder import save_model
+from automoe.model.mixture_of_supernets import MixtureOfSupernets
 from automoe.model.sharing import Supernet
 from automoe.processes import is_first_process, wait_for_all
 from automoe.progress import Reporter
@@ -264,11 +266,21 @@ def inherit(
 
 
 def new_supernet(
-    run: Run, prepared: Prepared, largest: Architecture, seed: int, mixers: Sequence[Mixer] = ()
+    run: Run,
+    prepared: Prepared,
+    largest: Architecture,
+    seed: int,
+    mixers: Sequence[Mixer] = (),
+    versions: int = 1,
 ) -> Supernet:
-    """A supernet with fresh weights, the recipe's norm and dropout; of one member, it is a single model."""
+    """A supernet with fresh weights, the recipe's norm and dropout; of one member, it is a single model.
+
+    Args:
+        versions: of its matrices (`Rule.versions`).
+    """
     model = run.recipe.model
-    return Supernet(
+    kind = Supernet if versions == 1 else partial(MixtureOfSupernets, versions=versions)
+    return kind(
         largest,
         prepared.tokenizer.vocabulary_size,
         norm=model.norm,

@@ -151,7 +151,7 @@ class _Training:
         self.validation_batches = validation_batches
         self.report = report
         self.network = supernet.network.to(self.fabric.device)
-        self.watched = {name: supernet.subnetwork(architecture) for name, architecture in watched.items()}
+        self.watched = watched
         self.fingerprints = _fingerprints(settings, supernet)
         self.checkpoints = Checkpoints(folder, *self.fingerprints)
         self.final = folder / "weights.safetensors"
@@ -305,7 +305,8 @@ class _Training:
     def _validate(self) -> dict[str, float]:
         """Mean negative log-likelihood a token of each network; every rank does its share of the batches."""
         fabric, losses = self.fabric, {}
-        for name, network in self.watched.items():
+        for name, architecture in self.watched.items():
+            network = self.supernet.subnetwork(architecture)
             batches = self.validation_batches[fabric.global_rank :: fabric.world_size]
             with fabric.autocast():
                 sums = validation_nll(network, batches)

@@ -1,4 +1,4 @@
-"""Supernet rules: which members of a space a step trains, and which of them teaches the others."""
+"""Supernet rules: which members of a space a step trains, which of them teaches, how they share weights."""
 
 from __future__ import annotations
 
@@ -61,10 +61,13 @@ class Rule:
     Args:
         make: the rule for the members of a space.
         members: how many a step trains, so that rules can be compared at equal compute.
+        versions: of each matrix of the supernet; with several, a member's are generated from them
+            (`automoe.model.mixture_of_supernets`).
     """
 
     make: Callable[[SearchSpace], SupernetRule]
     members: AtLeastOne
+    versions: AtLeastOne = 1
 
 
 def only(architecture: Architecture) -> SupernetRule:
@@ -157,6 +160,7 @@ RULES: dict[str, Rule] = {
     "sandwich": Rule(sandwich, members=4),
     "balanced": Rule(balanced, members=1),
     "half_dense": Rule(half_dense, members=1),
+    "mixture_of_supernets": Rule(random_members, members=1, versions=2),
 }
 """The rules a recipe can name; a program that uses this package may add its own."""
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from automoe.data.batching import Batch
-from automoe.model.sharing import Supernet, leading_block
+from automoe.model.sharing import Supernet, as_module, leading_block
 from automoe.training.objective import Teacher, objective, to_device
 from automoe.training.rules import Members
 from automoe.training.settings import TrainingSettings
@@ -84,11 +84,10 @@ def step_gradients(
             if index == members.teacher:
                 weight_VC = network.embedding.detach()
                 teachers[batch_index] = Teacher(part.hidden_ND, weight_VC, members.distillation)
-        names |= dict.fromkeys(name for name, _ in network.named_parameters())
-        for name, parameter in network.named_parameters():
-            if parameter.grad is not None:
-                gradients[name] = _sum_of_blocks(gradients.get(name), parameter.grad)
-                parameter.grad = None
+        for name, gradient in supernet.gradients(network).items():
+            names[name] = None
+            if gradient is not None:
+                gradients[name] = _sum_of_blocks(gradients.get(name), gradient)
     if fabric.world_size > 1:
         sums = sum_over_ranks(fabric, sums)
         gradients = _gradients_of_all_ranks(fabric, supernet.network, names, gradients)
@@ -154,15 +153,8 @@ def _gradients_of_all_ranks(
 def _as_module(network: nn.Module, gradients: Mapping[str, Tensor]) -> nn.Module:
     """Leading blocks of the network's parameters, under their names, with these gradients."""
     large = dict(network.named_parameters())
-    root = nn.Module()
+    blocks = {}
     for name, gradient in gradients.items():
-        *path, last = name.split(".")
-        module = root
-        for part in path:
-            if part not in dict(module.named_children()):
-                module.add_module(part, nn.Module())
-            module = module.get_submodule(part)
-        parameter = nn.Parameter(leading_block(large[name].detach(), gradient.shape))
-        parameter.grad = gradient
-        module.register_parameter(last, parameter)
-    return root
+        blocks[name] = nn.Parameter(leading_block(large[name].detach(), gradient.shape))
+        blocks[name].grad = gradient
+    return as_module(blocks)

@@ -31,7 +31,10 @@ def test_an_unknown_schedule_or_rule_is_told_the_known_ones():
     text = str(caught.value)
     assert "schedule: expected 'cosine' or 'constant', got 'linear'" in text
     assert "decay_share: expected at most 1, got 2.0" in text
-    assert "rule: expected one of random, sandwich, balanced, half_dense, got 'all'" in text
+    assert (
+        "rule: expected one of random, sandwich, balanced, half_dense, mixture_of_supernets, got 'all'"
+        in text
+    )
 
 
 def test_a_rule_of_another_program_is_known(monkeypatch):
