@@ -316,13 +316,15 @@ def test_several_systems_teach_together_and_one_model_of_two_names_once(tmp_path
         f"systems=[{twice}, {{name: switch, architecture: uniform}}]",
         *("baseline=wide", "fine_tuning=null"),
         "distillation={teacher: {ensemble: [wide, again, switch]}, beam_size: 2, students: [wide]}",
+        "seeds=[1, 2]",
     ]
     stages = list(became(run_here(recipe, *overrides, until="train")))
-    assert stages[-2:] == ["distil", "seed-1/train-wide-distilled"]
-    run = tmp_path / "runs" / "tiny"
-    models, tokenizers = zip(
-        *(load_model(run / "seed-1" / f"train-{name}" / "model") for name in ("wide", "switch")), strict=True
-    )
-    written = translations_of(run / "distil")
-    together = Translator(EnsembleEngine(models), tokenizers[0], BeamSettings(beam_size=2))
-    assert list(written.values()) == list(together.translate(written))
+    assert stages[-2:] == ["seed-2/distil", "seed-2/train-wide-distilled"]
+    for seed in (1, 2):
+        run = tmp_path / "runs" / "tiny" / f"seed-{seed}"
+        models, tokenizers = zip(
+            *(load_model(run / f"train-{name}" / "model") for name in ("wide", "switch")), strict=True
+        )
+        written = translations_of(run / "distil")
+        together = Translator(EnsembleEngine(models), tokenizers[0], BeamSettings(beam_size=2))
+        assert list(written.values()) == list(together.translate(written))

@@ -20,7 +20,7 @@ class DeclaredTeacher(BaseModel):
 
     Attributes:
         names: of systems, or the paths of folders.
-        ensemble: whether it was declared as one: then a system stands for its models of all seeds.
+        ensemble: whether it was declared as one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -40,7 +40,7 @@ def _teacher(plain: Any) -> DeclaredTeacher:
             members = [members]
         if isinstance(members, list) and members and all(isinstance(one, str) and one for one in members):
             return DeclaredTeacher(names=tuple(members), ensemble=True)
-    ensembles = "{ensemble: [SYSTEM, ...]}, their models of all seeds, or {ensemble: [FOLDER, FOLDER, ...]}"
+    ensembles = "{ensemble: SYSTEM}, its models of all seeds, or {ensemble: [SYSTEM or FOLDER, ...]}"
     raise ValueError(f"expected a system, the folder of a model, or an ensemble: {ensembles}")
 
 
@@ -52,9 +52,10 @@ class Distillation(BaseModel):
 
     Attributes:
         teacher: the name of a system, of which each seed's teaches that seed's students; the folder of any
-            model of the same languages, whatever its vocabulary; `{ensemble: [SYSTEM, ...]}`, which is what
-            these systems have become with each of the seeds; or `{ensemble: [FOLDER, ...]}`, models of one
-            vocabulary. An ensemble averages the probabilities of its members at each step.
+            model of the same languages, whatever its vocabulary; `{ensemble: SYSTEM}`, which is what that
+            system has become with each of the seeds; `{ensemble: [SYSTEM, ...]}`, of which each seed's teach
+            that seed's students; or `{ensemble: [FOLDER, ...]}`, models of one vocabulary. An ensemble
+            averages the probabilities of its members at each step.
         beam_size: of the teacher's search. All else of it is the recipe's `translation`.
         students: systems, each of which gets a twin `NAME-distilled` of the same architecture, trained for
             as many steps.
@@ -71,8 +72,8 @@ class Distillation(BaseModel):
         return tuple(name for name in self.teacher.names if name in systems)
 
     def over_seeds(self, systems: Sequence[str]) -> bool:
-        """Whether the models of all seeds teach together."""
-        return self.teacher.ensemble and bool(self.taught_by(systems))
+        """Whether the models of all seeds teach together: where one system is an ensemble."""
+        return self.teacher.ensemble and len(self.taught_by(systems)) == 1
 
     def folders(self, systems: Sequence[str]) -> tuple[str, ...]:
         """The models that teach, where these are no system's."""
@@ -140,7 +141,7 @@ def _problems_of_teacher(
         )
         return
     if taught_by:
-        if teacher.ensemble and len(set(taught_by)) == 1 and seeds < 2:
+        if distillation.over_seeds(systems) and seeds < 2:
             yield f"teacher: {taught_by[0]} with all seeds is no ensemble of one seed; add some to seeds"
         return
     if len(set(folders)) == 1 and teacher.ensemble:

@@ -136,12 +136,12 @@ def test_folders_that_cannot_teach_are_all_told(tmp_path, tokenizer):
     assert problem.endswith("and one folder is no ensemble")
 
 
-def test_systems_teach_together_with_all_seeds_and_not_beside_folders(tmp_path, tokenizer):
+def test_systems_teach_together_and_not_beside_folders(tmp_path, tokenizer):
     several = loaded(tmp_path, "{teacher: {ensemble: [dense, switch]}, students: [hat]}", "seeds=[1]")
-    assert values(several)["distillation.teacher"] == "dense, switch of all seeds"
+    assert values(several)["distillation.teacher"] == "dense, switch"
     save_teacher(tmp_path / "one", tokenizer)
     (problem,) = problems(tmp_path, "{teacher: {ensemble: [dense, one]}, students: [hat]}")
     assert problem.startswith(f"distillation.teacher.ensemble: {tmp_path / 'one'}: no system is called so")
-    assert problems(tmp_path, "{teacher: {ensemble: [dense, dense]}, students: [hat]}", "seeds=[1, 2]") == (
+    assert problems(tmp_path, "{teacher: {ensemble: [dense, dense]}, students: [hat]}") == (
         "distillation.teacher.ensemble: dense is there 2 times, expected once",
     )
