@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from automoe.model.mixture_of_supernets import MixtureOfSupernets
 from automoe.model.sharing import Supernet
 from automoe.processes import joined_processes
 from automoe.storage import read_json
@@ -36,7 +37,7 @@ def several(step: int, rng: random.Random) -> Members:
     return Members((SMALL, LARGE), teacher=1 if step % 2 else None)
 
 
-RULES = {"one": one, "several": several, "one with Muon": one}
+RULES = {"one": one, "several": several, "one with Muon": one, "several generated": several}
 
 
 def run(folder: Path, accumulation: int, rule: str) -> TrainResult:
@@ -49,7 +50,7 @@ def run(folder: Path, accumulation: int, rule: str) -> TrainResult:
         muon._dtype = lambda _: torch.float32
     stream = ReversalStream(4)
     training = (
-        Supernet(LARGE, VOCABULARY, norm="pre", seed=3),
+        (MixtureOfSupernets if "generated" in rule else Supernet)(LARGE, VOCABULARY, norm="pre", seed=3),
         RULES[rule],
         ReversalStream(1, sentences=1, longest=3),
         TrainingSettings(

@@ -13,7 +13,7 @@ from automoe.errors import InputError
 from automoe.inference.backends import load_engine
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.ensemble import EnsembleEngine
-from automoe.inference.model_folder import load_model
+from automoe.inference.model_folder import load_model, model_digest
 from automoe.inference.translator import Translator
 from automoe.run import distil as distilling
 from automoe.run.context import Run
@@ -325,6 +325,8 @@ def test_several_systems_teach_together_and_one_model_of_two_names_once(tmp_path
         models, tokenizers = zip(
             *(load_model(run / f"train-{name}" / "model") for name in ("wide", "switch")), strict=True
         )
+        weights = json.loads((run / "distil" / "stage.json").read_text())["inputs"]["weights of the teacher"]
+        assert weights == [model_digest(run / f"train-{name}" / "model") for name in ("wide", "switch")]
         written = translations_of(run / "distil")
         together = Translator(EnsembleEngine(models), tokenizers[0], BeamSettings(beam_size=2))
         assert list(written.values()) == list(together.translate(written))

@@ -1,6 +1,7 @@
 """Generated weights against a slow reading of the paper's formula, their gradients against autograd."""
 
 import dataclasses
+import json
 import random
 
 import pytest
@@ -11,16 +12,27 @@ from lightning.fabric import Fabric
 from safetensors.torch import load_file
 from torch.func import functional_call
 
+from automoe.data.batching import TokenisedCorpus, fixed_batches
+from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import PAD_ID
+from automoe.design.architecture import Architecture
 from automoe.design.model_options import ModelOptions
 from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace
+from automoe.inference.model_folder import load_model
 from automoe.model.mixture_of_supernets import MixtureOfSupernets, architecture_features
 from automoe.model.transformer import Transformer
+from automoe.run.recipe import load_recipe
+from automoe.training.checkpoint import load_weights
 from automoe.training.loop import train, train_until
+from automoe.training.muon import hidden_matrices
+from automoe.training.objective import validation_loss
 from automoe.training.rules import Members
 from automoe.training.settings import TrainingSettings
 from automoe.training.step import step_gradients
 from helpers.reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
+from helpers.tiny_run import run_here, write_tiny_recipe
+
+pytestmark = pytest.mark.slow
 
 STACK = {"layer_counts": (1, 2), "self_attention_heads": (2, 4), "ffn_sizes": (0, 5, 8, 12)}
 SPACE = SearchSpace(
@@ -126,6 +138,14 @@ def test_weights_and_gradients_are_those_of_the_formula(seed, versions):
         torch.testing.assert_close(padded, parameter.grad, atol=1e-6, rtol=1e-4, msg=name)
 
 
+def test_muon_leaves_gates_routers_and_embeddings_to_adam():
+    names = {name for name, _ in hidden_matrices(mixture().network)}
+    assert not [name for name in names if "router" in name or "embedding" in name]
+    assert {name for name in names if name.startswith("versions.0.")} == {
+        f"versions.0.{name}" for name in names if not name.startswith("versions.")
+    }
+
+
 def test_members_with_the_same_blocks_have_weights_of_their_own():
     net = mixture()
     small, large = (net.extract(a) for a in (SPACE.smallest(), SPACE.largest()))
@@ -141,7 +161,8 @@ def test_members_with_the_same_blocks_have_weights_of_their_own():
 @settings(max_examples=50)
 def test_features_tell_architectures_apart_and_are_shares(seed):
     rng = random.Random(seed)
-    one, other, largest = SPACE.sample(rng), SPACE.sample(rng), SPACE.largest()
+    one, largest = SPACE.sample(rng), SPACE.largest()
+    other = SPACE.mutate(one, 0.05, rng)  # mostly in a gene or two
     features = [architecture_features(a, largest) for a in (one, other, largest)]
     assert len({len(numbers) for numbers in features}) == 1
     assert (features[0] == features[1]) == (one == other)
@@ -196,3 +217,26 @@ def test_it_learns_and_an_interrupted_training_ends_with_the_same_weights(tmp_pa
         assert torch.equal(value, weights[1][name]), name
     for name in ("unit_router.weight", "gate_router.weight", "versions.0.embedding"):
         assert not torch.equal(net.network.state_dict()[name], untrained[name])
+
+
+def test_a_run_scores_and_inherits_generated_weights(tmp_path):
+    recipe = write_tiny_recipe(tmp_path, steps=5)
+    systems = ["systems=[{name: mine, search: evolution}]", "baseline=null"]
+    run_here(recipe, "supernet.rule=mixture_of_supernets", *systems, until="train")
+    folder = tmp_path / "runs" / "tiny"
+    loaded, seed = load_recipe(recipe), folder / "seed-1"
+    vocabulary = Tokenizer.load(folder / "prepare" / "tokenizer.json").vocabulary_size
+    net = MixtureOfSupernets(loaded.space.largest(), vocabulary, norm="pre")
+    load_weights(seed / "supernet" / "weights.safetensors", net.network)
+    batches = fixed_batches(TokenisedCorpus.load(folder / "prepare" / "valid"), 800, range(40))
+    lines = (seed / "search-mine" / "candidates.jsonl").read_text().splitlines()
+    scored = [record for line in lines if (record := json.loads(line)).get("score") is not None]
+    assert len(scored) > 2
+    for record in scored:
+        ours = net.extract(Architecture.from_dict(record["architecture"]))
+        assert validation_loss(ours, batches) == pytest.approx(record["score"], abs=1e-5)
+    model, _ = load_model(seed / "train-mine-inherited" / "model")
+    inherited = net.extract(model.architecture).state_dict()
+    assert inherited.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, inherited[name]) for name, value in model.state_dict().items())
+    assert (seed / "train-mine-fine-tuned" / "model").is_dir()

@@ -37,7 +37,11 @@ class MixtureOfSupernets(Supernet):
     Args:
         versions: M, at least two (the paper's); they differ in their first weights. All else: as `Supernet`.
 
+    Raises:
+        ValueError: fewer than two versions.
+
     Attributes:
+        versions: M.
         network: as a `Supernet`'s. It has the first version of each matrix under the matrix's own name; the
             others, `versions.0.NAME` and so on, and the network of the gates, `gate_router` and
             `unit_router`, are modules of it, so whoever trains or stores its parameters does so with these.
@@ -55,9 +59,8 @@ class MixtureOfSupernets(Supernet):
         seed: int = 0,
         mixers: Sequence[Mixer] = (),
     ) -> None:
-        def fresh(seed: int) -> Supernet:
-            return Supernet(largest, vocabulary_size, norm=norm, seed=seed, mixers=mixers)
-
+        if versions < 2:
+            raise ValueError(f"expected at least 2 versions, got {versions}")
         super().__init__(
             largest,
             vocabulary_size,
@@ -72,23 +75,34 @@ class MixtureOfSupernets(Supernet):
         self._outputs = {name: first[name].shape[_output_dim(name)] for name in self._versions}
         others = nn.ModuleList()
         for index in range(versions - 1):
-            drawn = fresh(random.Random(f"version {index} of {seed}").getrandbits(63))
+            other_seed = random.Random(f"version {index} of {seed}").getrandbits(63)
+            drawn = Supernet(largest, vocabulary_size, norm=norm, seed=other_seed, mixers=mixers)
             other = dict(drawn.network.named_parameters())
             others.append(as_module({name: other[name] for name in self._versions}))
             for name, of_name in self._versions.items():
                 of_name.append((f"versions.{index}.{name}", other[name]))
+        self.versions = versions
         self.unit_router = nn.Linear(len(architecture_features(largest, largest)), HIDDEN_UNITS)
         self.gate_router = nn.Linear(HIDDEN_UNITS, versions * sum(self._outputs.values()))
         generator = torch.Generator().manual_seed(seed)
-        for linear in (self.unit_router, self.gate_router):
-            nn.init.xavier_uniform_(linear.weight, generator=generator)
-            nn.init.zeros_(linear.bias)
+        with torch.no_grad():
+            for linear in (self.unit_router, self.gate_router):
+                bound = linear.in_features**-0.5
+                linear.weight.uniform_(-bound, bound, generator=generator)
+                nn.init.zeros_(linear.bias)
+            # The mean of M independent draws is narrower than each by the root of M.
+            for of_name in self._versions.values():
+                for _, matrix in of_name:
+                    matrix.mul_(versions**0.5)
+        # Both names end so that Muon leaves them to Adam, as it does all routers.
         self.network.add_module("versions", others)
         self.network.add_module("unit_router", self.unit_router)
         self.network.add_module("gate_router", self.gate_router)
 
     def subnetwork(self, architecture: Architecture) -> Transformer:
-        """A Transformer with the weights that are generated now; later updates do not change it.
+        """A Transformer whose matrices are generated now, and whose biases and norms are the supernet's own.
+
+        After an update it is to be made anew.
 
         Raises:
             ValueError: the architecture does not fit into the supernet.
@@ -98,7 +112,11 @@ class MixtureOfSupernets(Supernet):
     def gradients(self, member: Transformer) -> dict[str, Tensor | None]:
         """The gradients of all versions and of the network of the gates, by the chain rule from a member's.
 
-        The weights must be those from which the member was made.
+        The weights must be those from which the member was made. Unlike all others, the gradients of the
+        gates' network are whole, zero where they are of outputs that the member lacks.
+
+        Raises:
+            RuntimeError: the member has no gradient at all.
         """
         gradients: dict[str, Tensor | None] = {}
         gates = self._gates(member.architecture)
@@ -135,15 +153,10 @@ class MixtureOfSupernets(Supernet):
         blocks = super()._blocks(small)
         for name in self._versions.keys() & blocks.keys():
             shape, output_dim = blocks[name].shape, _output_dim(name)
-            blocks[name] = sum(
-                (
-                    gate_R.unsqueeze(1 - output_dim) * leading_block(matrix, shape)
-                    for gate_R, (_, matrix) in zip(
-                        gates[name][: shape[output_dim]].unbind(1), self._versions[name], strict=True
-                    )
-                ),
-                start=torch.zeros(()),
-            )
+            gates_RM = gates[name][: shape[output_dim]]
+            blocks[name] = torch.zeros(shape, device=gates_RM.device)
+            for gate_R, (_, matrix) in zip(gates_RM.unbind(1), self._versions[name], strict=True):
+                blocks[name] += gate_R.unsqueeze(1 - output_dim) * leading_block(matrix, shape)
         return blocks
 
     def _gates(self, architecture: Architecture) -> dict[str, Tensor]:

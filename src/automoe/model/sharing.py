@@ -3,6 +3,7 @@
 The leading block of a tensor is its front rows and front columns, as many as the smaller parameter of
 the same name has. This one rule shares layers, heads, widths, experts and routers alike. Mixers of unlike
 kinds have parameters of unlike names, so a supernet owns those of every kind that its members may have.
+(`mixture_of_supernets` has the other way to share: weights that are generated for each architecture.)
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ class Supernet:
     Attributes:
         network: `largest` with the weights of all mixers.
         other_mixers: those whose weights the network holds and does not use itself.
+        versions: of each matrix, from which a member's is made.
     """
+
+    versions = 1
 
     def __init__(
         self,

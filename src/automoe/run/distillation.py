@@ -37,10 +37,13 @@ def _teacher(plain: Any) -> DeclaredTeacher:
     if isinstance(plain, dict) and list(plain) == ["ensemble"]:
         members = plain["ensemble"]
         if isinstance(members, str) and members:
-            members = [members]
-        if isinstance(members, list) and members and all(isinstance(one, str) and one for one in members):
+            return DeclaredTeacher(names=(members,), ensemble=True)
+        if isinstance(members, list) and all(isinstance(one, str) and one for one in members):
+            if len(members) < 2:
+                alone = "{ensemble: SYSTEM} without a list is what a system is with every seed"
+                raise ValueError(f"expected at least two in the list of an ensemble; {alone}")
             return DeclaredTeacher(names=tuple(members), ensemble=True)
-    ensembles = "{ensemble: SYSTEM}, its models of all seeds, or {ensemble: [SYSTEM or FOLDER, ...]}"
+    ensembles = "{ensemble: [SYSTEM, ...]}, {ensemble: [FOLDER, ...]} or {ensemble: SYSTEM}, with all seeds"
     raise ValueError(f"expected a system, the folder of a model, or an ensemble: {ensembles}")
 
 
@@ -135,25 +138,26 @@ def _problems_of_teacher(
         if times > 1:
             yield f"teacher.ensemble: {name} is there {times} times, expected once"
     if taught_by and folders:
+        names = ", ".join(Path(folder).name for folder in folders)
         yield (
-            f"teacher.ensemble: {', '.join(folders)}: no system is called so ({known}), and folders do not "
-            "teach together with systems; a system's model is a folder, too: seed-N/train-SYSTEM/model"
+            f"teacher.ensemble: no system is called {names} ({known}), and folders do not teach together "
+            "with systems; a system's model is a folder, too: train-SYSTEM/model of a run's seed-N"
         )
         return
     if taught_by:
         if distillation.over_seeds(systems) and seeds < 2:
             yield f"teacher: {taught_by[0]} with all seeds is no ensemble of one seed; add some to seeds"
         return
-    if len(set(folders)) == 1 and teacher.ensemble:
+    if len(folders) == 1 and teacher.ensemble:
         name = Path(folders[0]).name
-        yield f"teacher.ensemble: no system is called {name} ({known}), and one folder is no ensemble"
-        return
-    if not teacher.ensemble and not Path(folders[0]).is_dir():
-        name = Path(folders[0]).name
-        yield f"teacher: no system is called {name} ({known}), and there is no folder {folders[0]}"
+        yield f"teacher.ensemble: no system is called {name} ({known}); folders stand in a list"
         return
     vocabularies: dict[str, str | None] = {}
     for folder in dict.fromkeys(folders):
+        if not Path(folder).is_dir():
+            name = Path(folder).name
+            yield f"teacher: no system is called {name} ({known}), and there is no folder {folder}"
+            continue
         try:
             read_model(folder)
             card = read_card(folder)

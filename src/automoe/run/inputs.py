@@ -52,7 +52,7 @@ def recipe_values(loaded: LoadedRecipe) -> dict[str, Any]:
     """Everything that a recipe and its files say, but for the corpora, as JSON values by name.
 
     `SECTION.KEY` is a value of the recipe, and is there also when that section is not, but for
-    `distillation`, whose `teacher` is a system's name or digests of models; `space` and
+    `distillation`, whose `teacher` is names of systems or digests of models; `space` and
     `systems.NAME.space` hold choices, `systems.NAME.architecture` and `baseline.architecture`
     architectures, `latency.profile` and `latency.predictor` digests of what the files hold.
     """

@@ -153,7 +153,7 @@ def _search(recipe: Recipe) -> str:
 
 
 def _distillation(recipe: Recipe, distillation: Distillation) -> str:
-    teacher = " and ".join(distillation.taught_by(recipe.names) or distillation.folders(recipe.names))
+    teacher = ", ".join(distillation.taught_by(recipe.names) or distillation.folders(recipe.names))
     if distillation.teacher.ensemble:
         of_seeds = " with each seed" if distillation.over_seeds(recipe.names) else ""
         teacher = f"an ensemble of {teacher}{of_seeds}"

@@ -381,6 +381,8 @@ def _fingerprints(settings: TrainingSettings, supernet: Supernet) -> tuple[str, 
     }
     if supernet.other_mixers:
         parts["other mixers"] = supernet.other_mixers
+    if supernet.versions > 1:
+        parts["versions"] = supernet.versions
     plain = dataclasses.asdict(settings)
     deciding = decisive(plain)
     formerly = deciding | {name: plain[name] for name in ONCE_DECISIVE}

@@ -1,7 +1,7 @@
 """The gradients of one step: of all its members on the same batches, summed into blocks of the supernet.
 
-A member's parameters are leading blocks of the supernet's, and so are its gradients. The sum of several
-blocks of one parameter lies in the smallest leading block that holds them all.
+What a member learns are gradients of leading blocks of the supernet's parameters (`Supernet.gradients`). The
+sum of several blocks of one parameter lies in the smallest leading block that holds them all.
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ def step_gradients(
         gradients = _gradients_of_all_ranks(fabric, supernet.network, names, gradients)
     means = (sums / tokens).tolist()
     losses = tuple(loss for loss, _, _ in means)
-    return StepGradients(_as_module(supernet.network, gradients), losses, means[0][1], means[0][2])
+    return StepGradients(
+        _blocks_with_gradients(supernet.network, gradients), losses, means[0][1], means[0][2]
+    )
 
 
 def sum_over_ranks(fabric: Fabric, values: Tensor) -> Tensor:
@@ -150,7 +152,7 @@ def _gradients_of_all_ranks(
     return {name: part.view(shapes[name]) for name, part in zip(shapes, parts, strict=True)}
 
 
-def _as_module(network: nn.Module, gradients: Mapping[str, Tensor]) -> nn.Module:
+def _blocks_with_gradients(network: nn.Module, gradients: Mapping[str, Tensor]) -> nn.Module:
     """Leading blocks of the network's parameters, under their names, with these gradients."""
     large = dict(network.named_parameters())
     blocks = {}

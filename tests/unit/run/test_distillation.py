@@ -79,13 +79,15 @@ def test_whatever_is_wrong_is_told_at_once(tmp_path):
         f"and there is no folder {tmp_path / 'danse'}",
     )
     assert problems(tmp_path, "{teacher: {ensemble: danse}, students: [hat]}") == (
-        f"distillation.teacher.ensemble: no system is called danse {known}, and one folder is no ensemble",
+        f"distillation.teacher.ensemble: no system is called danse {known}; folders stand in a list",
     )
     (seeds,) = problems(tmp_path, "{teacher: {ensemble: dense}, students: [hat]}")
     assert seeds.startswith("distillation.teacher: dense with all seeds is no ensemble of one seed")
 
 
-@pytest.mark.parametrize("teacher", ["3", "[dense]", "{ensemble: 3}", "{ensemble: []}", "{ensembles: dense}"])
+@pytest.mark.parametrize(
+    "teacher", ["3", "[dense]", "{ensemble: 3}", "{ensemble: [3, 4]}", "{ensembles: dense}"]
+)
 def test_a_teacher_of_no_kind_is_refused_with_the_kinds_there_are(tmp_path, teacher):
     (problem,) = problems(tmp_path, f"{{teacher: {teacher}, students: [hat]}}")
     assert problem.startswith(
@@ -123,17 +125,21 @@ def test_folders_that_cannot_teach_are_all_told(tmp_path, tokenizer):
     assert found[2].startswith(
         f"distillation.teacher: {tmp_path / 'empty'}: is not a model folder; config.json"
     )
-    assert found[3].startswith(f"distillation.teacher: {tmp_path / 'gone'}: is not a model folder")
+    assert found[3].startswith("distillation.teacher: no system is called gone (there are: automoe, ")
+    assert found[3].endswith(f", and there is no folder {tmp_path / 'gone'}")
     assert found[4] == (
         f"distillation.teacher.ensemble: {tmp_path / 'words'} has another vocabulary (tokenizer.json) than "
         f"{tmp_path / 'one'}"
     )
     assert len(found) == 5
-    assert problems(tmp_path, "{teacher: {ensemble: [one, one]}, students: [hat]}")[0] == (
-        f"distillation.teacher.ensemble: {tmp_path / 'one'} is there 2 times, expected once"
+    assert problems(tmp_path, "{teacher: {ensemble: [one, one]}, students: [hat]}") == (
+        f"distillation.teacher.ensemble: {tmp_path / 'one'} is there 2 times, expected once",
     )
-    (problem,) = problems(tmp_path, "{teacher: {ensemble: [one]}, students: [hat]}")
-    assert problem.endswith("and one folder is no ensemble")
+    for alone in ("[one]", "[dense]"):
+        (problem,) = problems(
+            tmp_path, f"{{teacher: {{ensemble: {alone}}}, students: [hat]}}", "seeds=[1, 2]"
+        )
+        assert problem.startswith("distillation.teacher: expected at least two in the list of an ensemble")
 
 
 def test_systems_teach_together_and_not_beside_folders(tmp_path, tokenizer):
@@ -141,7 +147,7 @@ def test_systems_teach_together_and_not_beside_folders(tmp_path, tokenizer):
     assert values(several)["distillation.teacher"] == "dense, switch"
     save_teacher(tmp_path / "one", tokenizer)
     (problem,) = problems(tmp_path, "{teacher: {ensemble: [dense, one]}, students: [hat]}")
-    assert problem.startswith(f"distillation.teacher.ensemble: {tmp_path / 'one'}: no system is called so")
+    assert problem.startswith("distillation.teacher.ensemble: no system is called one (there are: automoe, ")
     assert problems(tmp_path, "{teacher: {ensemble: [dense, dense]}, students: [hat]}") == (
         "distillation.teacher.ensemble: dense is there 2 times, expected once",
     )
