@@ -15,9 +15,8 @@ from torch.func import functional_call
 from automoe.data.batching import TokenisedCorpus, fixed_batches
 from automoe.data.tokenizer import Tokenizer
 from automoe.data.vocabulary import PAD_ID
-from automoe.design.architecture import Architecture
+from automoe.design.architecture import MIXERS, Architecture
 from automoe.design.model_options import ModelOptions
-from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace
 from automoe.inference.model_folder import load_model
 from automoe.model.mixture_of_supernets import MixtureOfSupernets, architecture_features
 from automoe.model.transformer import Transformer
@@ -29,34 +28,23 @@ from automoe.training.objective import validation_loss
 from automoe.training.rules import Members
 from automoe.training.settings import TrainingSettings
 from automoe.training.step import step_gradients
+from helpers import shared_space
 from helpers.reversal import LARGE, SMALL, VOCABULARY, ReversalStream, draw
 from helpers.tiny_run import run_here, write_tiny_recipe
 
 pytestmark = pytest.mark.slow
 
-STACK = {"layer_counts": (1, 2), "self_attention_heads": (2, 4), "ffn_sizes": (0, 5, 8, 12)}
-SPACE = SearchSpace(
-    qkv_dim=8,
-    experts="fractional",
-    encoder=EncoderSpace(widths=(6, 10, 12), max_experts=3, top_k=(1, 2), **STACK),
-    decoder=DecoderSpace(
-        widths=(6, 9, 12),
-        max_experts=3,
-        top_k=(1, 2),
-        cross_attention_heads=(1, 4),
-        encoder_layers_attended=(1, 2),
-        mixers=("self_attention", "average_attention", "ssru"),
-        **STACK,
-    ),
+SPACE = dataclasses.replace(
+    shared_space.SPACE, decoder=dataclasses.replace(shared_space.SPACE.decoder, mixers=MIXERS)
 )
 SETTINGS = TrainingSettings(
     steps=12, peak_rate=3e-3, warmup_steps=3, checkpoint_every=4, validate_every=6, device="cpu"
 )
 
 
-def mixture(seed=1, versions=2, space=SPACE):
+def mixture(seed=1, versions=2):
     net = MixtureOfSupernets(
-        space.largest(), VOCABULARY, versions=versions, norm="pre", seed=seed, mixers=space.decoder.mixers
+        SPACE.largest(), VOCABULARY, versions=versions, norm="pre", seed=seed, mixers=SPACE.decoder.mixers
     )
     with torch.no_grad():  # so that gates differ visibly
         net.gate_router.weight.mul_(50)
@@ -193,6 +181,11 @@ def test_several_members_of_a_step_add_up():
         )
 
 
+def one(step, rng):
+    """One of the two at random."""
+    return Members((draw(rng),))
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 def test_it_learns_and_an_interrupted_training_ends_with_the_same_weights(tmp_path, optimizer):
     chosen = dataclasses.replace(SETTINGS, optimizer=optimizer)
@@ -201,8 +194,7 @@ def test_it_learns_and_an_interrupted_training_ends_with_the_same_weights(tmp_pa
     def run(folder, until=None):
         net = MixtureOfSupernets(LARGE, VOCABULARY, norm="pre", seed=3)
         given = {"validation_batches": batches, "validation_networks": {"large": LARGE, "small": SMALL}}
-        rule = lambda step, rng: Members((draw(rng),))  # noqa: E731
-        arguments = (net, rule, ReversalStream(1), chosen, tmp_path / folder)
+        arguments = (net, one, ReversalStream(1), chosen, tmp_path / folder)
         return net, train_until(*arguments, until, **given) if until else train(*arguments, **given)
 
     untrained = MixtureOfSupernets(LARGE, VOCABULARY, norm="pre", seed=3).network.state_dict()

@@ -11,27 +11,13 @@ from hypothesis import strategies as st
 from automoe.data.vocabulary import PAD_ID
 from automoe.design.architecture import Architecture, DecoderLayer, EncoderLayer
 from automoe.design.model_options import ModelOptions
-from automoe.design.space import DecoderSpace, EncoderSpace, SearchSpace
 from automoe.model.sharing import Supernet, leading_block
 from automoe.model.transformer import Transformer
 from automoe.training.optimizer import BlockAdam
 from helpers.reference_mixture import reference_mixture
+from helpers.shared_space import SPACE
 
 VOCABULARY_SIZE = 23
-STACK = {"layer_counts": (2, 3), "self_attention_heads": (2, 4), "ffn_sizes": (0, 5, 8, 12)}
-SPACE = SearchSpace(
-    qkv_dim=8,
-    experts="fractional",
-    encoder=EncoderSpace(widths=(6, 10, 12), max_experts=3, top_k=(1, 2), **STACK),
-    decoder=DecoderSpace(
-        widths=(6, 9, 12),
-        max_experts=3,
-        top_k=(1, 2),
-        cross_attention_heads=(1, 4),
-        encoder_layers_attended=(1, 2),
-        **STACK,
-    ),
-)
 
 
 def batch(padded: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
