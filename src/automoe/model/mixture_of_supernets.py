@@ -94,8 +94,8 @@ class MixtureOfSupernets(Supernet):
             for of_name in self._versions.values():
                 for _, matrix in of_name:
                     matrix.mul_(versions**0.5)
-        # Both names end so that Muon leaves them to Adam, as it does all routers.
         self.network.add_module("versions", others)
+        # Both names end so that Muon leaves them to Adam, as it does all routers.
         self.network.add_module("unit_router", self.unit_router)
         self.network.add_module("gate_router", self.gate_router)
 
@@ -140,9 +140,9 @@ class MixtureOfSupernets(Supernet):
             used.append(gates_RM)
             gradients_of_used.append(torch.stack(gradients_M, 1))
         routers = {
-            f"{module}.{name}": parameter
-            for module, linear in (("unit_router", self.unit_router), ("gate_router", self.gate_router))
-            for name, parameter in linear.named_parameters()
+            name: parameter
+            for name, parameter in self.network.named_parameters()
+            if name.startswith(("unit_router.", "gate_router."))
         }
         found = torch.autograd.grad(used, list(routers.values()), gradients_of_used)
         return gradients | dict(zip(routers, found, strict=True))
