@@ -76,6 +76,8 @@ def init(
     from automoe.cli.text_options import TextOptions
     from automoe.run.new_project import ProjectRequest, make_project
     from automoe.run.plan import Wish
+    from automoe.training.precision import multiplies_bfloat16
+    from automoe.training.settings import Precision
 
     text = TextOptions(
         source=source,
@@ -118,6 +120,8 @@ def init(
     known = (languages[0], languages[1])
     train = text.corpus_of("corpus", known)
     assert train is not None
+    gpu = torch.cuda.is_available()
+    precision: Precision = "bf16-mixed" if multiplies_bfloat16("cuda" if gpu else "cpu") else "32-true"
     request = ProjectRequest(
         folder=folder,
         train=train,
@@ -125,7 +129,7 @@ def init(
         test=text.corpus_of("test", known),
         source_language=languages[0],
         target_language=languages[1],
-        wish=Wish(bounds, allowed_hours, gpu=torch.cuda.is_available()),
+        wish=Wish(bounds, allowed_hours, gpu, precision),
         protocol=protocol,
     )
     make_project(request, lambda line: print(line, flush=True))  # it takes minutes, and may go into a pipe

@@ -27,7 +27,7 @@ from automoe.training.loop import train
 from automoe.training.objective import validation_loss
 from automoe.training.results import TrainingProgress
 from automoe.training.rules import SupernetRule, only, random_members
-from automoe.training.settings import TrainingSettings
+from automoe.training.settings import Precision, TrainingSettings
 
 UNTIMED_STEPS, FEWEST_TIMED_STEPS = 3, 5  # the first ones warm caches up
 TIMED_S = 5.0
@@ -63,7 +63,7 @@ def measure_speed(
 
     conditions = Conditions(protocol, latency_ms)
     member = largest_within_budget(scale, conditions, wish)
-    settings = training_settings(scale, batch_tokens, gpu=wish.gpu)
+    settings = training_settings(scale, batch_tokens, wish.precision)
     single = Supernet(member, protocol.vocabulary_size, norm=protocol.norm)
     member_tokens_s = _tokens_a_second(single, only(member), train_corpus, settings)
     space, size = scale.space, protocol.vocabulary_size
@@ -85,7 +85,7 @@ def measure_speed(
     )
 
 
-def training_settings(scale: Scale, batch_tokens: int, *, gpu: bool) -> TrainingSettings:
+def training_settings(scale: Scale, batch_tokens: int, precision: Precision) -> TrainingSettings:
     """What the recipe says of a training, but without an end."""
     return TrainingSettings(
         steps=10**9,
@@ -97,7 +97,7 @@ def training_settings(scale: Scale, batch_tokens: int, *, gpu: bool) -> Training
         validate_every=10**9,
         average_checkpoints=1,
         schedule="constant",
-        precision="bf16-mixed" if gpu else "32-true",
+        precision=precision,
     )
 
 

@@ -29,6 +29,7 @@ from automoe.errors import InputError
 from automoe.run.scales import SCALES, Scale
 from automoe.search.evolution import EvolutionSettings
 from automoe.training.rules import active_parameters
+from automoe.training.settings import Precision
 
 SAFETY = 1.15  # machines drift, and a finalist may be a mixture, which trains a little slower
 STARTUP_S, REPORT_S = 20.0, 15.0
@@ -105,12 +106,13 @@ class Wish:
     Attributes:
         bounds: cost name to bound; a share is of what the baseline costs.
         hours: of computing, at most.
-        gpu: trainings use one.
+        gpu: trainings use one. `precision`: of their products.
     """
 
     bounds: Mapping[str, Bound]
     hours: float
     gpu: bool = False
+    precision: Precision = "32-true"
 
     @property
     def with_baseline(self) -> bool:

@@ -168,7 +168,6 @@ def _stack(stack: EncoderSpace | DecoderSpace) -> str:
 
 def _training(plan: RunPlan, wish: Wish) -> str:
     """The keys that supernet and training have in common."""
-    precision = "\n  precision: bf16-mixed" if wish.gpu else ""
     return f"""\
   optimizer: {plan.scale.optimizer}
   peak_rate: {plan.scale.peak_rate}
@@ -178,8 +177,9 @@ def _training(plan: RunPlan, wish: Wish) -> str:
   label_smoothing: 0.1
   balance_coefficient: 0.01   # keeps the routers from sending every token to one expert
   batch_tokens: {plan.batch_tokens}           # target tokens a step
+  precision: {wish.precision:17} # bf16-mixed where the device multiplies bfloat16 fast, else 32-true
   checkpoint_every: {plan.validate_every}
-  validate_every: {plan.validate_every}{precision}"""
+  validate_every: {plan.validate_every}"""
 
 
 def _flow(source: CorpusSource) -> str:

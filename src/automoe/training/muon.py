@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from automoe.model.sharing import leading_block
 from automoe.training.optimizer import BlockAdam
+from automoe.training.precision import multiplies_bfloat16
 from automoe.training.settings import OptimizerName
 
 MOMENTUM = 0.95
@@ -108,7 +109,4 @@ def orthogonalized(matrices_BRC: Tensor) -> Tensor:
 
 @cache
 def _dtype(device_type: str) -> torch.dtype:
-    if device_type != "cpu":
-        return torch.bfloat16
-    able = torch.cpu.get_capabilities()
-    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
+    return torch.bfloat16 if multiplies_bfloat16(device_type) else torch.float32

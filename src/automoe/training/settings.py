@@ -13,6 +13,7 @@ from automoe.training.rules import RULES
 from automoe.training.schedule import Schedule
 
 OptimizerName = Literal["adam", "muon"]
+Precision = Literal["32-true", "bf16-mixed"]
 
 # How often a training is saved and validated, and where it is computed. (On another device sums are rounded
 # otherwise, as with other threads or another version of torch.)
@@ -81,7 +82,7 @@ class TrainingSettings:
     average_checkpoints: AtLeastOne = 5
     seed: int = 1
     device: Literal["cpu", "cuda", "auto"] = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    precision: Precision = "32-true"
     schedule: Schedule = "cosine"
     decay_share: Share = 0.3
     optimizer: OptimizerName = "adam"

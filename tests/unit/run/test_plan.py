@@ -82,7 +82,13 @@ def wishes() -> st.SearchStrategy[Wish]:
     bounds = st.sampled_from(
         [{"latency_ms": 20.0}, {"latency_ms": "40%"}, {"flops": 2e7}, {"flops": "25%", "latency_ms": 9.5}]
     )
-    return st.builds(Wish, bounds=bounds, hours=logarithmic(0.001, 8760), gpu=st.booleans())
+    return st.builds(
+        Wish,
+        bounds=bounds,
+        hours=logarithmic(0.001, 8760),
+        gpu=st.booleans(),
+        precision=st.sampled_from(["32-true", "bf16-mixed"]),
+    )
 
 
 @given(st.sampled_from(SCALES), facts(), speeds(), wishes())
@@ -155,7 +161,7 @@ def test_every_recipe_can_be_loaded_and_says_what_was_planned(tmp_path_factory, 
     assert recipe.search.constraints == wish.bounds
     assert (recipe.training.steps, recipe.supernet.steps) == (plan.steps, plan.supernet_steps)
     assert recipe.training.batch_tokens == recipe.supernet.batch_tokens == plan.batch_tokens
-    assert recipe.training.precision == ("bf16-mixed" if wish.gpu else "32-true")
+    assert recipe.training.precision == recipe.supernet.precision == wish.precision
     assert recipe.search.algorithm == plan.algorithm
     assert (recipe.latency.backend, recipe.latency.precision, recipe.latency.threads) == ("onnx", "int8", 3)
     assert ("dense" in loaded.architectures) == wish.with_baseline
