@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automoe.cost.costs import measured_names
+from automoe.cost.costs import COSTS, measured_names
 from automoe.cost.sources import is_of_another_machine, measure_against_budget
 from automoe.design.architecture import Architecture
 from automoe.design.space import SearchSpace
@@ -233,7 +233,8 @@ def find_finalists(
     if measured_names(bounds):
         measure = remembered(_measurer(run, bounds, price_files), folder / "measured.json")
     count = _finalists_wanted(recipe)
-    return measured_finalists(candidates, lambda pool: _choose(recipe, pool, count), measure)
+    at_least = [name for name in bounds if COSTS[name].larger_is_better]
+    return measured_finalists(candidates, lambda pool: _choose(recipe, pool, count), measure, at_least)
 
 
 def finalists_plain(finalists: Finalists, candidates: Sequence[Candidate]) -> dict[str, Any]:

@@ -1,13 +1,16 @@
 """The end of a search with a bound on a measured cost: its best candidates are measured before they win.
 
 Candidates were priced by a prediction or a short measurement, and the best ones stand close to the bound.
-So they are measured for real, until as many as are wanted keep the budget.
+So they are measured for real, until as many as are wanted keep the budget. Of many predictions the best are
+those that err to the good side, so those measured soon say how far off such predictions are: a candidate that
+would break the budget if it were as far off is measured only when there are no others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from automoe.design.architecture import Architecture
 from automoe.errors import InputError
@@ -15,6 +18,8 @@ from automoe.search.candidate import Candidate, score_of
 
 MOST_TRIES = 20
 """Candidates that are measured, at most."""
+FEWEST_ERRORS = 3
+"""Candidates of which the middle one says how far off predictions are, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,16 @@ class Trial:
         predicted = [f"predicted {', '.join(told)}"] if told else []
         return f"{text}; {', '.join([*predicted, str(self.measured)])}"
 
+    def errors(self) -> dict[str, float]:
+        """By cost, the share of its bound that was measured, divided by the cost it was searched by."""
+        measured, costs = self.measured, self.candidate.costs
+        if measured is None:
+            return {}
+        shares = {figure.cost: figure.measured / figure.bound for figure in measured.figures}
+        if measured.maximum_ms is not None:
+            shares["latency_ms"] = measured.latency_ms / measured.maximum_ms
+        return {name: share / costs[name] for name, share in shares.items() if name in costs}
+
 
 @dataclass(frozen=True, slots=True)
 class Finalists:
@@ -116,7 +131,10 @@ Choose = Callable[[Sequence[Candidate]], Sequence[Candidate]]
 
 
 def measured_finalists(
-    candidates: Sequence[Candidate], choose: Choose, measure: MeasureCandidate | None
+    candidates: Sequence[Candidate],
+    choose: Choose,
+    measure: MeasureCandidate | None,
+    at_least: Collection[str] = (),
 ) -> Finalists:
     """Choose finalists, measure them, and choose again without those that break the budget.
 
@@ -124,6 +142,8 @@ def measured_finalists(
         candidates: at least one; feasible and scored; with `measure`, also with those costs that have bounds
             and are measured.
         measure: asked once an architecture, of at most `MOST_TRIES`; None without a bound on a measured cost.
+
+        at_least: the costs whose bound is from below.
 
     Returns:
         At least one that is kept, in the order `choose` gives; fewer than it asks for when the others break
@@ -138,6 +158,9 @@ def measured_finalists(
     pool = list(candidates)
     while pool:
         chosen = choose(pool)
+        likely = _likely(pool, tried, at_least)
+        if likely and len(among_likely := choose(likely)) == len(chosen):
+            chosen = among_likely
         untried = [c for c in chosen if c.architecture not in tried]
         for candidate in untried[: MOST_TRIES - len(tried)]:
             tried[candidate.architecture] = Trial(candidate, measure(candidate.architecture))
@@ -154,6 +177,23 @@ def measured_finalists(
         f"none of the {len(tried)} best candidates keeps the budget when it is measured",
         _why_none([(trial, trial.measured) for trial in tried.values() if trial.measured]),
     )
+
+
+def _likely(
+    pool: Iterable[Candidate], tried: Mapping[Architecture, Trial], at_least: Collection[str]
+) -> list[Candidate]:
+    """Those that held, and those that would if they were as far off as the middle one of those measured."""
+    errors: dict[str, list[float]] = {}
+    for trial in tried.values():
+        for name, error in trial.errors().items():
+            errors.setdefault(name, []).append(error)
+    middle = {name: median(of_cost) for name, of_cost in errors.items() if len(of_cost) >= FEWEST_ERRORS}
+
+    def keeps(costs: Mapping[str, float]) -> bool:
+        shares = {name: costs[name] * error for name, error in middle.items() if name in costs}
+        return all(share >= 1 if name in at_least else share <= 1 for name, share in shares.items())
+
+    return [c for c in pool if c.architecture in tried or keeps(c.costs)]
 
 
 def _holds(trial: Trial) -> bool:

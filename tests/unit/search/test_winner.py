@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from automoe.errors import InputError, validate_plain
 from automoe.search.candidate import Candidate
-from automoe.search.winner import MOST_TRIES, Measured, measured_finalists
+from automoe.search.winner import MOST_TRIES, AgainstBound, Measured, measured_finalists
 from helpers.toy_space import Counted, ToySpace
 
 MEMBERS = random.Random(0).sample(list(ToySpace().members()), 40)
@@ -100,6 +100,38 @@ def test_one_that_keeps_it_is_a_finalist_even_if_the_last_choice_passes_it_over(
     )
     assert len(measure.calls) == MOST_TRIES
     assert [trial.candidate for trial in finalists.kept] == [candidate(0)]
+
+
+@pytest.mark.parametrize("from_below", [False, True])
+def test_when_all_predictions_err_alike_the_best_that_keep_the_budget_are_found_at_once(from_below):
+    """The nearer to the bound, the better the score: of 40 the best 23 break it by up to 3 %."""
+    cost = "throughput_sentences_s" if from_below else "latency_ms"
+    predicted = [BOUND_MS * (0.95 + index / 800) for index in range(40)]
+    if from_below:
+        predicted = [BOUND_MS**2 / value for value in predicted]
+    candidates = [
+        Candidate(member, {cost: value}, -float(index))
+        for index, (member, value) in enumerate(zip(MEMBERS, predicted, strict=True))
+    ]
+    share = {
+        member: (value / 1.03 if from_below else value * 1.03) / BOUND_MS
+        for member, value in zip(MEMBERS, predicted, strict=True)
+    }
+    keep = [
+        c for c in candidates if (share[c.architecture] >= 1 if from_below else share[c.architecture] <= 1)
+    ]
+    assert len(candidates) - len(keep) > MOST_TRIES
+
+    def figure(architecture):
+        if from_below:
+            figures = (AgainstBound(cost, 50 * share[architecture], 50.0),)
+            return Measured(1.0, None, broken=("too slow",) * (share[architecture] < 1), figures=figures)
+        return Measured(12 * share[architecture], 12.0)
+
+    measure = Counted(figure)
+    finalists = measured_finalists(candidates, best(4), measure, [cost] if from_below else [])
+    assert [trial.candidate for trial in finalists.kept] == best(4)(keep)
+    assert len(measure.calls) == 8
 
 
 @given(st.data())
