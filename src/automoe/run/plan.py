@@ -106,7 +106,8 @@ class Wish:
     Attributes:
         bounds: cost name to bound; a share is of what the baseline costs.
         hours: of computing, at most.
-        gpu: trainings use one. `precision`: of their products.
+        gpu: trainings use one.
+        precision: of their products, Fabric's name.
     """
 
     bounds: Mapping[str, Bound]

@@ -142,7 +142,6 @@ def measured_finalists(
         candidates: at least one; feasible and scored; with `measure`, also with those costs that have bounds
             and are measured.
         measure: asked once an architecture, of at most `MOST_TRIES`; None without a bound on a measured cost.
-
         at_least: the costs whose bound is from below.
 
     Returns:
@@ -157,18 +156,19 @@ def measured_finalists(
     tried: dict[Architecture, Trial] = {}
     pool = list(candidates)
     while pool:
-        chosen = choose(pool)
-        likely = _likely(pool, tried, at_least)
-        if likely and len(among_likely := choose(likely)) == len(chosen):
-            chosen = among_likely
+        wanted, likely = choose(pool), _likely(pool, tried, at_least)
+        chosen = choose(likely) if likely else wanted
+        if len(chosen) < len(wanted) and all(c.architecture in tried for c in chosen):
+            chosen = wanted
         untried = [c for c in chosen if c.architecture not in tried]
         for candidate in untried[: MOST_TRIES - len(tried)]:
             tried[candidate.architecture] = Trial(candidate, measure(candidate.architecture))
         kept = [trial for c in chosen if (trial := tried.get(c.architecture)) and _holds(trial)]
         rejected = tuple(trial for trial in tried.values() if not _holds(trial))
         if len(tried) == MOST_TRIES:  # those chosen now may be others than keep it
-            kept = kept or [trial for trial in tried.values() if _holds(trial)]
-        if kept and (len(kept) == len(chosen) or len(tried) == MOST_TRIES):
+            holding = [trial.candidate for trial in tried.values() if _holds(trial)]
+            kept = [tried[c.architecture] for c in choose(holding)] if holding else []
+        if kept and (len(kept) == len(chosen) >= len(wanted) or len(tried) == MOST_TRIES):
             return Finalists(tuple(kept), rejected)
         if len(tried) == MOST_TRIES:
             break
@@ -182,18 +182,22 @@ def measured_finalists(
 def _likely(
     pool: Iterable[Candidate], tried: Mapping[Architecture, Trial], at_least: Collection[str]
 ) -> list[Candidate]:
-    """Those that held, and those that would if they were as far off as the middle one of those measured."""
-    errors: dict[str, list[float]] = {}
+    """Those that held, and those that would if they were as far off as the middle one of those measured.
+
+    Dense candidates and mixtures have a middle one each, as their predictions err unlike each other.
+    """
+    errors: dict[tuple[bool, str], list[float]] = {}
     for trial in tried.values():
         for name, error in trial.errors().items():
-            errors.setdefault(name, []).append(error)
-    middle = {name: median(of_cost) for name, of_cost in errors.items() if len(of_cost) >= FEWEST_ERRORS}
+            errors.setdefault((trial.candidate.architecture.is_dense, name), []).append(error)
+    middle = {group: median(found) for group, found in errors.items() if len(found) >= FEWEST_ERRORS}
 
-    def keeps(costs: Mapping[str, float]) -> bool:
-        shares = {name: costs[name] * error for name, error in middle.items() if name in costs}
+    def keeps(candidate: Candidate) -> bool:
+        is_dense, costs = candidate.architecture.is_dense, candidate.costs
+        shares = {name: costs[name] * error for (dense, name), error in middle.items() if dense == is_dense}
         return all(share >= 1 if name in at_least else share <= 1 for name, share in shares.items())
 
-    return [c for c in pool if c.architecture in tried or keeps(c.costs)]
+    return [c for c in pool if c.architecture in tried or keeps(c)]
 
 
 def _holds(trial: Trial) -> bool:

@@ -6,7 +6,7 @@ import torch
 
 
 def multiplies_bfloat16(device_type: str) -> bool:
-    """Whether a device multiplies bfloat16 faster than float32: a GPU, or a CPU with AVX512-BF16 or AMX.
+    """Whether bfloat16 is taken to be faster than float32: on a GPU, a CPU with AVX512-BF16 or AMX.
 
     Args:
         device_type: as in `torch.device(...).type`.

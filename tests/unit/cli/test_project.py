@@ -126,6 +126,23 @@ def test_several_bounds_and_shares(asked):
     assert (asked[0].protocol.precision, asked[0].protocol.threads) == ("int8", 4)
 
 
+@pytest.mark.parametrize(
+    ("capabilities", "gpu", "precision"),
+    [
+        ({}, False, "32-true"),
+        ({"avx512_bf16": False, "amx_bf16": False}, False, "32-true"),
+        ({"avx512_bf16": True, "amx_bf16": False}, False, "bf16-mixed"),
+        ({"amx_bf16": True}, False, "bf16-mixed"),
+        ({}, True, "bf16-mixed"),
+    ],
+)
+def test_trainings_are_in_bfloat16_where_it_is_fast(asked, monkeypatch, capabilities, gpu, precision):
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    assert invoke("--source", "x.en", "--target", "x.de", *BUDGET).exit_code == 0
+    assert (asked[0].wish.precision, asked[0].wish.gpu) == (precision, gpu)
+
+
 def test_everything_that_is_missing_is_listed_at_once(asked):
     found = problems()
     for part in (

@@ -134,6 +134,23 @@ def test_when_all_predictions_err_alike_the_best_that_keep_the_budget_are_found_
     assert len(measure.calls) == 8
 
 
+@pytest.mark.parametrize("lucky", [False, True])
+def test_the_few_that_should_keep_it_are_measured_before_many_that_should_not(lucky):
+    """Predictions are 3 % too low: of 40 the worst three alone keep the budget, and a lucky one."""
+    candidates = [
+        Candidate(member, {"latency_ms": 9.0 if index >= 37 else 9.9}, float(index))
+        for index, member in enumerate(MEMBERS)
+    ]
+    too_low = {c.architecture: 1.03 * c.costs["latency_ms"] for c in candidates}
+    if lucky:
+        too_low[MEMBERS[12]] = 9.99
+    measure = Counted(lambda architecture: Measured(too_low[architecture], BOUND_MS))
+    finalists = measured_finalists(candidates, best(4), measure)
+    expected = [candidates[index] for index in ([12] if lucky else []) + [37, 38, 39]]
+    assert [trial.candidate for trial in finalists.kept] == expected
+    assert set(MEMBERS[37:]) < set(measure.calls[:12])
+
+
 @given(st.data())
 @settings(max_examples=200)
 def test_any_choice_gets_what_keeps_the_budget(data):
