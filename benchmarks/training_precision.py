@@ -4,7 +4,7 @@
 
 The evidence recipe's deep and shallow dense models and its Switch Transformer; sentences of 30 + 30 random
 tokens, vocabulary 4,000; forward, backward, gradient clipping and Muon. Prints the ratio of the median times,
-and that of float32 with itself as a control. On a processor without AVX512-BF16 or AMX, bfloat16 is slower.
+and that of float32 with itself as a control. A processor without AVX512-BF16 or AMX has no such products.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from pathlib import Path
 
 import torch
 from lightning.fabric import Fabric
+from sandwich_step import VOCABULARY_SIZE, random_batch
 
-from automoe.data.batching import Batch
-from automoe.data.vocabulary import BOS_ID, EOS_ID
 from automoe.design.architecture import Architecture
 from automoe.design.architecture_file import load_architecture
 from automoe.design.space import load_space
@@ -30,7 +29,6 @@ from automoe.training.settings import TrainingSettings
 from automoe.training.step import step_gradients
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-VOCABULARY_SIZE, LENGTH = 4000, 30
 WARMUP_ROUNDS = 2  # the first ones allocate memory and moments
 FLOAT32 = TrainingSettings(steps=1, peak_rate=1e-3, warmup_steps=0, device="cpu")
 BFLOAT16 = replace(FLOAT32, precision="bf16-mixed")
@@ -46,17 +44,6 @@ def models() -> dict[str, Architecture]:
         "deep": deep,
         "switch": uniform,
     }
-
-
-def random_batch(target_tokens: int, generator: torch.Generator) -> Batch:
-    """Full sentences: nothing is padded."""
-    sentences = max(1, target_tokens // LENGTH)
-    source_BS, target_BT = torch.randint(4, VOCABULARY_SIZE, (2, sentences, LENGTH), generator=generator)
-    source_BS[:, -1] = EOS_ID
-    target_out_BT = target_BT.clone()
-    target_out_BT[:, -1] = EOS_ID
-    target_in_BT = torch.cat([torch.full((sentences, 1), BOS_ID), target_BT[:, :-1]], dim=1)
-    return Batch(source_BS, target_in_BT, target_out_BT, sentences * LENGTH, sentences * LENGTH)
 
 
 def main() -> None:

@@ -69,12 +69,12 @@ class Attention(nn.Module):
 def _scaled_dot_product(
     query_BHQE: Tensor, keys_BHME: Tensor, values_BHME: Tensor, mask: Tensor | None, causal: bool
 ) -> Tensor:
+    """The values mixed by softmax(Q K' / sqrt(E)), (B, H, Q, E); on a CPU in float32, under autocast too."""
     if query_BHQE.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-        # On a CPU its gradient takes seven times as long in bfloat16 as in float32 (torch 2.13).
+        # The gradient takes seven times as long in bfloat16 as in float32 (torch 2.13).
         with torch.autocast("cpu", enabled=False):
-            query_BHQE, keys_BHME, values_BHME = query_BHQE.float(), keys_BHME.float(), values_BHME.float()
-            return F.scaled_dot_product_attention(
-                query_BHQE, keys_BHME, values_BHME, attn_mask=mask, is_causal=causal
+            return _scaled_dot_product(
+                query_BHQE.float(), keys_BHME.float(), values_BHME.float(), mask, causal
             )
     return F.scaled_dot_product_attention(
         query_BHQE, keys_BHME, values_BHME, attn_mask=mask, is_causal=causal
