@@ -1,6 +1,7 @@
 """`automoe prune`: what is removed, what is left, and that it deploys; everything in this process."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,14 @@ from automoe.export.onnx import export_onnx
 from automoe.inference.backends import engine_of, load_engine
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.graph_model import ModelGraph
-from automoe.inference.model_folder import SHORTLIST, load_model, read_card, read_model, save_model
+from automoe.inference.model_folder import (
+    SHORTLIST,
+    add_to_card,
+    load_model,
+    read_card,
+    read_model,
+    save_model,
+)
 from automoe.inference.routing_graph import OnnxRouter
 from automoe.inference.translator import Translator
 from automoe.model.pruning import without_experts
@@ -185,12 +193,31 @@ def test_a_training_that_is_killed_goes_on_where_it_was_saved(trained, tmp_path)
 
 
 def command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
-    """Run the command; exit code, output, messages."""
-    monkeypatch.setattr(sys, "argv", ["automoe", "prune", *map(str, arguments)])
+    """Run `automoe prune`; exit code, output, messages."""
+    return automoe(monkeypatch, capsys, "prune", *arguments)
+
+
+def automoe(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["automoe", *map(str, arguments)])
     with pytest.raises(SystemExit) as left:
         main()
     printed = capsys.readouterr()
     return int(left.value.code or 0), printed.out, printed.err
+
+
+def test_an_export_tells_of_experts_that_were_seen_without_a_token(trained, tmp_path, monkeypatch, capsys):
+    model = tmp_path / "model"
+    shutil.copytree(trained / "model", model)
+    for told in (None, "none", "encoder.0's expert 2 of 3"):
+        if told:
+            add_to_card(model, {"experts without a token of the test set": told})
+        options = ("export", model, "--to", "huggingface", "-o", tmp_path / f"exported {told}")
+        code, _, err = automoe(monkeypatch, capsys, *options)
+        assert code == 0
+        assert ("automoe prune" in err) == (told not in (None, "none"))
+    assert "no token of its test set went to encoder.0's expert 2 of 3;" in err
+    prune(asked(trained, tmp_path / "pruned", model=model), Listener())
+    assert "experts without a token of the test set" not in read_card(tmp_path / "pruned")
 
 
 def test_the_command_tells_what_it_did(trained, tmp_path, monkeypatch, capsys):

@@ -122,6 +122,13 @@ def test_the_winner_is_who_won_the_race_of_the_best_candidates(finished):
     card = json.loads((seed / "train-automoe" / "model" / "config.json").read_text())["card"]
     assert card["BLEU"] == result["scores"]["bleu"]
     assert card["target_tokens"] > 0  # the training's own facts are kept
+    unused = [
+        f"{layer.name}'s expert {number} of {len(layer.feed_forward.ffn_sizes)}"
+        for layer in winner.layers()
+        for number, share in enumerate(result["routing_shares"].get(layer.name, ()), 1)
+        if share == 0 and layer.feed_forward.ffn_sizes[number - 1]
+    ]
+    assert card["experts without a token of the test set"] == (", ".join(unused) or "none")
 
 
 def test_the_winner_translates_standard_input(finished):

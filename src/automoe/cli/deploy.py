@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -80,6 +81,8 @@ def export(
     shortlist: ShortlistOption = 0,
 ) -> None:
     """Export a trained model to another program, which then runs it without this one."""
+    from automoe.inference.model_folder import told_of_idle_experts
+
     match to:
         case ExportFormat.huggingface:
             if shortlist:
@@ -93,6 +96,8 @@ def export(
 
             export_onnx(model, output, precision, shortlist)
     print(f"Exported to {output}")
+    if told := told_of_idle_experts(model):
+        print(told, file=sys.stderr)
 
 
 @app.command()

@@ -66,8 +66,8 @@ def hardly_used(
         if importance < min_importance
     ]
     if problems:
-        mend = f"choose a least importance of at most {math.floor(1000 * min(largest.values())) / 10}%"
-        asked = f"a least importance of {100 * min_importance:.3g}%"
+        mend = f"choose a --min-importance of at most {math.floor(1000 * min(largest.values())) / 10}%"
+        asked = f"a --min-importance of {100 * min_importance:.3g}%"
         raise InputError(f"{asked} would remove every expert of a layer", [*problems, mend])
     found = {
         one.layer: tuple(

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 SHORTLIST = "shortlist.safetensors"
+IDLE_EXPERTS = "experts without a token of the test set"
+"""The key of a card under which their names stand, or `none`."""
 FORMAT = 1
 # Loading a pickle runs whatever code its author wrote: a folder that holds one is not to be trusted.
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
@@ -227,6 +229,15 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     """What `save_model` was told of the model in a folder that `load_model` accepts."""
     card = read_json(Path(folder) / CONFIG, _MEND).get("card")
     return card if isinstance(card, dict) else {}
+
+
+def told_of_idle_experts(folder: str | Path) -> str | None:
+    """In words, of a model whose card names experts without a token: which, and the mend; else None."""
+    idle = read_card(folder).get(IDLE_EXPERTS, "none")
+    if idle == "none":
+        return None
+    mend = "`automoe prune` makes a model without those that a validation text does not need either"
+    return f"{folder}: no token of its test set went to {idle}; {mend}"
 
 
 def model_digest(folder: str | Path) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -34,18 +34,26 @@ def findings(report: SeedReport, reference: str) -> Iterator[str]:
 def unused_experts(report: SeedReport) -> Iterator[str]:
     """Of each system whose test text sent no token to some expert with weights: which, and the mend."""
     for system, result in report.results.items():
-        shares = result["routing_shares"] or {}
-        unused = [
-            f"{layer.name}'s expert {expert + 1} of {len(layer.feed_forward.experts)}"
-            for layer in report.architecture(system).layers()
-            for expert, size in enumerate(layer.feed_forward.ffn_sizes)
-            if size and layer.name in shares and not shares[layer.name][expert]
-        ]
+        unused = idle_experts(report.architecture(system), result["routing_shares"] or {})
         if unused:
             yield (
                 f"{system}: no token of the test set went to {', '.join(unused)}; `automoe prune` makes a "
                 "model to deploy without the experts that validation text does not use either."
             )
+
+
+def idle_experts(architecture: Architecture, shares: Mapping[str, Sequence[float]]) -> list[str]:
+    """In words, the experts with weights that got no token.
+
+    Args:
+        shares: of the tokens that each expert of a mixture layer got.
+    """
+    return [
+        f"{layer.name}'s expert {expert + 1} of {len(layer.feed_forward.experts)}"
+        for layer in architecture.layers()
+        for expert, size in enumerate(layer.feed_forward.ffn_sizes)
+        if size and layer.name in shares and not shares[layer.name][expert]
+    ]
 
 
 def race_note(system: str, race: Mapping[str, Any]) -> str:

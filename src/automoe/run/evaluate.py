@@ -17,7 +17,8 @@ from automoe.data.corpus import load_whole
 from automoe.errors import InputError
 from automoe.evaluation.scores import evaluate_model
 from automoe.inference.backends import BARE_ENGINES
-from automoe.inference.model_folder import load_model, model_of, read_model
+from automoe.inference.model_folder import IDLE_EXPERTS, add_to_card, load_model, model_of, read_model
+from automoe.report.notes import idle_experts
 from automoe.run.context import Run
 from automoe.run.corpora import corpus_values
 from automoe.run.folder import Stage, read_stage_json
@@ -28,7 +29,8 @@ from automoe.storage import write_json, write_text
 def evaluate(run: Run, system: str, trained: Stage) -> Stage:
     """Translate the test set, score it, count costs; `result.json` and `translations.txt`.
 
-    Where the recipe's latencies are of a shortlist, so are the translations.
+    Where the recipe's latencies are of a shortlist, so are the translations. The model's card gets the
+    names of the experts that no token of the test set went to.
 
     Line k of `translations.txt` is the translation of the test set's line k, even where the pair is dropped
     and not scored; that of an empty source is empty.
@@ -56,6 +58,8 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
         shares = {use.layer: use.shares for use in evaluation.expert_use}
         counts = count(model.architecture, run.protocol)  # every expert equally likely
         counts_as_routed = count(model.architecture, run.protocol, shares)
+        idle = idle_experts(model.architecture, shares)
+        add_to_card(trained.folder / "model", {IDLE_EXPERTS: ", ".join(idle) or "none"})
         write_text(folder / "translations.txt", "\n".join([*evaluation.translations, ""]))
         write_json(
             folder / "result.json",

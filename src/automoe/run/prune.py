@@ -239,7 +239,7 @@ def _least_used(stored: StoredModel, use: Sequence[ExpertUse]) -> list[str]:
         f"{layer}: least important is {_spelled(stored, layer, [expert])}, with {importance:.1%}"
         for layer, (importance, expert) in least.items()
     ]
-    return [*told, "choose a larger least importance, or keep the model as it is"]
+    return [*told, "choose a larger --min-importance, or keep the model as it is"]
 
 
 def _sizes(stored: StoredModel, layer: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from automoe.errors import InputError
 from automoe.inference.backends import Backend, Precision, engine_of, usual_threads
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.graph_model import ModelGraph
-from automoe.inference.model_folder import read_model
+from automoe.inference.model_folder import read_model, told_of_idle_experts
 from automoe.inference.routing_graph import OnnxRouter
 from automoe.serving.app import create_app
 from automoe.serving.http_settings import HttpSettings
@@ -66,6 +67,8 @@ def serve(
             forwarded_allow_ips=http.forwarded_allow_ips,
             timeout_graceful_shutdown=math.ceil(limits.request_seconds),
         )
+        if told := told_of_idle_experts(folder):
+            print(told, file=sys.stderr)
         print(f"Serving {folder} at http://{address}:{listening.getsockname()[1]}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl+C, raised again after the graceful shutdown
             uvicorn.Server(config).run(sockets=[listening])
