@@ -46,7 +46,7 @@ def idle_experts(architecture: Architecture, shares: Mapping[str, Sequence[float
     """In words, the experts with weights that got no token.
 
     Args:
-        shares: of the tokens that each expert of a mixture layer got.
+        shares: by name of a mixture layer, those of its tokens that each expert got.
     """
     return [
         f"{layer.name}'s expert {expert + 1} of {len(layer.feed_forward.experts)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from automoe.cost.measure import Latency, measure_together, why_noisy
 from automoe.cost.peak_memory import measure_peak_memory
 from automoe.cost.sources import measure_batches
 from automoe.data.corpus import load_whole
+from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.evaluation.scores import evaluate_model
 from automoe.inference.backends import BARE_ENGINES
@@ -58,8 +59,7 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
         shares = {use.layer: use.shares for use in evaluation.expert_use}
         counts = count(model.architecture, run.protocol)  # every expert equally likely
         counts_as_routed = count(model.architecture, run.protocol, shares)
-        idle = idle_experts(model.architecture, shares)
-        add_to_card(trained.folder / "model", {IDLE_EXPERTS: ", ".join(idle) or "none"})
+        add_to_card(trained.folder / "model", idle_fact(model.architecture, shares))
         write_text(folder / "translations.txt", "\n".join([*evaluation.translations, ""]))
         write_json(
             folder / "result.json",
@@ -78,6 +78,15 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
         run.reporter.say(f"evaluate {system}: BLEU {evaluation.scores.bleu:.2f}")
 
     return run.folder.stage(f"evaluate-{system}", inputs, work, after=[trained])
+
+
+def idle_fact(architecture: Architecture, shares: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    """What a model's card says of experts that got no token; nothing of a model without mixtures.
+
+    Args:
+        shares: by name of a mixture layer, those of its tokens that each expert got.
+    """
+    return {IDLE_EXPERTS: ", ".join(idle_experts(architecture, shares)) or "none"} if shares else {}
 
 
 def measure_systems(run: Run, trained: Mapping[str, Stage]) -> Stage:

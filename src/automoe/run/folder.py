@@ -34,7 +34,7 @@ FORMATS: Mapping[str, int] = {
     "evaluate": 1,
     "latency": 1,
     "throughput": 1,
-    "report": 1,
+    "report": 2,
     "choice": 1,
 }
 """By kind of stage, the number of what it makes.
