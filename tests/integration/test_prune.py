@@ -198,6 +198,7 @@ def command(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
 
 
 def automoe(monkeypatch, capsys, *arguments: object) -> tuple[int, str, str]:
+    """Run any command; exit code, output, messages."""
     monkeypatch.setattr(sys, "argv", ["automoe", *map(str, arguments)])
     with pytest.raises(SystemExit) as left:
         main()

@@ -81,7 +81,7 @@ def export(
     shortlist: ShortlistOption = 0,
 ) -> None:
     """Export a trained model to another program, which then runs it without this one."""
-    from automoe.inference.model_folder import told_of_idle_experts
+    from automoe.inference.model_folder import told_of_unused_experts
 
     match to:
         case ExportFormat.huggingface:
@@ -96,7 +96,7 @@ def export(
 
             export_onnx(model, output, precision, shortlist)
     print(f"Exported to {output}")
-    if told := told_of_idle_experts(model):
+    if told := told_of_unused_experts(model):
         print(told, file=sys.stderr)
 
 

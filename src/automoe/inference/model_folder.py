@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.json"
 SHORTLIST = "shortlist.safetensors"
-IDLE_EXPERTS = "experts without a token of the test set"
-"""The key of a card under which their names stand, or `none`."""
+UNUSED_EXPERTS = "experts without a token of the test set"
+"""The key of a mixture's card under which the names of such experts stand, or `none`."""
 FORMAT = 1
 # Loading a pickle runs whatever code its author wrote: a folder that holds one is not to be trusted.
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
@@ -231,13 +231,13 @@ def read_card(folder: str | Path) -> dict[str, Any]:
     return card if isinstance(card, dict) else {}
 
 
-def told_of_idle_experts(folder: str | Path) -> str | None:
+def told_of_unused_experts(folder: str | Path) -> str | None:
     """In words, of a model whose card names experts without a token: which, and the mend; else None."""
-    idle = read_card(folder).get(IDLE_EXPERTS, "none")
-    if idle == "none":
+    unused = read_card(folder).get(UNUSED_EXPERTS, "none")
+    if unused == "none":
         return None
     mend = "`automoe prune` makes a model without those that a validation text does not need either"
-    return f"{folder}: no token of its test set went to {idle}; {mend}"
+    return f"{folder}: no token of its test set went to {unused}; {mend}"
 
 
 def model_digest(folder: str | Path) -> str:

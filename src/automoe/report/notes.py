@@ -34,7 +34,7 @@ def findings(report: SeedReport, reference: str) -> Iterator[str]:
 def unused_experts(report: SeedReport) -> Iterator[str]:
     """Of each system whose test text sent no token to some expert with weights: which, and the mend."""
     for system, result in report.results.items():
-        unused = idle_experts(report.architecture(system), result["routing_shares"] or {})
+        unused = names_of_unused(report.architecture(system), result["routing_shares"] or {})
         if unused:
             yield (
                 f"{system}: no token of the test set went to {', '.join(unused)}; `automoe prune` makes a "
@@ -42,7 +42,7 @@ def unused_experts(report: SeedReport) -> Iterator[str]:
             )
 
 
-def idle_experts(architecture: Architecture, shares: Mapping[str, Sequence[float]]) -> list[str]:
+def names_of_unused(architecture: Architecture, shares: Mapping[str, Sequence[float]]) -> list[str]:
     """In words, the experts with weights that got no token.
 
     Args:

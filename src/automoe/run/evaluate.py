@@ -18,8 +18,8 @@ from automoe.design.architecture import Architecture
 from automoe.errors import InputError
 from automoe.evaluation.scores import evaluate_model
 from automoe.inference.backends import BARE_ENGINES
-from automoe.inference.model_folder import IDLE_EXPERTS, add_to_card, load_model, model_of, read_model
-from automoe.report.notes import idle_experts
+from automoe.inference.model_folder import UNUSED_EXPERTS, add_to_card, load_model, model_of, read_model
+from automoe.report.notes import names_of_unused
 from automoe.run.context import Run
 from automoe.run.corpora import corpus_values
 from automoe.run.folder import Stage, read_stage_json
@@ -59,7 +59,8 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
         shares = {use.layer: use.shares for use in evaluation.expert_use}
         counts = count(model.architecture, run.protocol)  # every expert equally likely
         counts_as_routed = count(model.architecture, run.protocol, shares)
-        add_to_card(trained.folder / "model", idle_fact(model.architecture, shares))
+        # Also the report does, for systems that an earlier version evaluated; but a pick has no report.
+        add_to_card(trained.folder / "model", unused_fact(model.architecture, shares))
         write_text(folder / "translations.txt", "\n".join([*evaluation.translations, ""]))
         write_json(
             folder / "result.json",
@@ -80,13 +81,13 @@ def evaluate(run: Run, system: str, trained: Stage) -> Stage:
     return run.folder.stage(f"evaluate-{system}", inputs, work, after=[trained])
 
 
-def idle_fact(architecture: Architecture, shares: Mapping[str, Sequence[float]]) -> dict[str, str]:
+def unused_fact(architecture: Architecture, shares: Mapping[str, Sequence[float]]) -> dict[str, str]:
     """What a model's card says of experts that got no token; nothing of a model without mixtures.
 
     Args:
         shares: by name of a mixture layer, those of its tokens that each expert got.
     """
-    return {IDLE_EXPERTS: ", ".join(idle_experts(architecture, shares)) or "none"} if shares else {}
+    return {UNUSED_EXPERTS: ", ".join(names_of_unused(architecture, shares)) or "none"} if shares else {}
 
 
 def measure_systems(run: Run, trained: Mapping[str, Stage]) -> Stage:

@@ -18,7 +18,7 @@ from automoe.run.budget import Budget
 from automoe.run.context import Run
 from automoe.run.corpora import load_reports
 from automoe.run.device_profile import priced_costs
-from automoe.run.evaluate import idle_fact
+from automoe.run.evaluate import unused_fact
 from automoe.run.folder import Stage, read_stage_json
 from automoe.run.prepare import Prepared
 from automoe.run.question import what_was_asked
@@ -171,7 +171,7 @@ def measured_facts(
         **subset,
         "sparsity": result["counts"]["sparsity"],
         "FLOPs as routed on the test set": result["counts_as_routed"]["flops"],
-        **idle_fact(Architecture.from_dict(result["architecture"]), result["routing_shares"]),
+        **unused_fact(Architecture.from_dict(result["architecture"]), result["routing_shares"]),
         f"latency, ms a {'sentence' if run.protocol.batch == 1 else 'batch'}": latency["latency_ms"],
         "latency protocol": ", ".join(f"{k} {v}" for k, v in run.protocol.plain().items()),
         **(

@@ -15,7 +15,7 @@ from automoe.errors import InputError
 from automoe.inference.backends import Backend, Precision, engine_of, usual_threads
 from automoe.inference.beam_settings import BeamSettings
 from automoe.inference.graph_model import ModelGraph
-from automoe.inference.model_folder import read_model, told_of_idle_experts
+from automoe.inference.model_folder import read_model, told_of_unused_experts
 from automoe.inference.routing_graph import OnnxRouter
 from automoe.serving.app import create_app
 from automoe.serving.http_settings import HttpSettings
@@ -67,7 +67,7 @@ def serve(
             forwarded_allow_ips=http.forwarded_allow_ips,
             timeout_graceful_shutdown=math.ceil(limits.request_seconds),
         )
-        if told := told_of_idle_experts(folder):
+        if told := told_of_unused_experts(folder):
             print(told, file=sys.stderr)
         print(f"Serving {folder} at http://{address}:{listening.getsockname()[1]}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):  # Ctrl+C, raised again after the graceful shutdown
